@@ -1,0 +1,107 @@
+"""Every error memspan raises on purpose.
+
+    MemspanError
+    ├── InvalidInput (ValueError)       an argument is wrong; names it and says what would be right
+    │   ├── InvalidFilter               a filter has an unknown operator, field or value
+    │   ├── BudgetTooSmall              a context cannot hold even one citation in the given budget
+    │   └── IdempotencyConflict         the same idempotency key came with another payload
+    ├── NotFound (LookupError)          no such segment or document in this namespace
+    ├── StoreError                      the store on disk cannot be used as asked
+    │   ├── NotAStore                   the path exists and is something else
+    │   ├── NotWritable                 the directory or database cannot be written
+    │   ├── StoreFull                   the disk is full; nothing of the write was kept
+    │   ├── StoreBusy                   another process held the write lock for longer than the timeout
+    │   ├── StoreCorrupt                bytes on disk are not what was written
+    │   ├── StoreClosed                 the memory was closed
+    │   ├── NewerStore                  the store was written by a newer memspan
+    │   └── EncoderMismatch             the store's vectors come from another encoder
+    ├── EncoderError                    texts could not be turned into vectors
+    │   └── ModelNotFound               the model file is nowhere to be found
+    └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
+
+Messages have one shape, so that a tired person finds the mend where it always is:
+``what is wrong (argument, value); how to mend it``.
+"""
+
+from __future__ import annotations
+
+
+class MemspanError(Exception):
+    """Root of everything memspan raises on purpose. ``mend`` says what to do, in one sentence."""
+
+    def __init__(self, problem: str, *, mend: str = "") -> None:
+        self.problem = problem
+        self.mend = mend
+        super().__init__(f"{problem}; {mend}" if mend else problem)
+
+
+class InvalidInput(MemspanError, ValueError):
+    """A wrong argument. ``argument`` is its name as the caller wrote it; nothing was written."""
+
+    def __init__(self, argument: str, problem: str, *, mend: str = "") -> None:
+        self.argument = argument
+        super().__init__(f"{argument}: {problem}", mend=mend)
+
+
+class InvalidFilter(InvalidInput):
+    """A filter that cannot be understood."""
+
+
+class BudgetTooSmall(InvalidInput):
+    """The token budget cannot hold one citation with any text."""
+
+
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key was used before with another payload."""
+
+
+class NotFound(MemspanError, LookupError):
+    """Nothing with that id in this namespace."""
+
+
+class StoreError(MemspanError):
+    """The store on disk cannot be used as asked."""
+
+
+class NotAStore(StoreError):
+    """The path exists but holds no memspan store, so nothing in it was touched."""
+
+
+class NotWritable(StoreError):
+    """The directory or database cannot be written by this user."""
+
+
+class StoreFull(StoreError):
+    """The disk or quota is full. The write was rolled back whole."""
+
+
+class StoreBusy(StoreError):
+    """The write lock was not free within the timeout. Nothing was written."""
+
+
+class StoreCorrupt(StoreError):
+    """Bytes read back are not the bytes that were written."""
+
+
+class StoreClosed(StoreError):
+    """The memory was closed before this call."""
+
+
+class NewerStore(StoreError):
+    """The store's schema is newer than this memspan understands; it was not touched."""
+
+
+class EncoderMismatch(StoreError):
+    """The store's vectors come from another encoder; mixing them would compare unlike things."""
+
+
+class EncoderError(MemspanError):
+    """Texts could not be turned into vectors."""
+
+
+class ModelNotFound(EncoderError):
+    """The model's files are nowhere to be found."""
+
+
+class MissingExtra(MemspanError, ImportError):
+    """An optional dependency is missing. ``mend`` holds the exact pip line."""

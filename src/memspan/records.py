@@ -1,0 +1,241 @@
+"""The values that travel between the modules: frozen, slotted, keyword-only; no behaviour beyond reading them.
+
+Times are timezone-aware ``datetime`` in UTC. Scores are floats in [0, 1], higher is better. Ids are UUIDv7 strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+Source = Literal["user", "assistant", "tool", "document", "system"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose memory. ``namespace`` always holds; each other part, where given, must match too.
+
+    On a write the parts are stored; on a read a part that is None means "any".
+    """
+
+    namespace: str = "default"
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One cut of a text: ``gap + text + tail`` of all pieces in order is the text again, to the character.
+
+    ``gap`` is the white space before the piece, ``tail`` the white space after the last one. ``heading`` is the path of
+    headings the piece stands under, outermost first. ``tokens`` counts ``text`` by the tokenizer it was cut with.
+    """
+
+    text: str
+    gap: str = ""
+    tail: str = ""
+    heading: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation, as given: who, what, when (None where the source does not say)."""
+
+    content: str
+    role: str = "user"
+    name: str | None = None
+    time: datetime | None = None
+    metadata: Mapping[str, Any] = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceText:
+    """A document read from a file: its text, what kind of text it is, and its title."""
+
+    text: str
+    media: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A segment about to be written: everything the ledger does not assign itself (ids, seq, recorded_at)."""
+
+    piece: Piece
+    scope: Scope
+    document_id: str | None = None
+    position: int | None = None
+    role: str | None = None
+    speaker: str | None = None
+    category: tuple[str, ...] = ()
+    importance: float = 0.5
+    source: Source = "user"
+    occurred_at: datetime | None = None
+    metadata: Mapping[str, Any] = NOTHING
+    content: bytes = b""
+    identity: bytes = b""
+    terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The unit of memory, one version of it. Rows are never changed: an update is a new version with the same id.
+
+    ``seq`` is its place in commit order, ``position`` its place in its document or session. ``repeats`` counts how
+    often the same content was added again. ``ended_at`` is set when a newer version or document replaced it.
+    """
+
+    id: str
+    seq: int
+    version: int
+    text: str
+    namespace: str
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    session: str | None = None
+    document_id: str | None = None
+    position: int = 0
+    role: str | None = None
+    speaker: str | None = None
+    heading: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    importance: float = 0.5
+    source: Source = "user"
+    occurred_at: datetime | None = None
+    recorded_at: datetime
+    ended_at: datetime | None = None
+    repeats: int = 0
+    tokens: int = 0
+    metadata: Mapping[str, Any] = NOTHING
+    gap: str = field(default="", repr=False)
+    tail: str = field(default="", repr=False)
+
+    @property
+    def time(self) -> datetime:
+        """When it happened, or where nobody said, when we heard it."""
+        return self.occurred_at or self.recorded_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit(Segment):
+    """A segment found by a search, with its score in [0, 1], and, if asked to explain, each channel's part."""
+
+    score: float
+    channels: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text that was cut into segments, put back together exactly."""
+
+    id: str
+    uri: str | None
+    title: str | None
+    media: str
+    sha256: str
+    text: str
+    segments: tuple[str, ...]
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike."""
+
+    ids: tuple[str, ...]
+    added: int
+    repeated: int
+    document_id: str | None = None
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One entry of a segment's history. A deletion leaves no content behind."""
+
+    event: Literal["ADD", "UPDATE", "DELETE"]
+    id: str
+    version: int
+    at: datetime
+    text: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """``[number]`` in a context's text, and the segments it stands for."""
+
+    number: int
+    ids: tuple[str, ...]
+    score: float
+    time: datetime
+    speaker: str | None = None
+    document_id: str | None = None
+    title: str | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """A context to hand to a model. ``tokens`` counts ``text`` as a whole with ``tokenizer`` and is at most ``budget``.
+
+    ``complete`` is True when everything in scope is in it.
+    """
+
+    text: str
+    tokens: int
+    budget: int
+    tokenizer: str
+    citations: tuple[Citation, ...]
+    complete: bool
+    query: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One comparison of a filter: ``field`` is a segment's column or a path into its metadata."""
+
+    field: str
+    path: tuple[str, ...]
+    operator: Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "contains"]
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Junction:
+    """``AND``, ``OR`` or ``NOT`` (none of) over filters."""
+
+    kind: Literal["AND", "OR", "NOT"]
+    parts: Sequence[Filter]
+
+
+Filter = Condition | Junction
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """A record as plain JSON-ready values: times as ISO 8601, tuples as lists, nested records as dicts.
+
+    Fields that only matter to the machine (``seq``, ``gap``, ``tail``) are left out.
+    """
+    return {f.name: _plain(getattr(record, f.name)) for f in fields(record) if f.name not in {"seq", "gap", "tail"}}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return as_dict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
