@@ -171,6 +171,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One search: what is asked, of whose memory, as known when, and how many hits with at least which score."""
+
+    text: str
+    scope: Scope
+    filters: Filter | None = None
+    as_of: datetime | None = None
+    k: int = 10
+    threshold: float = 0.0
+    recipe: str = "default"
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
     """``[number]`` in a context's text, and the segments it stands for."""
 

@@ -1,0 +1,1 @@
+"""memspan: infinite memory for all LLMs."""

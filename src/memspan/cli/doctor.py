@@ -1,0 +1,185 @@
+"""``memspan doctor``: every check takes the path a real call takes, so that "all is well" means that memory works."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from memspan.cli import options as o
+from memspan.cli import output
+from memspan.config import Config
+from memspan.errors import MemspanError
+
+LEAST_FREE = 200 * 1024**2
+LEAST_SQLITE = (3, 35)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding. ``mend`` says what to do where ``ok`` is False."""
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def doctor(
+    namespace: o.Namespace = None, store: o.Store = None, encoder: o.Encoder = None, json: o.Json = False
+) -> None:
+    """Check that memory works here: Python, SQLite, the model, a real add and search, your store, the disk."""
+    config = Config.load(store=store, encoder=encoder, namespace=namespace)
+    checks: list[Check] = []
+    for name, examine in CHECKS:
+        for check in _examined(name, examine, config):
+            checks.append(check)
+            if not json:
+                _show(check)
+    failed = sum(not check.ok for check in checks)
+    if json:
+        found = [{"name": c.name, "ok": c.ok, "detail": c.detail, "mend": c.mend} for c in checks]
+        output.emit({"ok": not failed, "checks": found})
+    else:
+        typer.echo(f"{output.plural(failed, 'problem')} found" if failed else "All is well.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _examined(name: str, examine: Callable[[Config], Iterator[Check]], config: Config) -> Iterator[Check]:
+    try:
+        yield from examine(config)
+    except MemspanError as error:
+        yield Check(name=name, ok=False, detail=error.problem, mend=error.mend)
+    except (OSError, ImportError, sqlite3.Error) as error:
+        mend = "install memspan again (pip install --force-reinstall memspan)" if isinstance(error, ImportError) else ""
+        yield Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}", mend=mend or "see the message")
+
+
+def _python(config: Config) -> Iterator[Check]:
+    detail = f"{platform.python_version()} at {sys.executable}"
+    yield Check(name="python", ok=sys.version_info >= (3, 11), detail=detail, mend="use Python 3.11 or newer")
+
+
+def _sqlite(config: Config) -> Iterator[Check]:
+    new_enough = sqlite3.sqlite_version_info >= LEAST_SQLITE
+    mend = "use a Python built with a newer SQLite (python.org, conda, uv)"
+    yield Check(name="sqlite", ok=new_enough, detail=f"SQLite {sqlite3.sqlite_version}", mend=mend)
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("CREATE VIRTUAL TABLE probe USING fts5(text)")
+        yield Check(name="fts5", ok=True, detail="full-text search is built in")
+    except sqlite3.OperationalError as error:
+        yield Check(
+            name="fts5", ok=False, detail=str(error), mend="use a Python whose SQLite has FTS5 (python.org, uv)"
+        )
+    finally:
+        connection.close()
+
+
+def _disk(config: Config) -> Iterator[Check]:
+    """The store's directory can be written, and the disk under it has room."""
+    place = config.store
+    while not place.exists():
+        place = place.parent
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".memspan-doctor-"):
+            yield Check(name="directory", ok=True, detail=f"{place} can be written")
+    else:
+        mend = "give this user the right to write there, or name another directory with --store"
+        yield Check(name="directory", ok=False, detail=f"{place} cannot be written", mend=mend)
+    free = shutil.disk_usage(place).free
+    detail = f"{free / 1024**3:.1f} GiB free"
+    yield Check(name="disk", ok=free >= LEAST_FREE, detail=detail, mend="free some space, or move the store")
+
+
+def _engine(config: Config) -> Iterator[Check]:
+    """Add, search, context, delete and verify in a store that is thrown away, with the encoder the user has."""
+    from memspan.memory import Memory
+
+    with (
+        tempfile.TemporaryDirectory(prefix="memspan-doctor-") as folder,
+        Memory(Path(folder, "store"), config=replace(config, store=Path(folder, "store"))) as memory,
+    ):
+        started = time.perf_counter()
+        memory.add("The spare key hangs behind the blue door.")
+        memory.add("The train to Porto leaves at nine.")
+        encoder = memory.stats()["encoder"]
+        named = f"{encoder['id']}, {encoder['dim']} dimensions" if encoder else "none: keywords only"
+        yield Check(name="encoder", ok=True, detail=f"{named}, {_since(started)}")
+
+        hits = memory.search("where is the spare key?", k=1, explain=True)
+        right = bool(hits) and "spare key" in hits[0].text
+        channels = ", ".join(hits[0].channels or ()) if hits else ""
+        detail = f"found the right one of two by {channels}" if right else "did not find what was just stored"
+        yield Check(name="search", ok=right, detail=detail, mend="please report this with the output of doctor --json")
+
+        context = memory.context("where is the spare key?", budget=200)
+        fits = bool(context.citations) and context.tokens <= 200
+        detail = f"{context.tokens} of 200 tokens, {output.plural(len(context.citations), 'citation')}"
+        yield Check(name="context", ok=fits, detail=detail, mend="please report this with the output of doctor --json")
+
+        memory.compact()
+        report = memory.verify()
+        yield _views(memory.stats(), "views")
+        yield Check(name="verify", ok=report["ok"], detail=_problems(report), mend="please report this")
+
+
+def _store(config: Config) -> Iterator[Check]:
+    """The user's own store, where there is one: it opens, answers, and its views are in order. Nothing is changed."""
+    if not config.store.exists():
+        yield Check(name="store", ok=True, detail=f"none yet at {config.store}")
+        return
+    from memspan.memory import Memory
+
+    with Memory(config.store, namespace=config.namespace, config=config) as memory:
+        held = memory.stats()
+        detail = f"{held['segments']:,} segments, {held['pending']:,} waiting to be indexed, at {held['path']}"
+        yield Check(name="store", ok=True, detail=detail)
+        if held["segments"]:
+            started = time.perf_counter()
+            memory.search("is there anything?", k=1)
+            yield Check(name="store answers", ok=True, detail=f"first search in {_since(started)}")
+        yield _views(memory.stats(), "store views")
+
+
+def _views(held: dict[str, Any], name: str) -> Check:
+    bad = [view for view, found in held["views"].items() if found["state"] not in GOOD_STATES]
+    detail = ", ".join(f"{view} {found['state']}" for view, found in held["views"].items())
+    return Check(name=name, ok=not bad, detail=detail, mend="run memspan rebuild; no memory is lost by a broken view")
+
+
+def _problems(report: dict[str, Any]) -> str:
+    return "; ".join(map(str, report["problems"])) or "every hash agrees"
+
+
+def _since(started: float) -> str:
+    return f"{(time.perf_counter() - started) * 1000:.0f} ms"
+
+
+def _show(check: Check) -> None:
+    mark, hue = ("ok  ", "green") if check.ok else ("FAIL", "red")
+    typer.secho(mark, fg=o.color(hue), bold=True, nl=False)
+    typer.echo(f"  {check.name:<14} {output.line(check.detail)}")
+    if not check.ok and check.mend:
+        typer.echo(f"      {'':<14} {output.line(check.mend)}")
+
+
+GOOD_STATES = {"ok"}
+CHECKS: tuple[tuple[str, Callable[[Config], Iterator[Check]]], ...] = (
+    ("python", _python),
+    ("sqlite", _sqlite),
+    ("directory", _disk),
+    ("encoder", _engine),
+    ("store", _store),
+)

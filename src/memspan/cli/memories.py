@@ -1,0 +1,479 @@
+"""The commands about single memories: add, ingest, search, context, list, get, update, delete, history."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from memspan.cli import options as o
+from memspan.cli import output
+from memspan.errors import InvalidInput, MissingExtra, NotFound
+from memspan.records import as_dict
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids, as search and list print them.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An id, as search and list print it.")]
+Query = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="QUERY", help="What to look for; - or nothing reads standard input.", show_default=False),
+]
+
+
+def add(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="One memory; - or nothing reads standard input.", show_default=False),
+    ] = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            "--messages",
+            metavar="FILE",
+            help="A conversation: JSON list of {role, content, name, time}; - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    category: o.Category = None,
+    importance: o.Importance = 0.5,
+    meta: o.Metadata = None,
+    at: o.When = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="user, assistant, tool, document or system.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--idempotency-key", metavar="KEY", help="Makes a retry safe.", show_default=False),
+    ] = None,
+    wait: o.Now = True,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Store a text or a conversation. The same content again is counted, not copied."""
+    content: Any
+    if messages is not None:
+        if text:
+            raise InvalidInput("--messages", "came together with a text", mend="give one of the two")
+        content = o.json_from(messages, "--messages")
+        if isinstance(content, dict) and "messages" in content:
+            content = content["messages"]
+        if not isinstance(content, list):
+            raise InvalidInput("--messages", "is not a list", mend='write [{"role": "user", "content": "..."}]')
+    else:
+        content = o.text_from(text, "TEXT")
+    with o.open_memory(store, encoder, namespace, create=True) as memory:
+        added = memory.add(
+            content,
+            **o.scope(user, agent, run, session),
+            category=category,
+            importance=importance,
+            metadata=o.metadata_from(meta),
+            occurred_at=o.time_from(at, "--at"),
+            source=source,
+            idempotency_key=key,
+            wait=wait,
+        )
+    if json:
+        output.emit(as_dict(added))
+        return
+    for id in added.ids:
+        print(id)
+    repeated = f", {added.repeated} already there" if added.repeated else ""
+    pending = f", {added.pending} waiting to be indexed" if added.pending else ""
+    typer.secho(f"{output.plural(added.added, 'segment')} stored{repeated}{pending}", err=True, fg=o.color("green"))
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and directories.")],
+    glob: Annotated[
+        list[str] | None,
+        typer.Option("--glob", metavar="PATTERN", help="Only files in directories that match.", show_default=False),
+    ] = None,
+    category: o.Category = None,
+    importance: o.Importance = 0.5,
+    meta: o.Metadata = None,
+    at: o.When = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Store documents: text, Markdown, HTML, source code; PDF and Office files with the extra "documents".
+
+    Each file is one step: ctrl-C keeps what is stored, and running it again goes on, as unchanged files are skipped
+    and changed ones replace their older version. Hidden and binary files in directories are left out.
+    """
+    metadata, occurred_at = o.metadata_from(meta), o.time_from(at, "--at")
+    skipped: dict[str, str] = {}
+    files = list(_files(paths, glob or [], skipped))
+    named = {path.absolute() for path in paths}
+    counts: Counter[str] = Counter()
+    interrupted = False
+    with (
+        o.open_memory(store, encoder, namespace, create=True) as memory,
+        output.progress("Ingesting", show=not json) as advance,
+    ):
+        try:
+            for done, path in enumerate(files):
+                advance(done, len(files), path.name)
+                try:
+                    added = memory.add_file(
+                        path,
+                        **o.scope(user, agent, run, session),
+                        category=category,
+                        importance=importance,
+                        metadata=metadata,
+                        occurred_at=occurred_at,
+                    )
+                except (InvalidInput, MissingExtra, OSError) as error:
+                    # One unreadable file must not stop a thousand good ones; a broken store or encoder does.
+                    skipped[str(path)] = str(error)
+                    counts["failed"] += path.absolute() in named
+                    continue
+                counts["stored" if added.added else "unchanged"] += 1
+                counts["segments"] += added.added
+            advance(len(files), len(files), "")
+        except KeyboardInterrupt:
+            interrupted = True
+    left = len(files) - counts["stored"] - counts["unchanged"] - sum(str(path) in skipped for path in files)
+    if json:
+        output.emit(
+            {
+                "stored": counts["stored"],
+                "unchanged": counts["unchanged"],
+                "segments": counts["segments"],
+                "skipped": skipped,
+                "left": left,
+                "interrupted": interrupted,
+            }
+        )
+    else:
+        for name, reason in list(skipped.items())[:20]:
+            typer.secho(f"skipped {output.line(name)}: {output.line(reason)}", err=True, fg=o.color("yellow"))
+        if len(skipped) > 20:
+            typer.secho(f"... and {len(skipped) - 20} more; --json lists all", err=True, fg=o.color("yellow"))
+        print(
+            f"{output.plural(counts['stored'], 'file')} stored ({output.plural(counts['segments'], 'new segment')}), "
+            f"{counts['unchanged']:,} unchanged, {len(skipped):,} skipped"
+        )
+    if interrupted:
+        typer.secho(
+            f"Interrupted. Everything counted above is safe; {output.plural(left, 'file')} left. "
+            "Run the same command again to go on.",
+            err=True,
+            fg=o.color("yellow"),
+        )
+        raise typer.Exit(130)
+    if counts["failed"] or not files:
+        raise typer.Exit(1)
+
+
+def search(
+    query: Query = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many hits at most.")] = 10,
+    filters: o.Filters = None,
+    threshold: Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")] = 0.0,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show each channel's part.", show_default=False)] = False,
+    recipe: Annotated[str, typer.Option("--recipe", help="Which named way of searching.")] = "default",
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Find the memories that answer a question, best first."""
+    text = o.text_from(query, "QUERY")
+    with o.open_memory(store, encoder, namespace) as memory:
+        started = time.perf_counter()
+        hits = memory.search(
+            text,
+            k=k,
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+            threshold=threshold,
+            as_of=o.time_from(as_of, "--as-of"),
+            explain=explain,
+            recipe=recipe,
+        )
+        milliseconds = (time.perf_counter() - started) * 1000
+    if json:
+        output.emit({"query": text, "milliseconds": round(milliseconds, 3), "hits": output.segment_dicts(hits)})
+    else:
+        output.show_hits(hits)
+    if not hits:
+        _nothing(
+            "Nothing found",
+            "try other words, a lower --threshold, or a wider scope (memspan stats shows what is there)",
+        )
+
+
+def context(
+    query: Query = None,
+    budget: Annotated[int, typer.Option("--budget", "-b", metavar="TOKENS", help="Never exceeded.")] = 1000,
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", help="How many hits to pack from at most.", show_default=False)
+    ] = None,
+    order: Annotated[Literal["time", "score"], typer.Option("--order", help="Order of the pieces.")] = "time",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="FILE", help="Count by this tokenizer.json.", show_default=False),
+    ] = None,
+    filters: o.Filters = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Pack what answers a question into a token budget, with citations; piped, exactly that text."""
+    text = o.text_from(query, "QUERY")
+    with o.open_memory(store, encoder, namespace) as memory:
+        started = time.perf_counter()
+        packed = memory.context(
+            text,
+            budget=budget,
+            **({} if k is None else {"k": k}),
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+            order=order,
+            tokenizer=tokenizer,
+        )
+        milliseconds = (time.perf_counter() - started) * 1000
+    if json:
+        output.emit(as_dict(packed) | {"milliseconds": round(milliseconds, 3)})
+    elif packed.citations:
+        output.show_context(packed, milliseconds)
+    if not packed.citations:
+        _nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)")
+
+
+def list_(
+    limit: Annotated[int, typer.Option("--limit", help="How many at most.")] = 100,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="ID", help="Go on after this id.", show_default=False),
+    ] = None,
+    filters: o.Filters = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """List memories, newest last, a page at a time."""
+    with o.open_memory(store, None, namespace) as memory:
+        segments = memory.get_all(
+            **o.scope(user, agent, run, session), filters=o.filters_from(filters), limit=limit, after=after
+        )
+    following = segments[-1].id if segments and len(segments) == limit else None
+    if json:
+        output.emit({"segments": output.segment_dicts(segments), "after": following})
+        return
+    output.show_segments(segments)
+    if following:
+        typer.secho(f"There may be more: --after {following}", err=True, fg=o.color("bright_black"))
+
+
+def get(
+    id: Id,
+    document: Annotated[
+        bool, typer.Option("--document", help="The id is a document's: print its text.", show_default=False)
+    ] = False,
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """Show one memory, or with --document a whole document, to the character."""
+    with o.open_memory(store, None, namespace) as memory:
+        if document:
+            whole = memory.document(id)
+            output.emit(as_dict(whole)) if json else output.show_text(whole.text)
+            return
+        segment = memory.get(id)
+    if json:
+        output.emit(as_dict(segment))
+    else:
+        output.show_mapping({key: value for key, value in as_dict(segment).items() if value not in (None, [], {})})
+
+
+def update(
+    id: Id,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="The new text; - reads standard input; none keeps it.", show_default=False),
+    ] = None,
+    category: o.Category = None,
+    importance: Annotated[
+        float | None,
+        typer.Option("--importance", metavar="0..1", help="How much it matters.", show_default=False),
+    ] = None,
+    meta: o.Metadata = None,
+    at: o.When = None,
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Write a new version of one memory; history keeps the old one. What is not given stays as it is."""
+    changes: dict[str, Any] = {
+        "category": category,
+        "importance": importance,
+        "metadata": o.metadata_from(meta),
+        "occurred_at": o.time_from(at, "--at"),
+    }
+    if text is None and all(value is None for value in changes.values()):
+        raise InvalidInput("TEXT", "is missing and nothing else changes", mend="give a new text or an option to change")
+    with o.open_memory(store, encoder, namespace) as memory:
+        segment = memory.update(id, o.text_from(text, "TEXT") if text else None, **changes)
+    if json:
+        output.emit(as_dict(segment))
+    else:
+        print(f"{segment.id} is now version {segment.version}")
+
+
+def delete(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids to delete.", show_default=False)] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Everything in the scope given by the options.", show_default=False)
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False,
+    filters: o.Filters = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """Delete memories for good: text, tensors and index entries. A tombstone without content stays in the history."""
+    if bool(ids) == everything:
+        problem = "came together with ids" if ids else "is missing, and no id is given"
+        raise InvalidInput("--all", problem, mend="give ids, or --all with a scope such as --user ana")
+    scoped = {name: value for name, value in o.scope(user, agent, run, session).items() if value is not None}
+    if namespace is not None:
+        scoped["namespace"] = namespace
+    if everything and not scoped:
+        raise InvalidInput(
+            "--all",
+            "needs a scope",
+            mend="add --user, --agent, --run, --session or --namespace; to drop a whole store, delete its directory",
+        )
+    if not everything and (filters or len(scoped) > (namespace is not None)):
+        raise InvalidInput("ID", "came together with a scope or filter", mend="give ids, or --all with the scope")
+    missing: list[str] = []
+    with o.open_memory(store, None, namespace) as memory:
+        if everything:
+            if not yes:
+                _confirm(", ".join(f"{name} {value}" for name, value in scoped.items()), bool(filters), json)
+            deleted = memory.delete_all(**scoped, filters=o.filters_from(filters))
+        else:
+            deleted = 0
+            for id in ids or ():
+                try:
+                    deleted += memory.delete(id)
+                except NotFound:
+                    missing.append(id)
+    if json:
+        output.emit({"deleted": deleted, "not_found": missing})
+    else:
+        print(f"{output.plural(deleted, 'segment')} deleted")
+        for id in missing:
+            typer.secho(f"not found: {output.line(id, 80)}", err=True, fg=o.color("yellow"))
+    if missing:
+        raise typer.Exit(1)
+
+
+def history(id: Id, namespace: o.Namespace = None, store: o.Store = None, json: o.Json = False) -> None:
+    """Show every version of one memory, oldest first."""
+    with o.open_memory(store, None, namespace) as memory:
+        events = memory.history(id)
+    if json:
+        output.emit({"events": [as_dict(event) for event in events]})
+    else:
+        output.show_history(events)
+
+
+def _nothing(problem: str, mend: str) -> None:
+    typer.secho(f"{problem}: {mend}", err=True, fg=o.color("yellow"))
+    raise typer.Exit(1)
+
+
+def _confirm(what: str, filtered: bool, json: bool) -> None:
+    asked = f"Delete everything of {what}{' that the filter matches' if filtered else ''}?"
+    if json or not sys.stdin.isatty():
+        raise InvalidInput("--yes", "is missing, and nobody can be asked here", mend="add --yes once you are sure")
+    if not typer.confirm(asked, err=True):
+        raise typer.Exit(1)
+
+
+def _files(paths: list[Path], patterns: list[str], skipped: dict[str, str]) -> Iterator[Path]:
+    """The files to ingest, each once, in order; what is left out goes into ``skipped`` with the reason."""
+    seen: set[Path] = set()
+    for path in paths:
+        found: Iterator[Path] | list[Path] = _walk(path, patterns, skipped) if path.is_dir() else [path]
+        for file in found:
+            if (real := file.resolve()) not in seen:
+                seen.add(real)
+                yield file
+
+
+def _walk(root: Path, patterns: list[str], skipped: dict[str, str]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        skipped[str(error.filename)] = error.strerror or str(error)
+
+    for directory, folders, names in os.walk(root, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        for name in sorted(names):
+            file = Path(directory, name)
+            relative = file.relative_to(root).as_posix()
+            if name.startswith(".") or (
+                patterns and not any(fnmatch(name, pattern) or fnmatch(relative, pattern) for pattern in patterns)
+            ):
+                continue
+            if reason := _unfit(file):
+                skipped[str(file)] = reason
+            else:
+                yield file
+
+
+def _unfit(file: Path) -> str | None:
+    """Why a file met in a directory is not worth trying, or None."""
+    from memspan.reading import readable
+
+    if not file.is_file():
+        return "not a regular file"
+    if not os.access(file, os.R_OK):
+        return "no right to read it"
+    if readable(file):
+        return None
+    return "empty" if not file.stat().st_size else "not text"

@@ -1,0 +1,207 @@
+"""The options that commands share, and the way from them to an open memory and its arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memspan.config import Config
+from memspan.errors import InvalidFilter, InvalidInput, NotAStore
+
+if TYPE_CHECKING:
+    from memspan.memory import Memory
+
+WHERE, WHOSE = "Which store", "Whose memory"
+
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="DIR", help="The memory's directory.", rich_help_panel=WHERE, show_default=False),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="NAME",
+        help="auto, minilm, hash, none (keywords only), or a server's address.",
+        rich_help_panel=WHERE,
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", show_default=False)]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="The tenant.", rich_help_panel=WHOSE, show_default=False),
+]
+User = Annotated[
+    str | None, typer.Option("--user", metavar="ID", help="The user.", rich_help_panel=WHOSE, show_default=False)
+]
+Agent = Annotated[
+    str | None, typer.Option("--agent", metavar="ID", help="The agent.", rich_help_panel=WHOSE, show_default=False)
+]
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="ID", help="The run.", rich_help_panel=WHOSE, show_default=False)
+]
+Session = Annotated[
+    str | None,
+    typer.Option("--session", metavar="ID", help="The conversation.", rich_help_panel=WHOSE, show_default=False),
+]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        metavar="FILTER",
+        help="key=value (also != >= <= > < and ~ for contains) or a JSON filter; all given ones must hold.",
+        show_default=False,
+    ),
+]
+Category = Annotated[
+    str | None, typer.Option("--category", metavar="A / B", help="Where it belongs.", show_default=False)
+]
+Importance = Annotated[float, typer.Option("--importance", metavar="0..1", help="How much it matters.")]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--meta", "-m", metavar="KEY=VALUE", help="Free metadata, or a JSON object.", show_default=False),
+]
+When = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="When it happened, ISO 8601; without a zone, UTC.", show_default=False),
+]
+Now = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Make it searchable before returning, or only store it."),
+]
+
+_CONDITION = re.compile(r"\s*([\w.\-]+)\s*(!=|>=|<=|=|>|<|~)(.*)", re.DOTALL)
+_OPERATORS = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "~": "contains"}
+
+
+def open_memory(store: Path | None, encoder: str | None, namespace: str | None, *, create: bool = False) -> Memory:
+    """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
+
+    A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store.
+    """
+    config = Config.load(store=store, encoder=encoder, namespace=namespace)
+    if not create and not config.store.exists():
+        raise NotAStore(
+            f"there is no memory at {config.store}",
+            mend='store something first (memspan add "...") or name another directory with --store',
+        )
+    from memspan.memory import Memory
+
+    return Memory(config.store, namespace=config.namespace, config=config)
+
+
+def scope(user: str | None, agent: str | None, run: str | None, session: str | None) -> dict[str, str | None]:
+    """The scope arguments of Memory's calls; the namespace is the memory's own."""
+    return {"user_id": user, "agent_id": agent, "run_id": run, "session": session}
+
+
+def text_from(words: list[str] | None, argument: str) -> str:
+    """The words joined, or standard input where they are ``-`` or missing and something is piped in."""
+    if words and words != ["-"]:
+        return " ".join(words)
+    if not words and sys.stdin.isatty():
+        raise InvalidInput(
+            argument, "is missing", mend=f"give it as an argument, or pipe it in ({argument} from stdin)"
+        )
+    return _decoded(sys.stdin.buffer.read(), "standard input")
+
+
+def json_from(source: str, argument: str) -> Any:
+    """The JSON document in the file ``source``, or in standard input where that is ``-``."""
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
+    except OSError as error:
+        raise InvalidInput(argument, f"{source} cannot be read ({error.strerror})", mend="name a JSON file") from error
+    try:
+        return json.loads(_decoded(raw, source))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidInput(argument, f"{source} is not JSON ({error})", mend="correct it there") from error
+
+
+def filters_from(given: list[str] | None) -> dict[str, Any] | None:
+    """``key=value`` conditions and JSON filters, all of which must hold; None where none is given.
+
+    A value that reads as JSON (a number, true, null, a list, a quoted text) is that, anything else is text as it
+    stands; the value of a field that only holds text is always text.
+    """
+    parts = [_filter(text) for text in given or ()]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return {"AND": parts}
+
+
+def metadata_from(given: list[str] | None) -> dict[str, Any] | None:
+    """``key=value`` pairs and JSON objects, merged in order; None where none is given."""
+    merged: dict[str, Any] = {}
+    for text in given or ():
+        if text.lstrip().startswith("{"):
+            merged |= _object(text, "--meta")
+            continue
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InvalidInput("--meta", f"{text!r} is not key=value", mend="write --meta color=red or a JSON object")
+        merged[key.strip()] = _value(value)
+    return merged or None
+
+
+def time_from(text: str | None, argument: str) -> datetime | None:
+    """An ISO 8601 time; None stays None."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            argument, f"{text!r} is not a time", mend="write it like 2026-05-30 or 2026-05-30T14:00:00+02:00"
+        ) from None
+
+
+def _filter(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        return _object(text, "--filter")
+    match = _CONDITION.fullmatch(text)
+    if not match:
+        raise InvalidFilter("--filter", f"{text!r} is not a filter", mend="write key=value or a JSON filter")
+    from memspan.filtering import STRINGS
+
+    key, operator, value = match.groups()
+    return {key: {_OPERATORS[operator]: value.strip() if key in STRINGS else _value(value)}}
+
+
+def _object(text: str, argument: str) -> dict[str, Any]:
+    kind = InvalidFilter if argument == "--filter" else InvalidInput
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise kind(argument, f"{text[:80]!r} is not JSON ({error})", mend="quote it as one argument") from None
+    if not isinstance(value, dict):
+        raise kind(argument, "is not a JSON object", mend='write it like {"color": "red"}')
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return text.strip()
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(where, f"is not UTF-8 (byte {error.start})", mend="convert it to UTF-8 first") from error
+
+
+def color(name: str) -> str | None:
+    """The colour, or None where NO_COLOR asks for none."""
+    return None if os.environ.get("NO_COLOR") else name

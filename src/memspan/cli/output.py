@@ -1,0 +1,242 @@
+"""What commands print: one JSON document, panels on a terminal, plain lines when piped.
+
+Stored text was written by others. On a terminal it is shown as text and nothing else: no markup, no escape sequences,
+no characters that reorder or hide what follows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from memspan.records import Context, Event, Hit, Segment, as_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+# CSI and OSC sequences first, whole; then every other control character and the bidirectional overrides.
+_UNSAFE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_UNSAFE_IN_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Text that is safe on a terminal: tabs and line ends stay, control characters and escape sequences go."""
+    return _UNSAFE.sub("", text.replace("\r\n", "\n"))
+
+
+def line(text: str, limit: int = 0) -> str:
+    """Text on one line, cut to ``limit`` characters where that is not 0."""
+    joined = " ".join(clean(text).split())
+    return joined if not limit or len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document: UTF-8, indented, with the characters a terminal would act on escaped."""
+    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    print(_UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that prints text as it is: no markup, no emoji codes, no highlighting."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def show_hits(hits: Sequence[Hit]) -> None:
+    """Hits best first. On a terminal with a bar for the score; piped, tab-separated: score, id, time, speaker, text."""
+    if not on_terminal():
+        for hit in hits:
+            print(f"{hit.score:.3f}", hit.id, _moment(hit), hit.speaker or hit.role or "", line(hit.text), sep="\t")
+            if hit.channels:
+                print("", *(f"{name} {value:.3f}" for name, value in hit.channels.items()), sep="\t")
+        return
+    from rich.text import Text
+
+    screen = console()
+    for number, hit in enumerate(hits, 1):
+        full = round(hit.score * 10)
+        head = Text(f"{number:>3}  ")
+        head.append("━" * full, "green").append("━" * (10 - full), "bright_black")
+        head.append(f"  {hit.score:.2f}", "bold").append(_about(hit), "cyan")
+        screen.print(head, no_wrap=True, overflow="ellipsis")
+        _body(screen, hit)
+        if hit.channels:
+            parts = "  ".join(f"{name} {value:.2f}" for name, value in hit.channels.items())
+            screen.print(Text(f"     {parts}", "magenta"))
+
+
+def show_segments(segments: Sequence[Segment]) -> None:
+    """Segments in the given order. Piped, tab-separated: id, time, speaker, text."""
+    if not on_terminal():
+        for segment in segments:
+            print(segment.id, _moment(segment), segment.speaker or segment.role or "", line(segment.text), sep="\t")
+        return
+    from rich.text import Text
+
+    screen = console()
+    for segment in segments:
+        screen.print(Text(f"  •{_about(segment)}", "cyan"), no_wrap=True, overflow="ellipsis")
+        _body(screen, segment)
+
+
+def show_context(context: Context, milliseconds: float) -> None:
+    """A context. Piped, exactly its text, so that what a model reads is what was counted."""
+    if not on_terminal():
+        print(context.text)
+        return
+    _panel(context, milliseconds)
+
+
+def show_answer(context: Context, milliseconds: float) -> None:
+    """A question and its context with what it cost, for people; piped, plain text."""
+    if on_terminal():
+        _panel(context, milliseconds)
+        return
+    print(f"Question: {line(context.query)}")
+    print(f"{_cost(context, milliseconds)}\n{clean(context.text)}\n")
+
+
+def show_text(text: str) -> None:
+    """A text as it is; on a terminal, without what a terminal would act on."""
+    sys.stdout.write(clean(text) if on_terminal() else text)
+
+
+def show_history(events: Sequence[Event]) -> None:
+    """Every version of one segment, oldest first."""
+    for event in events:
+        text = line(event.text) if event.text is not None else "(no content kept)"
+        print(f"{event.at:%Y-%m-%d %H:%M:%S}", f"{event.event:<6}", f"v{event.version}", text, sep="  ")
+
+
+def show_mapping(mapping: Mapping[str, Any], indent: int = 0, *, sizes: bool = False) -> None:
+    """A nested mapping as aligned lines, names as they are in the JSON; what stands under "bytes" is shown as sizes."""
+    width = max((len(str(key)) for key in mapping), default=0)
+    for key, value in mapping.items():
+        sized = sizes or "bytes" in str(key)
+        if isinstance(value, Mapping) and value:
+            print(" " * indent + str(key))
+            show_mapping(value, indent + 2, sizes=sized)
+        else:
+            print(" " * indent + f"{key!s:<{width}}  {_plain(value, sized)}")
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 memory``, ``2 memories``, ``3 files``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+@contextmanager
+def progress(title: str, *, show: bool = True) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr, as the callable that Memory's long calls take: ``(done, total, what)``.
+
+    Draws nothing where stderr is not a terminal or ``show`` is False.
+    """
+    if not show or not sys.stderr.isatty():
+        yield lambda done, total, what: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", markup=False, style="bright_black"),
+        console=console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(title, total=None, what="")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=line(what, 40))
+
+
+def segment_dicts(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    return [as_dict(segment) for segment in segments]
+
+
+def _cost(context: Context, milliseconds: float) -> str:
+    everything = " · all there is in scope" if context.complete else ""
+    return (
+        f"{context.tokens} of {context.budget} tokens ({clean(context.tokenizer)}) · "
+        f"{plural(len(context.citations), 'citation')} · {milliseconds:.0f} ms{everything}"
+    )
+
+
+def _panel(context: Context, milliseconds: float) -> None:
+    from rich.panel import Panel
+    from rich.text import Text
+
+    screen = console()
+    screen.print(
+        Panel(
+            Text(clean(context.text)),
+            title=Text(line(context.query, 100), "bold"),
+            title_align="left",
+            subtitle=Text(_cost(context, milliseconds)),
+            subtitle_align="right",
+            border_style="cyan",
+        )
+    )
+    for citation in context.citations:
+        origin = " · ".join(line(part, 60) for part in (citation.title, citation.speaker) if part)
+        ids = plural(len(citation.ids), "segment") if len(citation.ids) > 1 else citation.ids[0]
+        screen.print(Text.assemble((f" [{citation.number}] ", "bold"), origin, (f"  {ids}", "bright_black")))
+
+
+def _moment(segment: Segment) -> str:
+    return segment.time.isoformat(timespec="seconds")
+
+
+def _about(segment: Segment) -> str:
+    parts = [
+        segment.speaker or segment.role or "",
+        f"{segment.time:%Y-%m-%d %H:%M}" if segment.occurred_at else f"noted {segment.time:%Y-%m-%d %H:%M}",
+        " / ".join(segment.category),
+        " › ".join(segment.heading),
+    ]
+    return "".join(f"  {line(part, 60)}" for part in parts if part)
+
+
+def _body(screen: Console, segment: Segment) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    screen.print(Padding(Text(clean(segment.text)), (0, 0, 0, 5)))
+    screen.print(Text(f"     {segment.id}", "bright_black"))
+
+
+def _plain(value: Any, sized: bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _size(value) if sized else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(line(str(item)) for item in value) or "none"
+    return "none" if value is None or value == {} else line(str(value))
+
+
+def _size(count: float) -> str:
+    if count < 1024:
+        return plural(int(count), "byte")
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            break
+    return f"{count:,.1f} {unit}"

@@ -1,0 +1,151 @@
+"""The ledger port: the one truth everything else is derived from.
+
+Every call takes the namespace (alone or in a Scope), so no query can leave it out. A ledger keeps rows and never
+searches by meaning: the views do that, from what the calls under "Feeding the views" hand them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segment
+
+SEPARATOR = "\x1f"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Seqs = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970 UTC of an aware datetime, exactly."""
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def instant(value: int) -> datetime:
+    """The datetime ``microseconds`` came from."""
+    return EPOCH + timedelta(microseconds=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentDraft:
+    """A text cut into several segments, about to be written. ``owner`` says which document it is a version of."""
+
+    id: str
+    owner: bytes
+    uri: str | None
+    title: str | None
+    media: str
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """An idempotency key and the hash of what it came with."""
+
+    key: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A view's file on disk: everything of one namespace up to ``position``."""
+
+    namespace: str
+    view: str
+    position: int
+    rows: int
+    file: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unencoded:
+    """A segment that waits for its vector."""
+
+    seq: int
+    namespace: str
+    content: bytes
+    text: str
+    speaker: str | None
+    heading: tuple[str, ...]
+
+    @property
+    def indexed(self) -> str:
+        return indexed_text(self.text, self.speaker, self.heading)
+
+
+def indexed_text(text: str, speaker: str | None, heading: tuple[str, ...]) -> str:
+    """What the encoder and the analyser read of a segment: its text, after who said it or the heading it stands under.
+
+    A question names the speaker or the topic, the answer often does not: see docs/decisions/0004-indexed-text.md.
+    """
+    if speaker:
+        return f"{speaker}: {text}"
+    return f"{heading[-1]}\n{text}" if heading and not text.startswith(heading[-1]) else text
+
+
+class Ledger(Protocol):
+    """All calls are safe from several threads; several processes may hold one store open. Errors are StoreErrors."""
+
+    # Writing: each call is one transaction, durable when it returns.
+    def append(
+        self,
+        namespace: str,
+        drafts: Sequence[Draft],
+        *,
+        documents: Sequence[DocumentDraft] = (),
+        vectors: Mapping[bytes, NDArray[np.float16]] | None = None,
+        operation: Operation | None = None,
+    ) -> Added: ...
+    def revise(self, namespace: str, id: str, draft: Draft, vector: NDArray[np.float16] | None) -> Segment: ...
+    def delete(self, namespace: str, ids: Sequence[str]) -> int: ...
+    def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]]) -> int: ...
+
+    # Reading. Within ``reading()`` all reads of this thread see one moment of the store.
+    def reading(self) -> AbstractContextManager[object]: ...
+    def get(self, namespace: str, id: str) -> Segment: ...
+    def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]: ...
+    def listing(self, scope: Scope, filters: Filter | None, limit: int, after: str | None) -> list[Segment]: ...
+    def history(self, namespace: str, id: str) -> list[Event]: ...
+    def document(self, namespace: str, id: str) -> Document: ...
+    def replay(self, namespace: str, operation: Operation) -> Added | None: ...
+    def namespaces(self) -> list[str]: ...
+
+    # Feeding the views
+    def select(
+        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
+    ) -> tuple[Seqs, NDArray[np.int32]]: ...
+    def rows(self, namespace: str) -> Seqs: ...
+    def count_after(self, namespace: str, after: int) -> int: ...
+    def removals(self, namespace: str, after: int) -> tuple[int, Seqs]: ...
+    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]: ...
+    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]: ...
+    def known(self, contents: Sequence[bytes]) -> set[bytes]: ...
+    def pending(self, namespace: str | None, limit: int) -> list[Unencoded]: ...
+    def count_pending(self, namespace: str | None) -> int: ...
+    def pending_seqs(self, namespace: str) -> Seqs: ...
+    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs: ...
+    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]: ...
+    def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]: ...
+    def snapshot(self, namespace: str, view: str) -> Snapshot | None: ...
+    def put_snapshot(self, snapshot: Snapshot) -> None: ...
+    def drop_snapshot(self, namespace: str, view: str) -> None: ...
+    def trim_tail(self, namespace: str, upto: int) -> int: ...
+
+    # The store itself
+    def value(self, key: str) -> str | None: ...
+    def put_value(self, key: str, value: str) -> None: ...
+    def counts(self) -> dict[str, Any]: ...
+    def problems(self) -> Iterator[tuple[int, int, str | None]]: ...
+    def forget_activations(self) -> None: ...
+    def tidy(self) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,154 @@
+"""SQLite connections: one that writes, a pool that reads, their errors in memspan's terms."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from memspan.errors import NotWritable, StoreBusy, StoreClosed, StoreCorrupt, StoreError, StoreFull
+
+BUSY_SECONDS = 60.0
+PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000")
+
+
+class Connections:
+    """The connections to one database file (or to one in memory, where ``path`` is None).
+
+    Threads share one writing connection behind a lock and take a reading one from a pool. A forked child drops what it
+    inherited and opens its own.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._closed = False
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._write: sqlite3.Connection | None = None
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
+        if self._pid != os.getpid():
+            self._start_afresh()
+
+    def _connect(self) -> sqlite3.Connection:
+        target = ":memory:" if self.path is None else str(self.path)
+        connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.create_function("memspan_fold", 1, _fold, deterministic=True)
+        if self.path is not None:
+            connection.execute("PRAGMA journal_mode = WAL")
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._write is None:
+            self._write = self._connect()
+        return self._write
+
+    @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """The writing connection outside a transaction, no other process opening or migrating the store meanwhile."""
+        self._usable()
+        lock = nullcontext() if self.path is None else FileLock(self.path.with_name("open.lock"), timeout=BUSY_SECONDS)
+        with translated(self.path), lock, self._lock:
+            yield self._writer()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction: committed and on the disk at the end, or rolled back whole."""
+        self._usable()
+        with translated(self.path), self._lock:
+            connection = self._writer()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction: nested uses on one thread share one moment of the store."""
+        self._usable()
+        held = getattr(self._local, "reader", None)
+        if held is not None:
+            yield held
+            return
+        with translated(self.path):
+            if self.path is None:
+                with self._lock:
+                    yield self._writer()
+                return
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                connection = self._connect()
+            self._local.reader = connection
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                self._local.reader = None
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+                self._idle.put(connection)
+
+    def close(self) -> None:
+        """Close every connection that is not in use. Calling it twice does nothing."""
+        if self._closed or self._pid != os.getpid():
+            return
+        with self._lock:
+            self._closed = True
+            while not self._idle.empty():
+                self._idle.get_nowait().close()
+            if self._write is not None:
+                self._write.close()
+
+
+def _fold(text: str | None) -> str | None:
+    return None if text is None else str(text).casefold()
+
+
+@contextmanager
+def translated(path: Path | None) -> Iterator[None]:
+    """SQLite's and the lock's errors as memspan's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+    except Timeout as error:
+        raise StoreBusy(f"{path} is being opened by another process", mend="try again in a moment") from error
+    except OSError as error:
+        raise NotWritable(f"cannot write beside {path} ({error})", mend="make the directory writable") from error
+
+
+def _translate(error: sqlite3.Error, path: Path | None) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    where = "the store in memory" if path is None else str(path)
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(
+            f"{where} was locked for {BUSY_SECONDS:.0f} s", mend="find the process that holds it and retry"
+        )
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
+        return StoreFull(f"no space left for {where}", mend="free disk space and retry; nothing was half-written")
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return NotWritable(f"cannot write {where} ({error})", mend="make the directory writable for this user")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreCorrupt(f"{where} is damaged ({error})", mend="restore a backup; `memspan verify` shows the extent")
+    return StoreError(f"{where}: {error}", mend="run `memspan doctor`")

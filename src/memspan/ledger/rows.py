@@ -1,0 +1,176 @@
+"""How a segment becomes an SQLite row and back, and how a row proves that it is what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from memspan.ledger.base import SEPARATOR, instant, microseconds
+from memspan.records import NOTHING, Draft, Segment
+
+COLUMNS = (
+    "seq, id, version, user_id, agent_id, run_id, session, document, position, role, speaker, heading, category,"
+    " importance, source, occurred_at, recorded_at, ended_at, repeats, tokens, metadata, gap, text, tail"
+)
+INSERT = (
+    "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
+    " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
+    " tail, content, identity, checksum) VALUES (" + ", ".join("?" * 26) + ")"
+    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO UPDATE SET repeats = repeats + 1"
+    " RETURNING seq, id, repeats"
+)
+
+_uuid_lock = threading.Lock()
+_uuid_last = 0
+
+
+def uuid7() -> bytes:
+    """16 bytes of a UUIDv7 (RFC 9562, section 5.7), increasing within this process even inside one millisecond."""
+    global _uuid_last
+    with _uuid_lock:
+        # 48 bits of milliseconds and 12 bits of the fraction, as method 3 of section 6.2 allows
+        stamp = max(time.time_ns() * 4096 // 1_000_000, _uuid_last + 1)
+        _uuid_last = stamp
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
+    return (value | int.from_bytes(os.urandom(8)) >> 2).to_bytes(16)
+
+
+def now() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def id_bytes(id: str) -> bytes:
+    """The 16 bytes of an id; an id that is no UUID names nothing, so it becomes a key that no row has."""
+    try:
+        return uuid.UUID(id).bytes
+    except (ValueError, AttributeError, TypeError):
+        return b""
+
+
+def row_of(namespace: int, id: bytes, version: int, draft: Draft, position: int, recorded_at: int) -> tuple[Any, ...]:
+    """The values of ``INSERT`` for a draft."""
+    scope, piece = draft.scope, draft.piece
+    metadata = json.dumps(dict(draft.metadata), ensure_ascii=False, separators=(",", ":")) if draft.metadata else None
+    document = None if draft.document_id is None else uuid.UUID(draft.document_id).bytes
+    proven = (
+        id, version, scope.user_id, scope.agent_id, scope.run_id, scope.session, document, position, draft.role,
+        draft.speaker, SEPARATOR.join(piece.heading) or None, SEPARATOR.join(draft.category) or None,
+        float(draft.importance), draft.source,
+        None if draft.occurred_at is None else microseconds(draft.occurred_at), recorded_at, piece.tokens,
+        len(draft.terms), metadata, piece.gap, piece.text, piece.tail, draft.content, draft.identity,
+    )  # fmt: skip
+    return (namespace, *proven, checksum(proven))
+
+
+PROVEN = (
+    "id, version, user_id, agent_id, run_id, session, document, position, role, speaker, heading, category, importance,"
+    " source, occurred_at, recorded_at, tokens, terms, metadata, gap, text, tail, content, identity"
+)
+
+
+def checksum(values: Sequence[Any]) -> bytes:
+    """16 bytes of SHA-256 over the row's values, each with its type and length, so that no two rows read alike."""
+    hashed = sha256(b"memspan segment 1\0")
+    for value in values:
+        raw = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+        hashed.update(b"%s%d:" % (b"b" if isinstance(value, bytes) else b"v", len(raw)))
+        hashed.update(raw)
+    return hashed.digest()[:16]
+
+
+def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
+    """A row of ``COLUMNS`` as a record."""
+    return Segment(
+        seq=row[0],
+        id=str(uuid.UUID(bytes=row[1])),
+        version=row[2],
+        namespace=namespace,
+        user_id=row[3],
+        agent_id=row[4],
+        run_id=row[5],
+        session=row[6],
+        document_id=None if row[7] is None else str(uuid.UUID(bytes=row[7])),
+        position=row[8],
+        role=row[9],
+        speaker=row[10],
+        heading=path_of(row[11]),
+        category=path_of(row[12]),
+        importance=row[13],
+        source=row[14],
+        occurred_at=None if row[15] is None else instant(row[15]),
+        recorded_at=instant(row[16]),
+        ended_at=None if row[17] is None else instant(row[17]),
+        repeats=row[18],
+        tokens=row[19],
+        metadata=metadata_of(row[20]),
+        gap=row[21],
+        text=row[22],
+        tail=row[23],
+    )
+
+
+def path_of(joined: str | None) -> tuple[str, ...]:
+    return tuple(joined.split(SEPARATOR)) if joined else ()
+
+
+def metadata_of(raw: str | None) -> Mapping[str, Any]:
+    return json.loads(raw) if raw else NOTHING
+
+
+def find_problems(connection: sqlite3.Connection) -> Iterator[tuple[int, int, str | None]]:
+    """Everything that is not as it was written: yields (rows done, rows in all, problem or None)."""
+    for (message,) in connection.execute("PRAGMA integrity_check").fetchall():
+        if message != "ok":
+            yield 0, 0, f"database: {message}"
+    for table, rowid, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchall():
+        yield 0, 0, f"row {rowid} of {table} refers to a missing row of {parent}"
+    total = connection.execute("SELECT count(*) FROM segments").fetchone()[0]
+    rows = connection.execute(f"SELECT seq, checksum, {PROVEN} FROM segments ORDER BY seq")
+    done = 0
+    for seq, expected, *values in rows:
+        done += 1
+        problem = None
+        if checksum(values) != expected:
+            problem = f"segment {uuid.UUID(bytes=values[0])} (seq {seq}) is not what was written"
+        if problem or done % 256 == 0:
+            yield done, total, problem
+    for content, pooled, expected in connection.execute("SELECT content, pooled, checksum FROM activations"):
+        if zlib.crc32(pooled) != expected:
+            yield done, total, f"the vector of content {content.hex()} is not what was written"
+    yield from ((done, total, problem) for problem in _inconsistencies(connection))
+    yield done, total, None
+
+
+INCONSISTENCIES = {
+    "SELECT count(*) FROM activations AS a WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.content = a.content)":
+        "{} vectors belong to no segment",
+    "SELECT count(*) FROM lexical_tail_docsize AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.seq = t.id)":
+        "{} entries of the lexical tail belong to no segment",
+    "SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical_tail_docsize AS t WHERE t.id = s.seq)"
+    " AND s.seq > coalesce((SELECT position FROM snapshots WHERE namespace = s.namespace AND view = 'lexical'), 0)":
+        "{} segments are in neither the lexical tail nor a snapshot: run `memspan rebuild`",
+    "SELECT count(*) FROM segments AS s WHERE (SELECT value FROM store WHERE key = 'encoder') <> 'null'"
+    " AND NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content)"
+    " AND NOT EXISTS (SELECT 1 FROM pending AS p WHERE p.seq = s.seq)":
+        "{} segments have no vector and do not wait for one: run `memspan rebuild`",
+}  # fmt: skip
+
+
+def _inconsistencies(connection: sqlite3.Connection) -> Iterator[str]:
+    for sql, message in INCONSISTENCIES.items():
+        count = connection.execute(sql).fetchone()[0]
+        if count:
+            yield message.format(count)
+    try:
+        connection.execute("SELECT count(*) FROM lexical_instances").fetchone()
+    except sqlite3.DatabaseError as error:
+        yield f"the lexical tail cannot be read ({error}): run `memspan rebuild`"

@@ -1,0 +1,625 @@
+"""The embedded ledger: one SQLite file in WAL mode, several processes at once.
+
+Writers queue on ``BEGIN IMMEDIATE``, so insert order is commit order and ``seq`` never skips behind a reader.
+``synchronous=FULL``: a write is on the disk when the call returns. Readers never wait for writers.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.errors import (
+    IdempotencyConflict,
+    NotFound,
+)
+from memspan.ledger import schema
+from memspan.ledger.base import (
+    DocumentDraft,
+    Operation,
+    Seqs,
+    Snapshot,
+    Unencoded,
+    Vectors,
+    instant,
+)
+from memspan.ledger.connections import Connections
+from memspan.ledger.rows import (
+    COLUMNS,
+    INSERT,
+    find_problems,
+    id_bytes,
+    metadata_of,
+    now,
+    path_of,
+    row_of,
+    segment_of,
+    uuid7,
+)
+from memspan.ledger.where import scope_sql
+from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segment
+
+CHUNK = 900
+
+
+class SqliteLedger(Connections):
+    """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(path)
+        with self.exclusive() as connection:
+            schema.migrate(connection, path)
+
+    # Writing
+
+    def append(
+        self,
+        namespace: str,
+        drafts: Sequence[Draft],
+        *,
+        documents: Sequence[DocumentDraft] = (),
+        vectors: Mapping[bytes, NDArray[np.float16]] | None = None,
+        operation: Operation | None = None,
+    ) -> Added:
+        """Write ``drafts`` in order, or count a repeat where the same identity is there already.
+
+        ``vectors`` maps ``Draft.content`` to its vector; contents without one are queued as pending. None: the store
+        keeps no vectors. A document replaces the earlier version of the same owner. Raises IdempotencyConflict.
+        """
+        with self.writing() as connection:
+            number = _namespace(connection, namespace, create=True)
+            if operation is not None and (done := _replayed(connection, number, operation)) is not None:
+                return done
+            moment = now()
+            for document in documents:
+                _open_document(connection, number, document, moment)
+            positions: dict[tuple[str | None, ...], int] = {}
+            ids: list[str] = []
+            repeated = pending = 0
+            for draft in drafts:
+                position = _position(connection, number, draft, positions)
+                row = row_of(number, uuid7(), 1, draft, position, moment)
+                seq, id_, repeats = connection.execute(INSERT, row).fetchone()
+                ids.append(str(uuid.UUID(bytes=id_)))
+                if repeats:
+                    repeated += 1
+                else:
+                    pending += _derive(connection, number, seq, draft, vectors)
+                    _advance(draft, position, positions)
+            document_id = documents[0].id if len(documents) == 1 else None
+            added = Added(
+                ids=tuple(ids),
+                added=len(drafts) - repeated,
+                repeated=repeated,
+                document_id=document_id,
+                pending=pending,
+            )
+            if operation is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO operations VALUES (?, ?, ?, ?, ?)",
+                    (number, operation.key, operation.payload, json.dumps([ids, document_id]), moment),
+                )
+            return added
+
+    def revise(self, namespace: str, id: str, draft: Draft, vector: NDArray[np.float16] | None) -> Segment:
+        """A new version of segment ``id``. Raises NotFound; IdempotencyConflict never; see ``append`` for vectors."""
+        with self.writing() as connection:
+            number = _namespace(connection, namespace)
+            key = id_bytes(id)
+            old = connection.execute(
+                "SELECT seq, version, position FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
+                (number, key),
+            ).fetchone()
+            if old is None:
+                raise _missing(id, namespace)
+            moment = now()
+            connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, old[0]))
+            row = row_of(number, key, old[1] + 1, draft, old[2], moment)
+            seq, id_, repeats = connection.execute(INSERT, row).fetchone()
+            if repeats:
+                other = uuid.UUID(bytes=id_)
+                raise IdempotencyConflict(
+                    "text", f"segment {other} already says exactly this", mend="delete one of them"
+                )
+            _derive(connection, number, seq, draft, {} if vector is None else {draft.content: vector})
+            return segment_of(
+                namespace, connection.execute(f"SELECT {COLUMNS} FROM segments WHERE seq = ?", (seq,)).fetchone()
+            )
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> int:
+        """Remove segments with every version, vector and index entry; returns how many there were."""
+        with self.writing() as connection:
+            number = _namespace(connection, namespace)
+            return sum(
+                connection.execute(
+                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({_marks(chunk)}) RETURNING ended_at IS NULL",
+                    (number, *map(id_bytes, chunk)),
+                ).fetchall().count((1,))
+                for chunk in _chunks(ids)
+            )  # fmt: skip
+
+    def delete_scope(self, scope: Scope, filters: Filter | None) -> int:
+        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
+        with self.writing() as connection:
+            number = _namespace(connection, scope.namespace)
+            clause, values = scope_sql(scope, filters, None)
+            clause = clause.replace("ended_at IS NULL", "1", 1)
+            if filters is not None:
+                latest = (
+                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
+                )
+                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
+                values = [number, *values]
+            gone = connection.execute(
+                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING ended_at IS NULL", (number, *values)
+            )
+            return sum(current for (current,) in gone.fetchall())
+
+    def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]]) -> int:
+        """Keep vectors that rows of any namespace wait for; returns how many rows they served."""
+        with self.writing() as connection:
+            return sum(
+                len(_keep_vector(connection, content, vector))
+                for content, vector in vectors.items()
+                if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
+            )
+
+    def forget_activations(self) -> None:
+        """Drop every vector and queue every segment for encoding: the first step of a change of encoder."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM activations")
+            connection.execute("DELETE FROM snapshots WHERE view = 'vectors'")
+            connection.execute("INSERT OR IGNORE INTO pending SELECT seq, namespace FROM segments")
+
+    # Reading
+
+    def get(self, namespace: str, id: str) -> Segment:
+        """The current version. Raises NotFound."""
+        with self.reading() as connection:
+            row = connection.execute(
+                f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
+                (_namespace(connection, namespace), id_bytes(id)),
+            ).fetchone()
+        if row is None:
+            raise _missing(id, namespace)
+        return segment_of(namespace, row)
+
+    def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]:
+        """The rows with these seqs that still exist in this namespace, in the order asked."""
+        found: dict[int, Segment] = {}
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            for chunk in _chunks(seqs):
+                rows = connection.execute(
+                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({_marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                )
+                found.update((row[0], segment_of(namespace, row)) for row in rows)
+        return [found[seq] for seq in map(int, seqs) if seq in found]
+
+    def listing(self, scope: Scope, filters: Filter | None, limit: int, after: str | None) -> list[Segment]:
+        """Current segments in the order they were written, at most ``limit``, after the segment ``after``."""
+        clause, values = scope_sql(scope, filters, None)
+        with self.reading() as connection:
+            number = _namespace(connection, scope.namespace)
+            start = 0
+            if after is not None:
+                start = connection.execute(
+                    "SELECT max(seq) FROM segments WHERE namespace = ? AND id = ?", (number, id_bytes(after))
+                ).fetchone()[0]
+                if start is None:
+                    raise _missing(after, scope.namespace)
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq LIMIT ?",
+                (number, start, *values, limit),
+            ).fetchall()
+        return [segment_of(scope.namespace, row) for row in rows]
+
+    def history(self, namespace: str, id: str) -> list[Event]:
+        """Every version in order; of a deleted segment only that it was deleted. Raises NotFound."""
+        with self.reading() as connection:
+            where = (_namespace(connection, namespace), id_bytes(id))
+            rows = connection.execute(
+                "SELECT version, recorded_at, text, metadata FROM segments WHERE namespace = ? AND id = ?"
+                " ORDER BY version",
+                where,
+            ).fetchall()
+            gone = connection.execute(
+                "SELECT version, deleted_at FROM tombstones WHERE namespace = ? AND id = ?", where
+            ).fetchone()
+        if not rows and gone is None:
+            raise _missing(id, namespace)
+        events = [
+            Event(event="ADD" if version == 1 else "UPDATE", id=id, version=version, at=instant(at), text=text,
+                  metadata=metadata_of(metadata))
+            for version, at, text, metadata in rows
+        ]  # fmt: skip
+        return events or [Event(event="DELETE", id=id, version=gone[0], at=instant(gone[1]))]
+
+    def document(self, namespace: str, id: str) -> Document:
+        """The document with its text put back together from its current segments. Raises NotFound."""
+        with self.reading() as connection:
+            where = (_namespace(connection, namespace), id_bytes(id))
+            row = connection.execute(
+                "SELECT uri, title, media, sha256, recorded_at FROM documents WHERE namespace = ? AND id = ?", where
+            ).fetchone()
+            parts = connection.execute(
+                "SELECT id, gap || text || tail FROM segments WHERE namespace = ? AND document = ? AND ended_at IS NULL"
+                " ORDER BY position",
+                where,
+            ).fetchall()
+        if row is None or not parts:
+            raise _missing(id, namespace, "document")
+        return Document(
+            id=id,
+            uri=row[0],
+            title=row[1],
+            media=row[2],
+            sha256=row[3].hex(),
+            recorded_at=instant(row[4]),
+            text="".join(text for _, text in parts),
+            segments=tuple(str(uuid.UUID(bytes=part)) for part, _ in parts),
+        )
+
+    def replay(self, namespace: str, operation: Operation) -> Added | None:
+        """What an earlier call with this idempotency key did, or None. Raises IdempotencyConflict."""
+        with self.reading() as connection:
+            return _replayed(connection, _namespace(connection, namespace), operation)
+
+    def namespaces(self) -> list[str]:
+        with self.reading() as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM namespaces ORDER BY number")]
+
+    # Feeding the views
+
+    def select(
+        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
+    ) -> tuple[Seqs, NDArray[np.int32]]:
+        """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms."""
+        clause, values = scope_sql(scope, filters, as_of)
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"SELECT seq, terms FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq",
+                (_namespace(connection, scope.namespace), after, *values),
+            ).fetchall()
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0].copy(), table[:, 1].astype(np.int32)
+
+    def rows(self, namespace: str) -> Seqs:
+        """int64[n], ascending: every row of the namespace, current or ended."""
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            return _seqs(connection.execute("SELECT seq FROM segments WHERE namespace = ? ORDER BY seq", (number,)))
+
+    def count_after(self, namespace: str, after: int) -> int:
+        """How many rows of the namespace have a seq greater than ``after``."""
+        with self.reading() as connection:
+            values = (_namespace(connection, namespace), after)
+            sql = "SELECT count(*) FROM segments WHERE namespace = ? AND seq > ?"
+            return int(connection.execute(sql, values).fetchone()[0])
+
+    def removals(self, namespace: str, after: int) -> tuple[int, Seqs]:
+        """The last entry of the removal log and the seqs that went after entry ``after``."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT entry, seq FROM removals WHERE namespace = ? AND entry > ? ORDER BY entry",
+                (_namespace(connection, namespace), after),
+            ).fetchall()
+        return (rows[-1][0] if rows else after), np.array([seq for _, seq in rows], np.int64)
+
+    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
+        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT seq, pooled FROM segments JOIN activations USING (content) WHERE namespace = ? AND seq > ?"
+                " ORDER BY seq LIMIT ?",
+                (_namespace(connection, namespace), after, limit),
+            ).fetchall()
+        return _vectors(rows)
+
+    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
+        """The vectors of these seqs, where there are any, in ascending order of seq."""
+        rows: list[tuple[int, bytes]] = []
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            for chunk in _chunks(seqs):
+                rows += connection.execute(
+                    "SELECT seq, pooled FROM segments JOIN activations USING (content)"
+                    f" WHERE seq IN ({_marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                ).fetchall()
+        return _vectors(sorted(rows))
+
+    def known(self, contents: Sequence[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose vector is kept already."""
+        with self.reading() as connection:
+            return {
+                content
+                for chunk in _chunks(contents)
+                for (content,) in connection.execute(
+                    f"SELECT content FROM activations WHERE content IN ({_marks(chunk)})", tuple(chunk)
+                )
+            }
+
+    def pending(self, namespace: str | None, limit: int) -> list[Unencoded]:
+        """Segments that wait for a vector, oldest first; of every namespace when None (for the encoder only)."""
+        with self.reading() as connection:
+            where, values = (
+                ("1", ()) if namespace is None else ("p.namespace = ?", (_namespace(connection, namespace),))
+            )
+            return _unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
+
+    def count_pending(self, namespace: str | None) -> int:
+        """How many segments wait for a vector."""
+        with self.reading() as connection:
+            sql = "SELECT count(*) FROM pending WHERE ? IS NULL OR namespace = ?"
+            number = None if namespace is None else _namespace(connection, namespace)
+            return int(connection.execute(sql, (number, number)).fetchone()[0])
+
+    def pending_seqs(self, namespace: str) -> Seqs:
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            return _seqs(connection.execute("SELECT seq FROM pending WHERE namespace = ? ORDER BY seq", (number,)))
+
+    def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]:
+        """Rows with ``after < seq <= upto``, at most ``limit``, for rebuilding a view from nothing."""
+        with self.reading() as connection:
+            values = (_namespace(connection, namespace), after, upto)
+            return _unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
+
+    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
+        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            return _seqs(
+                connection.execute(
+                    "SELECT doc FROM lexical_instances WHERE term = ? AND doc > ?", (f"{number}_{term}", after)
+                )
+            )
+
+    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
+        """(seq, terms) of rows after ``after`` in the lexical tail, at most ``limit``."""
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            rows = connection.execute(
+                "SELECT s.seq, t.terms FROM segments AS s JOIN lexical_tail AS t ON t.rowid = s.seq"
+                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
+                (number, after, limit),
+            ).fetchall()
+        prefix = len(f"{number}_")
+        return [(seq, [term[prefix:] for term in terms.split()]) for seq, terms in rows]
+
+    def trim_tail(self, namespace: str, upto: int) -> int:
+        """Drop some rows up to ``upto``, which a snapshot holds, from the tail; returns how many, 0 when done."""
+        with self.writing() as connection:
+            number = _namespace(connection, namespace)
+            rows = connection.execute(
+                "SELECT t.id FROM lexical_tail_docsize AS t JOIN segments AS s ON s.seq = t.id"
+                " WHERE t.id <= ? AND s.namespace = ? LIMIT 2000",
+                (upto, number),
+            ).fetchall()
+            connection.executemany("DELETE FROM lexical_tail WHERE rowid = ?", rows)
+            return len(rows)
+
+    def snapshot(self, namespace: str, view: str) -> Snapshot | None:
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT position, rows, file, checksum FROM snapshots WHERE namespace = ? AND view = ?",
+                (_namespace(connection, namespace), view),
+            ).fetchone()
+        if row is None:
+            return None
+        position, rows, file, checksum = row
+        return Snapshot(
+            namespace=namespace, view=view, position=position, rows=rows, file=file, checksum=checksum
+        )  # fmt: skip
+
+    def put_snapshot(self, snapshot: Snapshot) -> None:
+        with self.writing() as connection:
+            number = _namespace(connection, snapshot.namespace)
+            connection.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, snapshot.view, snapshot.position, snapshot.rows, snapshot.file, snapshot.checksum, now()),
+            )
+
+    def drop_snapshot(self, namespace: str, view: str) -> None:
+        with self.writing() as connection:
+            number = _namespace(connection, namespace)
+            connection.execute("DELETE FROM snapshots WHERE namespace = ? AND view = ?", (number, view))
+
+    # The store itself
+
+    def value(self, key: str) -> str | None:
+        with self.reading() as connection:
+            row = connection.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put_value(self, key: str, value: str) -> None:
+        with self.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (key, value))
+
+    def counts(self) -> dict[str, Any]:
+        """How much there is, store-wide and per namespace."""
+        with self.reading() as connection:
+            spaces = connection.execute(
+                "SELECT n.name, count(s.seq), coalesce(sum(s.tokens), 0), coalesce(max(s.seq), 0),"
+                " (SELECT count(*) FROM pending AS p WHERE p.namespace = n.number)"
+                " FROM namespaces AS n LEFT JOIN segments AS s ON s.namespace = n.number AND s.ended_at IS NULL"
+                " GROUP BY n.number ORDER BY n.number"
+            ).fetchall()
+            total = {
+                "documents": "SELECT count(*) FROM documents WHERE ended_at IS NULL",
+                "versions": "SELECT count(*) FROM segments",
+                "repeats": "SELECT coalesce(sum(repeats), 0) FROM segments",
+                "vectors": "SELECT count(*) FROM activations",
+                "tombstones": "SELECT count(*) FROM tombstones",
+                "schema": "PRAGMA user_version",
+            }
+            result: dict[str, Any] = {name: connection.execute(sql).fetchone()[0] for name, sql in total.items()}
+        result["namespaces"] = {
+            name: {"segments": segments, "tokens": tokens, "position": position, "pending": pending}
+            for name, segments, tokens, position, pending in spaces
+        }
+        return result
+
+    def problems(self) -> Iterator[tuple[int, int, str | None]]:
+        """Re-read and re-hash every row and vector as searches read them: yields (done, total, problem or None)."""
+        with self.reading() as connection:
+            yield from find_problems(connection)
+
+    def tidy(self) -> None:
+        """Fold the write-ahead log into the database file and let SQLite refresh its statistics."""
+        with self.exclusive() as connection:
+            connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
+            connection.execute("PRAGMA optimize")
+            connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
+
+
+def _namespace(connection: sqlite3.Connection, name: str, *, create: bool = False) -> int:
+    """The namespace's number; 0, which no row has, where there is no such namespace."""
+    row = connection.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
+    if row is None and create:
+        row = connection.execute("INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _replayed(connection: sqlite3.Connection, number: int, operation: Operation) -> Added | None:
+    row = connection.execute(
+        "SELECT payload, result FROM operations WHERE namespace = ? AND key = ?", (number, operation.key)
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != operation.payload:
+        raise IdempotencyConflict(
+            "idempotency_key",
+            f"{operation.key!r} was used before with another payload",
+            mend="use a new key for new content; nothing was written",
+        )
+    ids, document_id = json.loads(row[1])
+    keys = [uuid.UUID(id).bytes for id in ids]
+    alive = any(
+        connection.execute("SELECT 1 FROM segments WHERE namespace = ? AND id = ?", (number, key)).fetchone()
+        for key in keys
+    )
+    if not alive:  # all of it was deleted since: the same words said again are a new memory
+        return None
+    return Added(ids=tuple(ids), added=0, repeated=len(ids), document_id=document_id)
+
+
+def _open_document(connection: sqlite3.Connection, number: int, document: DocumentDraft, moment: int) -> None:
+    key = uuid.UUID(document.id).bytes
+    if document.uri is not None:  # a file read again: what it said before is history now
+        earlier = "namespace = ? AND owner = ? AND id <> ? AND ended_at IS NULL"
+        where = (number, document.owner, key)
+        connection.execute(
+            "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+            f" (SELECT id FROM documents WHERE {earlier})",
+            (moment, number, *where),
+        )
+        connection.execute(f"UPDATE documents SET ended_at = ? WHERE {earlier}", (moment, *where))
+    connection.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+        " ON CONFLICT (namespace, id) DO UPDATE SET ended_at = NULL",
+        (key, number, document.owner, document.uri, document.title, document.media, document.sha256, moment),
+    )
+
+
+def _position(
+    connection: sqlite3.Connection, number: int, draft: Draft, positions: dict[tuple[str | None, ...], int]
+) -> int:
+    """The draft's own position, or the next one in its session."""
+    if draft.position is not None:
+        return draft.position
+    scope = (draft.scope.user_id, draft.scope.agent_id, draft.scope.run_id, draft.scope.session)
+    if scope not in positions:
+        last = connection.execute(
+            "SELECT max(position) FROM segments WHERE namespace = ? AND user_id IS ? AND session IS ?"
+            " AND agent_id IS ? AND run_id IS ? AND document IS NULL",
+            (number, scope[0], scope[3], scope[1], scope[2]),
+        ).fetchone()[0]
+        positions[scope] = 0 if last is None else last + 1
+    return positions[scope]
+
+
+def _advance(draft: Draft, position: int, positions: dict[tuple[str | None, ...], int]) -> None:
+    scope = (draft.scope.user_id, draft.scope.agent_id, draft.scope.run_id, draft.scope.session)
+    if draft.position is None:
+        positions[scope] = position + 1
+
+
+def _derive(
+    connection: sqlite3.Connection,
+    number: int,
+    seq: int,
+    draft: Draft,
+    vectors: Mapping[bytes, NDArray[np.float16]] | None,
+) -> int:
+    """The new row's part in the views' tails, in the same transaction; returns 1 when its vector is still to come."""
+    connection.execute(
+        "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
+        (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
+    )
+    if vectors is None:
+        return 0
+    if draft.content in vectors:
+        _keep_vector(connection, draft.content, vectors[draft.content])
+        return 0
+    if connection.execute("SELECT 1 FROM activations WHERE content = ?", (draft.content,)).fetchone():
+        return 0
+    connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
+    return 1
+
+
+def _keep_vector(connection: sqlite3.Connection, content: bytes, vector: NDArray[np.float16]) -> list[tuple[int]]:
+    """Keep a vector; returns the rows that waited for it. A row waits or has a vector, never both."""
+    blob = vector.tobytes()
+    connection.execute("INSERT OR IGNORE INTO activations VALUES (?, ?, ?)", (content, blob, zlib.crc32(blob)))
+    return connection.execute(
+        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?) RETURNING seq", (content,)
+    ).fetchall()
+
+
+def _unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
+    rows = connection.execute(
+        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading,"
+        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
+        (*values, limit),
+    )
+    return [
+        Unencoded(seq=seq, namespace=name, content=content, text=text, speaker=speaker, heading=path_of(heading))
+        for seq, content, text, speaker, heading, name in rows
+    ]
+
+
+def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
+    return np.fromiter((seq for (seq,) in rows), np.int64)
+
+
+def _vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
+    seqs = np.array([seq for seq, _ in rows], np.int64)
+    if not rows:
+        return seqs, np.zeros((0, 0), np.float32)
+    flat = np.frombuffer(b"".join(blob for _, blob in rows), np.float16)
+    return seqs, flat.reshape(len(rows), -1).astype(np.float32)
+
+
+def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def _marks(chunk: Sequence[Any]) -> str:
+    return ", ".join("?" * len(chunk))
+
+
+def _missing(id: str, namespace: str, what: str = "segment") -> NotFound:
+    return NotFound(f"no {what} {id!r} in namespace {namespace!r}", mend="check the id and the namespace")

@@ -1,0 +1,205 @@
+"""From the ledger to its views: encode what waits, each distinct text once; compact; rebuild; say how far behind.
+
+``Memory.add`` encodes before it writes, so that a segment and its vector become durable in one transaction. What could
+not be encoded then (``wait=False``, a failing encoder, a large document) waits in the ledger's queue: a worker thread
+works it off, and so does every search, up to a limit. One process at a time encodes the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from memspan.encoders.base import Encoder
+from memspan.errors import EncoderError, MemspanError
+from memspan.ledger.base import Ledger, Unencoded
+from memspan.views.base import Progress, View
+
+BATCH = 256
+TENDED_ROWS = 1_024  # how many rows this process writes between two looks at whether a view should be compacted
+
+log = logging.getLogger("memspan")
+
+
+class Projection:
+    """Feeds the views of one store. ``encoder`` is None for a lexical-only memory."""
+
+    def __init__(self, ledger: Ledger, encoder: Encoder | None, views: Sequence[View], directory: Path | None) -> None:
+        self.encoder = encoder
+        self.views = views
+        self.failure: str | None = None
+        self._ledger = ledger
+        self._directory = directory
+        self._turn = threading.Lock()
+        self._wake = threading.Condition()
+        self._asked = self._stopping = False
+        self._worker: threading.Thread | None = None
+        self._untended: dict[str, int] = {}
+        self._due: set[str] = set()
+
+    # Encoding
+
+    def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, NDArray[np.float16]]:
+        """Vectors of contents the store has none for yet: content → float16[dim]. A failing encoder gives none.
+
+        The failure is kept for ``stats`` and logged; the texts are written all the same and wait.
+        """
+        if self.encoder is None:
+            return {}
+        known = self._ledger.known(list(texts))
+        missing = {content: text for content, text in texts.items() if content not in known}
+        if not missing:
+            return {}
+        try:
+            return dict(zip(missing, self.encode(list(missing.values())).astype(np.float16), strict=True))
+        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code, and must not cost a write
+            self._failed(error)
+            return {}
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32[n, dim], rows of length 1 or 0. Raises EncoderError when the encoder returns anything else."""
+        if self.encoder is None:
+            raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
+        pooled = np.asarray(self.encoder.encode(texts).pooled, np.float32)
+        if pooled.shape != (len(texts), self.encoder.dim) or not np.isfinite(pooled).all():
+            problem = f"encoder {self.encoder.id} returned {pooled.shape}, or values that are not finite"
+            raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {self.encoder.dim}]")
+        self.failure = None
+        return pooled
+
+    def catch_up(
+        self, namespace: str | None = None, *, limit: int | None = None, progress: Progress | None = None
+    ) -> int:
+        """Encode what waits, oldest first, at most ``limit`` segments; returns how many were served.
+
+        Ends early when another process is at it: that one goes on. Raises what the encoder raises.
+        """
+        if self.encoder is None:
+            return 0
+        served, total = 0, 0
+        while limit is None or served < limit:
+            with self._turn, self._only_process() as alone:
+                batch = self._ledger.pending(namespace, min(BATCH, BATCH if limit is None else limit - served))
+                if not batch or not alone:
+                    break
+                self._encode_batch(batch)
+            served += len(batch)
+            if progress is not None:
+                total = total or len(batch) + self._ledger.count_pending(namespace)
+                progress(min(served, total), total, "encoding")
+        return served
+
+    def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
+        texts = {row.content: row.indexed for row in batch}
+        vectors = self.encode(list(texts.values())).astype(np.float16)
+        self._ledger.encoded(dict(zip(texts, vectors, strict=True)))
+
+    @contextmanager
+    def _only_process(self) -> Iterator[bool]:
+        """Whether this is now the one process that encodes what waits in this store."""
+        if self._directory is None:
+            yield True
+            return
+        lock = FileLock(self._directory / "encode.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _failed(self, error: Exception) -> None:
+        message = f"{type(error).__name__}: {error}"
+        if message != self.failure:
+            log.warning("memspan: the encoder failed, segments wait for their vectors: %s", message)
+        self.failure = message
+
+    # In the background
+
+    def written(self, namespace: str, rows: int, *, pending: int) -> None:
+        """Tell that ``rows`` were written, ``pending`` of them without a vector: the worker tends to them."""
+        self._untended[namespace] = self._untended.get(namespace, 0) + rows
+        if self._untended[namespace] >= TENDED_ROWS:
+            self._untended[namespace] = 0
+            self._due.add(namespace)
+        if (pending and self.encoder is not None) or self._due:
+            with self._wake:
+                self._asked = True
+                self._wake.notify_all()
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
+                self._worker.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._asked or self._stopping):
+                    self._wake.wait()
+                if self._stopping:
+                    return
+                self._asked = False
+            try:
+                while not self._stopping and self.catch_up(limit=BATCH):
+                    pass
+                while self._due and not self._stopping:
+                    self.tend(self._due.pop())
+            except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
+                self._failed(error)
+
+    def tend(self, namespace: str) -> None:
+        """Compact those views of ``namespace`` whose tail has grown long."""
+        for view in self.views:
+            if view.due(namespace):
+                self._guarded(view, namespace)
+
+    def _guarded(self, view: View, namespace: str) -> None:
+        try:
+            view.compact(namespace)
+        except (MemspanError, OSError) as error:
+            view.failure = f"{type(error).__name__}: {error}"
+            log.warning("memspan: the %s view could not be compacted: %s", view.name, error)
+
+    def compact(self, namespaces: Sequence[str], *, force: bool = False, progress: Progress | None = None) -> list[str]:
+        """Catch up and fold every tail that is worth it; returns what was rewritten as "namespace/view".
+
+        ``force`` builds each view anew from the ledger alone.
+        """
+        self.catch_up(progress=progress)
+        return [
+            f"{namespace}/{view.name}"
+            for namespace in namespaces
+            for view in self.views
+            if view.compact(namespace, force=force, progress=progress)
+        ]
+
+    def status(self, namespaces: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Per view: position, rows in the snapshot, rows in the tail and the last failure, over ``namespaces``."""
+        report: dict[str, dict[str, Any]] = {}
+        for view in self.views:
+            each = [view.status(namespace) for namespace in namespaces]
+            report[view.name] = {
+                "rows": sum(status["rows"] for status in each),
+                "tail": sum(status["tail"] for status in each),
+                "bytes": view.size(),
+                "failure": view.failure,
+            }
+        return report
+
+    def close(self) -> None:
+        """Let the worker finish what it is at; what still waits is durable and goes on at the next open."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join()

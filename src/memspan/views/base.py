@@ -1,0 +1,240 @@
+"""What every view shares: the rows a query may see, and snapshots as files that can be lost without loss.
+
+A view is an immutable snapshot up to a position in the ledger plus the tail after it, which lives in the ledger's own
+file. Views score rows; which rows exist and may be seen is only ever decided by a ``Selection`` from the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from memspan.errors import StoreCorrupt
+from memspan.ledger.base import Ledger, Seqs, Snapshot
+from memspan.records import Filter, Scope
+
+Progress = Callable[[int, int, str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Rows with a score each: ``seqs`` int64[n], ``scores`` float32[n], in no particular order."""
+
+    seqs: Seqs
+    scores: NDArray[np.float32]
+
+    def top(self, k: int) -> Scored:
+        """The k best, best first; of equal scores the newer row first."""
+        if len(self.seqs) > 4 * k:  # only what can be among the k best is worth sorting
+            least = np.partition(self.scores, len(self.scores) - k)[len(self.scores) - k]
+            keep = self.scores >= least
+            return Scored(self.seqs[keep], self.scores[keep]).top(k) if keep.sum() < len(keep) else self._sorted(k)
+        return self._sorted(k)
+
+    def _sorted(self, k: int) -> Scored:
+        order = np.lexsort((-self.seqs, -self.scores))[:k]
+        return Scored(self.seqs[order], self.scores[order])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The rows one query may see. ``seqs`` int64[n] ascending; ``terms`` int32[n], how many terms each row has.
+
+    ``lineage`` stays the same object while rows are only added at the end, so that what a view works out about older
+    rows can be kept from one search to the next.
+    """
+
+    namespace: str
+    seqs: Seqs
+    terms: NDArray[np.int32]
+    total_terms: int
+    lineage: object
+
+    def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """For each of ``seqs`` its index in this selection and whether it is in it at all."""
+        return find_sorted(self.seqs, seqs)
+
+
+def find_sorted(within: Seqs, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """For each of ``seqs`` its index in the ascending ``within``, and whether it is there at all."""
+    if not len(within):
+        return np.zeros(len(seqs), np.intp), np.zeros(len(seqs), bool)
+    index = np.searchsorted(within, seqs)
+    index[index == len(within)] = 0
+    return index, within[index] == seqs
+
+
+class Selections:
+    """Selections, each read from the ledger once and then kept up with by its new rows and removals."""
+
+    KEPT = 64
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[object, tuple[Selection, int]] = OrderedDict()
+
+    def of(self, scope: Scope, filters: Filter | None = None, as_of: datetime | None = None) -> Selection:
+        """The rows in ``scope`` that pass ``filters`` now, or as they were known at ``as_of``."""
+        key = (scope, filters, as_of)
+        try:
+            hash(key)
+        except TypeError:  # a filter may hold a list from the caller: then nothing is kept
+            return self._read(*key, None)[0]
+        with self._lock:
+            fresh = self._read(*key, self._kept.get(key))
+            self._kept[key] = fresh
+            self._kept.move_to_end(key)
+            if len(self._kept) > self.KEPT:
+                self._kept.popitem(last=False)
+        return fresh[0]
+
+    def _read(
+        self, scope: Scope, filters: Filter | None, as_of: datetime | None, kept: tuple[Selection, int] | None
+    ) -> tuple[Selection, int]:
+        with self._ledger.reading():
+            if kept is None:
+                entry, _ = self._ledger.removals(scope.namespace, -1)
+                seqs, terms = self._ledger.select(scope, filters, as_of, -1)
+                return Selection(scope.namespace, seqs, terms, int(terms.sum()), object()), entry
+            old, entry = kept
+            entry, gone = self._ledger.removals(scope.namespace, entry)
+            last = int(old.seqs[-1]) if len(old.seqs) else -1
+            seqs, terms = self._ledger.select(scope, filters, as_of, last)
+            index, inside = old.find(gone)
+            if as_of is not None and inside.any():  # an ended row may still be seen as of then: read it all again
+                return self._read(scope, filters, as_of, None)
+        if not len(seqs) and not inside.any():
+            return old, entry
+        stay = np.ones(len(old.seqs), bool)
+        stay[index[inside]] = False
+        lineage = old.lineage if stay.all() else object()
+        seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
+        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage), entry
+
+
+class View(Protocol):
+    """A derived index. It never decides what exists; it can be dropped and rebuilt at any time."""
+
+    name: str
+    failure: str | None
+
+    def due(self, namespace: str) -> bool:
+        """Whether the tail has grown so long that folding it in now makes searches faster."""
+
+    def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
+        """Fold the tail into a new snapshot where that pays; True when it did. ``force`` rebuilds from the ledger."""
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
+
+    def size(self) -> int:
+        """Bytes of the snapshots on disk."""
+
+
+class SnapshotFiles:
+    """The files of one view's snapshots: written aside, checksummed, registered in the ledger, never changed.
+
+    ``directory`` is None for a store in memory, which keeps no snapshots.
+    """
+
+    def __init__(self, ledger: Ledger, view: str, directory: Path | None) -> None:
+        self._ledger = ledger
+        self._view = view
+        self._directory = directory
+
+    @property
+    def enabled(self) -> bool:
+        return self._directory is not None
+
+    def folder(self) -> Path:
+        if self._directory is None:
+            raise StoreCorrupt("a store in memory has no snapshots", mend="open a store on disk")
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def lock(self) -> FileLock:
+        """Held by the one process that compacts this view."""
+        return FileLock(self.folder() / f"{self._view}.lock")
+
+    def load(self, snapshot: Snapshot) -> Mapping[str, NDArray[Any]]:
+        """The arrays of a snapshot. Raises StoreCorrupt when the file is missing or not what was written."""
+        from safetensors.numpy import load
+
+        path = self.folder() / snapshot.file
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise StoreCorrupt(f"{path} cannot be read ({error})", mend="it is rebuilt from the ledger") from error
+        if _digest(raw) != snapshot.checksum:
+            raise StoreCorrupt(f"{path} is not what was written", mend="it is rebuilt from the ledger")
+        return load(raw)
+
+    def save(self, namespace: str, position: int, rows: int, arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
+        """Write a snapshot and make it the one every process uses; the one before it is removed."""
+        from safetensors.numpy import save
+
+        raw = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        name = f"{self._view}-{uuid.uuid4().hex[:12]}.safetensors"
+        path = self.folder() / name
+        aside = path.with_suffix(".part")
+        try:
+            with aside.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            earlier = self._ledger.snapshot(namespace, self._view)
+            snapshot = Snapshot(
+                namespace=namespace, view=self._view, position=position, rows=rows, file=name, checksum=_digest(raw)
+            )
+            self._ledger.put_snapshot(snapshot)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise
+        if earlier is not None:
+            (self.folder() / earlier.file).unlink(missing_ok=True)
+        return snapshot
+
+    def size(self) -> int:
+        """Bytes on disk of this view's snapshots, of all namespaces."""
+        if self._directory is None or not self._directory.is_dir():
+            return 0
+        return sum(file.stat().st_size for file in self._directory.glob(f"{self._view}-*"))
+
+    def sweep(self) -> None:
+        """Remove files no snapshot names: what a crash in the middle of writing left. Only under the lock."""
+        named = {
+            snapshot.file
+            for space in self._ledger.namespaces()
+            if (snapshot := self._ledger.snapshot(space, self._view)) is not None
+        }
+        for file in self.folder().glob(f"{self._view}-*"):
+            if file.name not in named:
+                file.unlink(missing_ok=True)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+def counting(items: Iterable[T], total: int, what: str, progress: Progress | None) -> Iterator[T]:
+    """``items``, telling ``progress`` how many have passed, now and then."""
+    for done, item in enumerate(items, 1):
+        if progress is not None and (done % 512 == 0 or done == total):
+            progress(done, total, what)
+        yield item

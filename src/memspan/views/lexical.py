@@ -1,0 +1,251 @@
+"""The lexical view: BM25 over exactly the rows a query may see.
+
+Snapshot: an inverted index as flat arrays. Tail: SQLite's FTS5 inside the ledger, whose posting lists are read through
+``fts5vocab``. Both give term frequencies, so scores are computed here in one place and do not change when the tail is
+folded into a snapshot. N, document frequencies and the mean length are those of the selection: what other tenants write
+or delete never moves a score (docs/decisions/0002-own-postings.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.analysis import terms as analyse
+from memspan.errors import StoreCorrupt
+from memspan.ledger.base import Ledger, Seqs, Snapshot
+from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, counting
+
+K1 = 0.9
+B = 0.4
+SNAPSHOT_ROWS = 4_096  # below this many tail rows FTS5 alone is as fast, and a snapshot would be rewritten too often
+BATCH = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Postings:
+    """An inverted index: term i, of hash ``keys[i]``, is in ``rows[starts[i]:starts[i + 1]]``, ``counts`` times each.
+
+    ``keys`` uint64[t] ascending, ``starts`` int64[t + 1], ``rows`` uint32[p], ``counts`` uint16[p]; row r is the
+    segment ``seqs[r]``, int64[n] ascending.
+    """
+
+    seqs: Seqs
+    keys: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.uint32]
+    counts: NDArray[np.uint16]
+
+    def find(self, term: str) -> tuple[Seqs, NDArray[np.uint16]]:
+        """The seqs that hold ``term``, and how often each does."""
+        key = np.uint64(_key(term))
+        at = int(np.searchsorted(self.keys, key))
+        if at == len(self.keys) or self.keys[at] != key:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint16)
+        span = slice(int(self.starts[at]), int(self.starts[at + 1]))
+        return self.seqs[self.rows[span]], self.counts[span]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in ("seqs", "keys", "starts", "rows", "counts")}
+
+    @classmethod
+    def empty(cls) -> Postings:
+        return cls.build(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
+
+    @classmethod
+    def build(
+        cls, seqs: Seqs, keys: NDArray[np.uint64], rows: NDArray[np.uint32], counts: NDArray[np.uint16]
+    ) -> Postings:
+        """From one entry per (term, row), in any order."""
+        order = np.lexsort((rows, keys))
+        keys, rows, counts = keys[order], rows[order], counts[order]
+        distinct, starts = np.unique(keys, return_index=True)
+        return cls(seqs, distinct, np.append(starts, len(keys)).astype(np.int64), rows, counts)
+
+    def extended(self, documents: Iterable[tuple[int, Sequence[str]]], alive: Seqs) -> Postings:
+        """With ``documents`` (seq, terms), all after the last seq here, and without the rows not in ``alive``."""
+        stays = np.isin(self.seqs, alive, assume_unique=True)
+        renumbered = np.cumsum(stays) - 1
+        kept = stays[self.rows]
+        keys = [np.repeat(self.keys, np.diff(self.starts))[kept]]
+        rows = [renumbered[self.rows[kept]].astype(np.uint32)]
+        counts = [self.counts[kept]]
+        seqs = self.seqs[stays].tolist()
+        for batch in _batches(documents):
+            lengths = np.array([len(words) for _, words in batch])
+            flat = np.array([_key(word) for _, words in batch for word in words], np.uint64)
+            where = np.repeat(np.arange(len(seqs), len(seqs) + len(batch), dtype=np.uint64), lengths)
+            order = np.lexsort((where, flat))
+            flat, where = flat[order], where[order]
+            begins = np.ones(len(flat), bool)
+            begins[1:] = (np.diff(flat) != 0) | (np.diff(where) != 0)
+            first = np.flatnonzero(begins)
+            keys.append(flat[first])
+            rows.append(where[first].astype(np.uint32))
+            counts.append(np.diff(np.append(first, len(flat))).clip(max=65_535).astype(np.uint16))
+            seqs.extend(seq for seq, _ in batch)
+        built = (np.concatenate(keys), np.concatenate(rows), np.concatenate(counts))
+        return Postings.build(np.array(seqs, np.int64), *built)
+
+
+@dataclass(slots=True)
+class _State:
+    position: int
+    file: str | None
+    postings: Postings
+
+
+class LexicalView:
+    """``View`` by words. Scores are BM25 divided by the best any row could have for the query: in [0, 1]."""
+
+    name = "lexical"
+
+    def __init__(self, ledger: Ledger, directory: Path | None) -> None:
+        self._ledger = ledger
+        self._files = SnapshotFiles(ledger, self.name, directory)
+        self._lock = threading.RLock()
+        self._states: dict[str, _State] = {}
+        self.failure: str | None = None
+
+    def search(self, selection: Selection, terms: Sequence[str]) -> Scored:
+        """Every row of ``selection`` that holds one of ``terms``, with its score.
+
+        BM25 as in Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the
+        always positive idf of Lucene. A word no row holds still counts in the best possible score.
+        """
+        n = len(selection.seqs)
+        wanted = list(dict.fromkeys(terms))
+        if not n or not wanted:
+            return Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        with self._ledger.reading():
+            state = self._state(selection.namespace)
+            found = [self._postings(selection, state, term) for term in wanted]
+        frequencies = np.array([len(index) for index, _ in found])
+        idf = np.log1p((n - frequencies + 0.5) / (frequencies + 0.5))
+        index = np.concatenate([index for index, _ in found])
+        counts = np.concatenate([counts for _, counts in found]).astype(np.float32)
+        length = K1 * (1 - B + B * selection.terms[index] / max(selection.total_terms / n, 1e-9))
+        parts = np.repeat(idf, frequencies) * counts * (K1 + 1) / (counts + length)
+        best = idf.sum() * (K1 + 1)
+        if len(index) * 8 > n:
+            dense = np.bincount(index, weights=parts, minlength=n)
+            hit = np.flatnonzero(dense)
+            scores = dense[hit] / best
+        else:
+            hit, where = np.unique(index, return_inverse=True)
+            scores = np.bincount(where, weights=parts, minlength=len(hit)) / best
+        return Scored(selection.seqs[hit], scores.astype(np.float32))
+
+    def _postings(self, selection: Selection, state: _State, term: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
+        """Indexes into the selection of the rows that hold ``term``, and how often each does."""
+        seqs, counts = state.postings.find(term)
+        tail, tail_counts = np.unique(
+            self._ledger.tail_postings(selection.namespace, term, state.position), return_counts=True
+        )
+        index, inside = selection.find(np.concatenate([seqs, tail]))
+        return index[inside], np.concatenate([counts, tail_counts])[inside]
+
+    def _state(self, namespace: str) -> _State:
+        """The snapshot in use, loaded when another process has made a new one, rebuilt when it cannot be read."""
+        with self._lock:
+            snapshot = self._ledger.snapshot(namespace, self.name)
+            state = self._states.get(namespace)
+            file = None if snapshot is None else snapshot.file
+            if state is not None and state.file == file:
+                return state
+            if snapshot is None:
+                state = _State(0, None, Postings.empty())
+            else:
+                state = _State(snapshot.position, snapshot.file, self._load(snapshot))
+            self._states[namespace] = state
+            return state
+
+    def _load(self, snapshot: Snapshot) -> Postings:
+        try:
+            return Postings(**self._files.load(snapshot))
+        except (StoreCorrupt, TypeError) as error:  # the ledger has every text: slower once, but nothing is missing
+            self.failure = str(error)
+            documents = self._analysed(snapshot.namespace, snapshot.position)
+            return Postings.empty().extended(documents, np.zeros(0, np.int64))
+
+    def due(self, namespace: str) -> bool:
+        """Whether the tail has grown so long that folding it in now makes searches faster."""
+        status = self.status(namespace)
+        return self._files.enabled and status["tail"] >= max(SNAPSHOT_ROWS, status["rows"] // 5)
+
+    def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
+        """Fold the tail into the snapshot and drop removed rows from it; small tails without a snapshot stay.
+
+        ``force`` builds a new snapshot from the ledger's texts alone.
+        """
+        if not self._files.enabled:
+            return False
+        with self._files.lock():
+            with self._ledger.reading():
+                state = self._state(namespace)
+                alive = self._ledger.rows(namespace)
+            tail = len(alive) - int(np.searchsorted(alive, state.position, "right"))
+            dead = len(state.postings.seqs) + tail - len(alive)
+            changed = tail >= SNAPSHOT_ROWS or (state.file is not None and (tail > 0 or dead > 0))
+            if not (changed or force or self.failure):
+                return False
+            last = int(alive[-1]) if len(alive) else state.position
+            if force:
+                base, documents = Postings.empty(), self._analysed(namespace, last)
+            else:
+                base, documents = state.postings, self._tail(namespace, state.position, last)
+            counted = counting(documents, len(alive) - (0 if force else len(alive) - tail), self.name, progress)
+            postings = base.extended(counted, alive)
+            self._files.save(namespace, last, len(postings.seqs), postings.arrays())
+            self._files.sweep()
+            self.failure = None
+            while self._ledger.trim_tail(namespace, last):
+                pass
+        return True
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
+        snapshot = self._ledger.snapshot(namespace, self.name)
+        position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
+        tail = self._ledger.count_after(namespace, position)
+        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
+
+    def size(self) -> int:
+        """Bytes of the snapshots on disk."""
+        return self._files.size()
+
+    def _tail(self, namespace: str, after: int, upto: int) -> Iterator[tuple[int, Sequence[str]]]:
+        while rows := self._ledger.tail_terms(namespace, after, BATCH):
+            for seq, words in rows:
+                if seq > upto:
+                    return
+                yield seq, words
+            after = rows[-1][0]
+
+    def _analysed(self, namespace: str, upto: int) -> Iterator[tuple[int, Sequence[str]]]:
+        """Every row up to ``upto`` from the ledger's own text: slower than the tail, and never lost."""
+        after = 0
+        while rows := self._ledger.texts(namespace, after, upto, BATCH):
+            for row in rows:
+                yield row.seq, analyse(row.indexed)
+            after = rows[-1].seq
+
+
+def _batches(documents: Iterable[tuple[int, Sequence[str]]]) -> Iterator[list[tuple[int, Sequence[str]]]]:
+    iterator = iter(documents)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+@lru_cache(maxsize=200_000)
+def _key(term: str) -> int:
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest())

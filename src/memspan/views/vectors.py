@@ -1,0 +1,260 @@
+"""The vector view: cosine similarity over exactly the rows a query may see.
+
+Small namespaces are scanned exactly in memory. Beyond that a snapshot holds a faiss HNSW graph over 8-bit vectors
+(Malkov and Yashunin, arXiv:1603.09320); rows after it are scanned exactly. A selection that leaves few of the
+snapshot's rows is scanned exactly too, so a selective filter never comes back short.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.errors import StoreCorrupt
+from memspan.ledger.base import Ledger, Seqs, Snapshot, Vectors
+from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, find_sorted
+
+SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond and no graph is kept
+LINKS = 32
+BUILD_BEAM = 80
+SEARCH_BEAM = 96
+EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
+TRAINED_ROWS = 65_536
+BATCH = 16_384
+
+_NO_SEQS = np.zeros(0, np.int64)
+_NO_SCORES = np.zeros(0, np.float32)
+
+
+@dataclass(slots=True)
+class _State:
+    """One namespace in memory: the snapshot's graph, and the rows after it as a matrix, sorted by seq."""
+
+    file: str | None
+    graph: Any
+    graph_seqs: Seqs
+    tail: Vectors
+    seqs: Seqs
+    last: int
+    waiting: set[int] = field(default_factory=set)
+    members: weakref.WeakKeyDictionary[Any, NDArray[np.bool_]] = field(default_factory=weakref.WeakKeyDictionary)
+
+
+class VectorView:
+    """``View`` by meaning. Scores are cosines in [-1, 1]; ``dim`` is the encoder's."""
+
+    name = "vectors"
+
+    def __init__(self, ledger: Ledger, directory: Path | None, dim: int) -> None:
+        self.dim = dim
+        self._ledger = ledger
+        self._files = SnapshotFiles(ledger, self.name, directory)
+        self._lock = threading.RLock()
+        self._states: dict[str, _State] = {}
+        self.failure: str | None = None
+
+    def search(self, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
+        """The ``k`` rows of ``selection`` nearest to ``vector`` float32[dim], best first."""
+        state = self._state(selection.namespace)
+        _, inside = selection.find(state.seqs)
+        tail = Scored(state.seqs[inside], (state.tail @ vector)[inside] if inside.any() else _NO_SCORES)
+        graph = self._walk(state, selection, vector, k)
+        both = Scored(np.concatenate([graph.seqs, tail.seqs]), np.concatenate([graph.scores, tail.scores]))
+        return both.top(k)
+
+    def score(self, namespace: str, vector: NDArray[np.float32], seqs: Seqs) -> NDArray[np.float32]:
+        """Cosine of ``vector`` with each of ``seqs``, float32[n]; NaN where a row has no vector yet."""
+        state = self._state(namespace)
+        scores = np.full(len(seqs), np.nan, np.float32)
+        at, inside = find_sorted(state.seqs, seqs)
+        scores[inside] = state.tail[at[inside]] @ vector
+        at, inside = find_sorted(state.graph_seqs, seqs)
+        if inside.any():
+            scores[inside] = _decoded(state.graph, at[inside]) @ vector
+        return scores
+
+    def _walk(self, state: _State, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
+        import faiss
+
+        total = len(state.graph_seqs)
+        if not total:
+            return Scored(_NO_SEQS, _NO_SCORES)
+        members = state.members.get(selection.lineage)
+        if members is None:
+            members = selection.find(state.graph_seqs)[1]
+            state.members[selection.lineage] = members
+        count = int(np.count_nonzero(members))
+        if not count:
+            return Scored(_NO_SEQS, _NO_SCORES)
+        only = None if count == total else faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
+        if count <= max(EXACT_SHARE * total, k):
+            index, parameters = state.graph.storage, faiss.SearchParameters(sel=only)
+        else:
+            beam = min(int(max(SEARCH_BEAM, k) * total / count), 2_048)
+            index, parameters = state.graph, faiss.SearchParametersHNSW(sel=only, efSearch=beam)
+        scores, rows = index.search(vector[None, :], min(k, count), params=parameters)
+        found = rows[0] >= 0
+        return Scored(state.graph_seqs[rows[0][found]], scores[0][found])
+
+    # Keeping up with the ledger
+
+    def _state(self, namespace: str) -> _State:
+        with self._lock, self._ledger.reading():
+            snapshot = self._ledger.snapshot(namespace, self.name)
+            state = self._states.get(namespace)
+            file = None if snapshot is None else snapshot.file
+            if state is None or state.file != file:
+                state = self._states[namespace] = self._load(snapshot)
+            self._catch_up(namespace, state)
+            return state
+
+    def _load(self, snapshot: Snapshot | None) -> _State:
+        none = np.zeros((0, self.dim), np.float32)
+        if snapshot is not None:
+            try:
+                graph, seqs = self._read(snapshot)
+                return _State(snapshot.file, graph, seqs, none, _NO_SEQS, snapshot.position)
+            except (StoreCorrupt, KeyError, RuntimeError) as error:  # the ledger has every vector: scan those
+                self.failure = str(error)
+        return _State(None if snapshot is None else snapshot.file, None, _NO_SEQS, none, _NO_SEQS, 0)
+
+    def _read(self, snapshot: Snapshot) -> tuple[Any, Seqs]:
+        import faiss
+
+        arrays = self._files.load(snapshot)
+        graph = faiss.deserialize_index(arrays["graph"])
+        if graph.d != self.dim or graph.ntotal != len(arrays["seqs"]):
+            raise StoreCorrupt(f"{snapshot.file} is of another encoder", mend="it is rebuilt from the ledger")
+        return graph, arrays["seqs"]
+
+    def _catch_up(self, namespace: str, state: _State) -> None:
+        """Add the rows after the last one seen, and those whose vector has come since."""
+        waiting = set(self._ledger.pending_seqs(namespace).tolist())
+        come = sorted(seq for seq in state.waiting - waiting)
+        if come:
+            self._insert(state, *self._ledger.vectors_of(namespace, come))
+        while True:
+            seqs, vectors = self._ledger.vectors(namespace, state.last, BATCH)
+            if not len(seqs):
+                break
+            self._insert(state, seqs, vectors)
+            state.last = int(seqs[-1])
+        state.waiting = waiting
+        state.last = max([state.last, *waiting])
+
+    def _insert(self, state: _State, seqs: Seqs, vectors: Vectors) -> None:
+        if not len(seqs):
+            return
+        if vectors.shape[1] != self.dim:
+            problem = f"a vector has {vectors.shape[1]} dimensions, not {self.dim}"
+            raise StoreCorrupt(problem, mend="run `memspan rebuild`")
+        later = not len(state.seqs) or seqs[0] > state.seqs[-1]
+        all_seqs = np.concatenate([state.seqs, seqs])
+        tail = np.concatenate([state.tail, vectors])
+        if not later:
+            order = np.argsort(all_seqs)
+            all_seqs, tail = all_seqs[order], tail[order]
+        state.seqs, state.tail = all_seqs, tail
+
+    # Snapshots
+
+    def due(self, namespace: str) -> bool:
+        """Whether the tail has grown so long that folding it in now makes searches faster."""
+        status = self.status(namespace)
+        return self._files.enabled and status["tail"] >= max(SNAPSHOT_ROWS, status["rows"] // 5)
+
+    def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
+        """Fold the tail into the graph; a graph with over a fifth of its rows removed is built anew.
+
+        ``force`` builds it anew from the ledger's vectors. Nothing is kept below SNAPSHOT_ROWS.
+        """
+        if not self._files.enabled:
+            return False
+        with self._files.lock():
+            with self._ledger.reading():
+                state = self._state(namespace)
+                ready = self._ledger.rows(namespace)
+                waiting = self._ledger.pending_seqs(namespace)
+            kept = np.isin(state.graph_seqs, ready, assume_unique=True)
+            if len(waiting):  # a snapshot holds every row up to its position
+                ready = ready[ready < waiting[0]]
+            fresh = ready[ready > (int(state.graph_seqs[-1]) if len(state.graph_seqs) else 0)]
+            if len(ready) < SNAPSHOT_ROWS:
+                if state.file is not None:
+                    self._ledger.drop_snapshot(namespace, self.name)
+                    self._files.sweep()
+                self.failure = None
+                return state.file is not None
+            anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
+            if not (anew or len(fresh) or not kept.all() or self.failure):
+                return False
+            todo = ready if anew else fresh
+            graph = self._new_graph(namespace, ready) if anew else _without(state.graph, ~kept)
+            for start in range(0, len(todo), BATCH):
+                batch = todo[start : start + BATCH]
+                seqs, vectors = self._ledger.vectors_of(namespace, batch.tolist())
+                if len(seqs) < len(batch):  # removed meanwhile: their place is taken by nothing
+                    whole = np.zeros((len(batch), self.dim), np.float32)
+                    whole[np.searchsorted(batch, seqs)] = vectors
+                    vectors = whole
+                graph.add(vectors)
+                if progress is not None:
+                    progress(start + len(batch), len(todo), self.name)
+            import faiss
+
+            seqs = todo if anew else np.concatenate([state.graph_seqs, fresh])
+            arrays = {"graph": faiss.serialize_index(graph), "seqs": seqs}
+            self._files.save(namespace, int(seqs[-1]), len(seqs), arrays)
+            self._files.sweep()
+            self.failure = None
+        return True
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
+        snapshot = self._ledger.snapshot(namespace, self.name)
+        position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
+        tail = self._ledger.count_after(namespace, position)
+        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
+
+    def size(self) -> int:
+        """Bytes of the snapshots on disk."""
+        return self._files.size()
+
+    def _new_graph(self, namespace: str, ready: Seqs) -> Any:
+        import faiss
+
+        graph = faiss.IndexHNSWSQ(self.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = BUILD_BEAM
+        sample = ready[:: len(ready) // TRAINED_ROWS + 1]
+        graph.train(self._ledger.vectors_of(namespace, sample.tolist())[1])
+        return graph
+
+
+def _codes(graph: Any) -> NDArray[np.uint8]:
+    """The graph's 8-bit vectors, uint8[n, code size], without a copy."""
+    import faiss
+
+    storage = faiss.downcast_index(graph.storage)
+    flat = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size())
+    return flat.reshape(storage.ntotal, -1)
+
+
+def _decoded(graph: Any, rows: NDArray[np.intp]) -> Vectors:
+    decoded: Vectors = graph.storage.sa_decode(_codes(graph)[rows])
+    return decoded
+
+
+def _without(graph: Any, removed: NDArray[np.bool_]) -> Any:
+    """A copy of ``graph`` in which the vectors of ``removed`` rows are blank: their links stay as a way through."""
+    import faiss
+
+    copy = faiss.clone_index(graph)
+    if removed.any():
+        _codes(copy)[removed] = 0
+    return copy
