@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
 
     @property
     def document(self) -> Any:
+        assert self.out, self.err
         return json.loads(self.out)
 
     @property
@@ -326,14 +327,14 @@ def test_the_doctor_fails_and_says_what_to_do(memspan: Run, home: Path) -> None:
         (["add", "   "], 2, "content"),
         (["add", "x", "--importance", "1.5"], 2, "importance"),
         (["add", "x", "--importance", "nan"], 2, "importance"),
-        (["add", "x", "--at", "yesterday"], 2, "--at"),
+        (["add", "x", "--at", "yesterday"], 2, "occurred_at"),
         (["add", "x", "--meta", "color"], 2, "--meta"),
         (["add", "--messages", "absent.json"], 2, "--messages"),
         (["add", "x", "--messages", "-"], 2, "--messages"),
         (["search", "x", "-k", "0"], 2, "k"),
         (["search", "x", "--filter", "color"], 2, "--filter"),
         (["search", "x", "--filter", '{"color": {"near": 1}}'], 2, "filters.color"),
-        (["search", "x", "--as-of", "32 May"], 2, "--as-of"),
+        (["search", "x", "--as-of", "32 May"], 2, "as_of"),
         (["search", "x", "--k", "many"], 2, "--k"),
         (["search", "x", "--nonsense"], 2, None),
         (["nonsense"], 2, None),

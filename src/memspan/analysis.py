@@ -29,12 +29,12 @@ _MEMORABLE: Final = 40  # characters; longer words hardly ever come again
 
 # Only words that carry no subject. "will", "may" and "us" are left out on purpose: Will, May and US are names.
 _STOP_WORDS: Final = """
-a about after all also am an and any are aren arent as at be because been being but by can cant could couldnt did
-didnt do does doesnt doing dont each for from had hadnt has hasnt have havent having he her here hers herself him
-himself his how https i if im in into is isnt it its itself ive just me more most my myself no nor not of off on
-only or other our ours ourselves over own same shall she should shouldnt so some such than that the their theirs
-them themselves then there these they this those through to too under until up very was wasnt we were werent what
-when where which while who whom whose why with wont would wouldnt www you your yours yourself yourselves
+a about all also am an and any are aren arent as at be because been being but by can cant could couldnt did didnt do
+does doesnt doing dont each for from had hadnt has hasnt have havent having he her here hers herself him himself his
+how https i if im in into is isnt it its itself ive just me my myself nor of on or our ours ourselves shall she
+should shouldnt so some such than that the their theirs them themselves then there these they this those through to
+too until up was wasnt we were werent what when where which while who whom whose why with wont would wouldnt www you
+your yours yourself yourselves
 """
 _STOP: Final = frozenset(_STOP_WORDS.split())
 

@@ -135,11 +135,14 @@ def lines(text: str, start: int, end: int) -> list[int]:
     return _bordered(start, (match.end() for match in _LINE.finditer(text, start, end)), end)
 
 
+def items(text: str, start: int, end: int) -> list[int]:
+    """Borders before the items of a list and the rows of a table."""
+    return _bordered(start, (match.end() for match in _BULLET.finditer(text, start, end)), end)
+
+
 def sentences(text: str, start: int, end: int) -> list[int]:
-    """Borders after sentences and before the items of a list."""
-    stops = {match.end() for match in _STOP.finditer(text, start, end) if _is_stop(text, match)}
-    items = {match.end() for match in _BULLET.finditer(text, start, end)}
-    return _bordered(start, sorted(stops | items), end)
+    stops = (match.end() for match in _STOP.finditer(text, start, end) if _is_stop(text, match))
+    return _bordered(start, stops, end)
 
 
 def _is_stop(text: str, match: re.Match[str]) -> bool:
@@ -213,6 +216,7 @@ _FENCE: Final = re.compile(r"[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>.*)", re.DO
 _HASHES: Final = re.compile(r" {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<title>\S.*)?)?\Z", re.DOTALL)
 _RULES: Final = {"markdown": "=-", "html": "", "text": "=-~^\"'`#*+.:_"}
 _LINK: Final = re.compile(r"!?\[(?P<words>[^\[\]]*+)\]\([^()\s]*+\)")
+_EMPHASIS: Final = re.compile(r"(?<!\w)(?P<marks>[*_]{1,3})(?=\S)(?P<words>.+?)(?<=\S)(?P=marks)(?!\w)")
 _TITLE: Final = 200  # characters; a longer line is no heading
 _PARSED: Final = 2 * 1024 * 1024  # characters of code; a syntax tree takes some 300 bytes for each
 
@@ -301,7 +305,7 @@ def _underlined(rows: list[str], i: int, media: str) -> str:
 
 def _plain(title: str) -> str:
     """A heading without its inline markup."""
-    return _LINK.sub(r"\g<words>", title).replace("`", "").replace("**", "").replace("__", "").strip().strip("*")
+    return _EMPHASIS.sub(r"\g<words>", _LINK.sub(r"\g<words>", title)).replace("`", "").strip(" \t§¶")
 
 
 def _nested(text: str, headings: list[tuple[int, int, int, str]]) -> list[Section]:
@@ -327,28 +331,29 @@ def _definitions(text: str, roomy: int) -> list[Section]:
         return found
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore")  # about escapes and the like in code that is only read
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # not Python, or nested too deeply to tell
         return found
     starts = [0, *(match.end() for match in _LINE.finditer(text)), len(text)]
 
     def walk(body: list[ast.stmt], path: tuple[str, ...]) -> None:
-        after = False
-        for node in body:
-            first = min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", []))]) - 1
-            while first and text[starts[first - 1] : starts[first]].lstrip().startswith("#"):
-                first -= 1
+        after = False  # a definition came before: what follows it stands under ``path`` again
+        for i, node in enumerate(body):
             named = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            if (named or after) and starts[first] > found[-1].start:
-                found.append(Section(starts[first]))
+            if named or after:
+                first = min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", []))]) - 1
+                while first and text[starts[first - 1] : starts[first]].lstrip().startswith("#"):
+                    first -= 1
+                alone = path and i == 0  # a class line without a docstring goes with the first method
+                if starts[first] > found[-1].start and not alone:
+                    found.append(Section(starts[first]))
+                found[-1].heading = path
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 found[-1].heading = (*path, node.name)
-                end = starts[node.end_lineno or node.lineno]
-                if isinstance(node, ast.ClassDef) and end - starts[first] > roomy:
+                size = starts[node.end_lineno or node.lineno] - starts[node.lineno - 1]
+                if isinstance(node, ast.ClassDef) and size > roomy:
                     walk(node.body, found[-1].heading)
-            elif after:
-                found[-1].heading = path
             after = named
 
     walk(tree.body, ())

@@ -97,6 +97,14 @@ class Projection:
                 progress(min(served, total), total, "encoding")
         return served
 
+    def settle(self, namespace: str, progress: Progress | None = None) -> int:
+        """Catch up with a namespace as far as the encoder allows; returns how many segments still wait."""
+        try:
+            self.catch_up(namespace, progress=progress)
+        except Exception as error:  # noqa: BLE001 - as in ``vectors``: what was written stays, and waits
+            self._failed(error)
+        return self._ledger.count_pending(namespace)
+
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
         texts = {row.content: row.indexed for row in batch}
         vectors = self.encode(list(texts.values())).astype(np.float16)
@@ -195,6 +203,10 @@ class Projection:
                 "failure": view.failure,
             }
         return report
+
+    def problems(self, namespaces: Sequence[str]) -> list[str]:
+        """What is wrong with the views' files: they are rebuilt by the next search or compaction that needs them."""
+        return [problem for view in self.views for namespace in namespaces for problem in view.problems(namespace)]
 
     def close(self) -> None:
         """Let the worker finish what it is at; what still waits is durable and goes on at the next open."""

@@ -61,9 +61,7 @@ def readable(path: str | os.PathLike[str]) -> bool:
         return False
     if not start.strip():
         return False
-    while start[-1] & 0xC0 == 0x80 and len(start) == 8192:  # not half a character at the end
-        start = start[:-1]
-    return _decoded(start[:-1] if len(start) > 8000 and start[-1] >= 0xC0 else start) is not None
+    return any(start.startswith(mark) for mark, _ in _MARKS) or _decoded(start) is not None
 
 
 def read_file(path: str | os.PathLike[str]) -> SourceText:
@@ -174,59 +172,22 @@ def _notebook(text: str) -> str:
     return "\n\n".join(f"```{language}\n{body}\n```" if kind == "code" else body for kind, body in cells if body)
 
 
+_BLOCK_TAGS: Final = """
+address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer
+form h1 h2 h3 h4 h5 h6 header hr html li main nav ol option p pre section summary table tbody tfoot thead title tr
+ul
+"""
+
+
 class _Page(HTMLParser):
     """A page's words: headings as ``#``, items as ``-``, cells between ``|``, preformatted text between fences."""
 
-    _BLOCKS: Final = frozenset(
-        [
-            "address",
-            "article",
-            "aside",
-            "blockquote",
-            "body",
-            "caption",
-            "center",
-            "dd",
-            "details",
-            "dialog",
-            "div",
-            "dl",
-            "dt",
-            "fieldset",
-            "figcaption",
-            "figure",
-            "footer",
-            "form",
-            "h1",
-            "h2",
-            "h3",
-            "h4",
-            "h5",
-            "h6",
-            "header",
-            "hr",
-            "html",
-            "li",
-            "main",
-            "nav",
-            "ol",
-            "option",
-            "p",
-            "pre",
-            "section",
-            "summary",
-            "table",
-            "tbody",
-            "tfoot",
-            "thead",
-            "title",
-            "tr",
-            "ul",
-        ]
-    )
+    _BLOCKS: Final = frozenset(_BLOCK_TAGS.split())
     _SILENT: Final = frozenset(
         ["script", "style", "template", "noscript", "svg", "iframe", "object", "canvas", "audio", "video", "select"]
     )
+    _BREAKING: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6", "pre", "table", "tbody", "thead", "tfoot", "tr"])
+    _CELLS: Final = 400  # characters; a longer row is a page laid out with a table
     _MARKUP: Final = re.compile(r"(?=#{1,6}(?:\s|\Z)|```|~~~|(?:=+|-{3,})\s*\Z)")
 
     def __init__(self, page: str) -> None:
@@ -242,16 +203,21 @@ class _Page(HTMLParser):
         self._end_block()
         self.text = "".join(self._said).strip("\n")
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """``<![...`` of any kind is passed over; the parser would raise AssertionError for those it does not know."""
+        end = self.rawdata.find(">", i)
+        return end + 1 if end >= 0 else -1
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self._SILENT:
             self._silent += 1
         elif tag == "br":
-            self._line.append("\n")
+            self._line.append(" " if self._lead == "|" else "\n")
         elif tag == "img" and (words := (dict(attrs).get("alt") or "").strip()) and not self._silent:
             self._line.append(f" [picture: {words}] ")
         elif tag in ("td", "th"):
             self._line.append(" | ")
-        elif tag in self._BLOCKS:
+        elif self._ends_block(tag):
             self._end_block()
             if tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
                 self._lead = "#" * int(tag[1]) + " "
@@ -263,9 +229,19 @@ class _Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in self._SILENT:
             self._silent = max(0, self._silent - 1)
-        elif tag in self._BLOCKS:
+        elif self._ends_block(tag):
             self._end_block()
-            self._lead = self._within = ""
+            self._lead = ""
+            if tag == self._within:
+                self._within = ""
+
+    def _ends_block(self, tag: str) -> bool:
+        if tag not in self._BLOCKS or (self._within and tag != self._within):
+            return False
+        if self._lead == "|" and tag not in self._BREAKING and sum(map(len, self._line)) < self._CELLS:
+            self._line.append(" ")  # a paragraph in a cell
+            return False
+        return True
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
@@ -290,7 +266,9 @@ class _Page(HTMLParser):
             body = "\n".join(
                 self._MARKUP.sub("\\\\", line, count=1) if self._MARKUP.match(line) else line for line in lines
             )
-            body = body.strip("\n|" if self._lead == "|" else "\n").strip()
+            body = body.strip(" \n|" if self._lead == "|" else "\n")
+            if not body:
+                return
             tight = self._lead and self._said and self._said[-1].lstrip("\n").startswith(self._lead)
             self._said.append(("\n" if tight else "\n\n") + (f"| {body} |" if self._lead == "|" else self._lead + body))
         self._lead = ""

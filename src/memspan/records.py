@@ -53,7 +53,7 @@ class Message:
     role: str = "user"
     name: str | None = None
     time: datetime | None = None
-    metadata: Mapping[str, Any] = NOTHING
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Draft:
     importance: float = 0.5
     source: Source = "user"
     occurred_at: datetime | None = None
-    metadata: Mapping[str, Any] = NOTHING
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     content: bytes = b""
     identity: bytes = b""
     terms: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class Segment:
     ended_at: datetime | None = None
     repeats: int = 0
     tokens: int = 0
-    metadata: Mapping[str, Any] = NOTHING
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     gap: str = field(default="", repr=False)
     tail: str = field(default="", repr=False)
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import os
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-from memspan.borders import Bounds, Span, lines, paragraphs, sections, sentences, trimmed, words
+from memspan.borders import Bounds, Span, items, lines, paragraphs, sections, sentences, trimmed, words
 from memspan.errors import InvalidInput
 from memspan.reading import CONVERTIBLE, MAX_CHARACTERS, SUFFIXES, read_file, readable, too_long
 from memspan.records import NOTHING, Message, Piece
@@ -132,13 +133,13 @@ class CallableTokenizer:
 
     def _one(self, text: str) -> int:
         tokens = self._function(text)
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        if isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0:
             raise InvalidInput(
                 "tokenizer",
-                f"{self.name} returned {tokens!r} for a text",
+                f"{self.name} returned {reprlib.repr(tokens)} for a text",
                 mend="it must return the number of tokens as an int of at least 0",
             )
-        return tokens
+        return int(tokens)
 
 
 def tokenizer_of(spec: Any) -> Tokenizer:
@@ -187,7 +188,7 @@ def cut(text: str, *, tokenizer: Tokenizer, window: int, media: str = "text") ->
     stretches = [
         (bounds, tokens, section.heading)
         for section in found
-        for bounds, tokens in _settled(_packed(section.blocks, scale.target), scale)
+        for bounds, tokens in _settled(_packed(section.blocks, scale), scale)
     ]
     pieces: list[Piece] = []
     end = 0
@@ -214,12 +215,12 @@ class _Scale:
     def weigh(self, blocks: Sequence[Span]) -> None:
         """Weigh the blocks and take apart what does not fit the window, one round of counting per kind of border."""
         self._weigh(blocks)
-        for prose, code in ((sentences, paragraphs), (lines, lines)):
+        for prose, code in ((items, paragraphs), (sentences, lines), (lines, lines)):
             large = [span for span in blocks if span.weight > self.window]
             for span in large:
                 self._part(span, (code if span.code else prose)(self.text, span.start, span.end))
-            blocks = [part for span in large for part in span.parts]
-            self._weigh(blocks)
+            self._weigh([part for span in large for part in span.parts])
+            blocks = [part for span in large for part in span.parts or [span]]
         large = [span for span in blocks if span.weight > self.window]
         probes = [(span.start, min(span.end, span.start + _PROBE)) for span in large]
         for span, (start, end), tokens in zip(large, probes, self._tokens(probes), strict=True):
@@ -256,7 +257,8 @@ class _Scale:
         return tokens <= self.window and bounds[1] - bounds[0] <= self.window * _LONGEST
 
     def _part(self, span: Span, borders: Iterable[int]) -> None:
-        span.parts = [Span(start, end, span.code) for start, end in pairwise(borders)]
+        parts = [Span(start, end, span.code) for start, end in pairwise(borders)]
+        span.parts = parts if len(parts) > 1 else []
 
     def _weigh(self, spans: Sequence[Span]) -> None:
         """Set tokens and weight. What is certainly too long is not given to the tokenizer."""
@@ -279,26 +281,31 @@ class _Scale:
         return counts
 
 
-def _packed(spans: Sequence[Span], target: int) -> list[list[Span]]:
-    """Neighbouring spans in groups of up to ``target``, about equally heavy; what was taken apart is grouped alone."""
+def _packed(spans: Sequence[Span], scale: _Scale) -> list[list[Span]]:
+    """Neighbouring spans in groups: all in one where they fit the window, else about equally heavy, up to the target.
+
+    What was taken apart is grouped alone.
+    """
     groups: list[list[Span]] = []
     run: list[Span] = []
     for span in spans:
         if span.parts:
-            groups += _filled(run, target) + _packed(span.parts, target)
+            groups += _filled(run, scale) + _packed(span.parts, scale)
             run = []
         elif span.end > span.start:
             run.append(span)
-    return groups + _filled(run, target)
+    return groups + _filled(run, scale)
 
 
-def _filled(run: list[Span], target: int) -> list[list[Span]]:
+def _filled(run: list[Span], scale: _Scale) -> list[list[Span]]:
     total = sum(span.weight for span in run)
-    goal = total / max(1, math.ceil(total / target))
+    if total <= scale.window:
+        return [run] if run else []
+    goal = total / math.ceil(total / scale.target)
     groups: list[list[Span]] = []
     weight = 0
     for span in run:
-        if not groups or weight + span.weight > target or weight + span.weight / 2 > goal:
+        if not groups or weight + span.weight > scale.target or weight + span.weight / 2 > goal:
             groups.append([])
             weight = 0
         groups[-1].append(span)
@@ -367,16 +374,16 @@ def _message(item: Any, at: str) -> Message | None:
         content = _said(content, f"{at}.content")
     if role == "assistant" and not content:
         return None
-    check_text(content, f"{at}.content")
+    content = check_text(content, f"{at}.content")
     name = item.get("name")
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise InvalidInput(f"{at}.name", f"{name!r} is no name", mend="give a str, or leave it out")
+        raise InvalidInput(f"{at}.name", f"{reprlib.repr(name)} is no name", mend="give a str, or leave it out")
     metadata = item.get("metadata") or NOTHING
     if not isinstance(metadata, Mapping):
         raise InvalidInput(f"{at}.metadata", f"{type(metadata).__name__} is no dict", mend="give a dict")
     when = next((key for key in _TIMES if item.get(key) is not None), None)
     return Message(
-        content=str(content),
+        content=content,
         role=role,
         name=name,
         time=parse_time(item[when], f"{at}.{when}") if when else None,
@@ -387,13 +394,13 @@ def _message(item: Any, at: str) -> Message | None:
 def _role(role: Any, at: str) -> str:
     known = _ROLES.get(role.casefold()) if isinstance(role, str) else None
     if known is None:
-        problem = "is missing" if role is None else f"unknown role {role!r}"
+        problem = "is missing" if role is None else f"unknown role {reprlib.repr(role)}"
         raise InvalidInput(f"{at}.role", problem, mend="use user, assistant, system or tool")
     return known
 
 
-def _said(parts: Any, at: str) -> str:
-    """The parts of a message as one text."""
+def _said(parts: Any, at: str, *, inner: bool = False) -> str:
+    """The parts of a message, or of a tool's result inside it, as one text."""
     if not isinstance(parts, (list, tuple)):
         raise InvalidInput(at, f"{type(parts).__name__} is no content", mend="give a str or a list of parts")
     said: list[str] = []
@@ -405,13 +412,13 @@ def _said(parts: Any, at: str) -> str:
             said.append(_picture(part))
         elif isinstance(part, Mapping) and isinstance(text := part.get("text", part.get("refusal")), str):
             said.append(text)
-        elif kind == "tool_result" and isinstance(part, Mapping):
-            inner = part.get("content") or ""
-            said.append(inner if isinstance(inner, str) else _said(inner, f"{at}[{i}].content"))
+        elif kind == "tool_result" and isinstance(part, Mapping) and not inner:
+            result = part.get("content") or ""
+            said.append(result if isinstance(result, str) else _said(result, f"{at}[{i}].content", inner=True))
         elif kind not in _UNSAID:
             raise InvalidInput(
                 f"{at}[{i}]",
-                f"cannot tell what was said in a part of type {kind!r}"
+                f"cannot tell what was said in a part of type {reprlib.repr(kind)}"
                 if kind
                 else f"{type(part).__name__} is no part",
                 mend='give {"type": "text", "text": "..."} or {"type": "image_url", "caption": "..."}',
@@ -434,15 +441,15 @@ def _picture(part: Mapping[str, Any]) -> str:
 def parse_time(value: Any, argument: str) -> datetime | None:
     """A point in time as an aware UTC datetime; None stays None.
 
-    ``value`` is a datetime or ISO 8601 string (UTC where it names no zone), a date (its midnight), or seconds since 1970.
-    Raises InvalidInput naming ``argument``.
+    ``value`` is a datetime or ISO 8601 string (UTC where it names no zone), a date (its midnight), or seconds since
+    1970. Raises InvalidInput naming ``argument``.
     """
     try:
         moment = _moment(value)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
             argument,
-            f"{value!r} is no time between the years 1 and 9999",
+            f"{reprlib.repr(value)} is no time between the years 1 and 9999",
             mend='give a datetime, an ISO 8601 string such as "2026-05-30T14:00:00Z", or seconds since 1970',
         ) from error
     return moment
@@ -465,8 +472,8 @@ def _moment(value: Any) -> datetime | None:
 def check_text(text: Any, argument: str) -> str:
     """``text`` itself, when it is one that can be kept.
 
-    Raises InvalidInput naming ``argument`` when it is not a str, is empty or white space, is longer than MAX_CHARACTERS,
-    or holds a NUL character or half of a surrogate pair.
+    Raises InvalidInput naming ``argument`` when it is not a str, is empty or white space, is longer than
+    MAX_CHARACTERS, or holds a NUL character or half of a surrogate pair.
     """
     if not isinstance(text, str):
         raise InvalidInput(argument, f"{type(text).__name__} is not text", mend="give a str")

@@ -137,7 +137,7 @@ def _engine(config: Config) -> Iterator[Check]:
 
 def _store(config: Config) -> Iterator[Check]:
     """The user's own store, where there is one: it opens, answers, and its views are in order. Nothing is changed."""
-    if not config.store.exists():
+    if o.nothing_at(config.store):
         yield Check(name="store", ok=True, detail=f"none yet at {config.store}")
         return
     from memspan.memory import Memory
@@ -154,8 +154,12 @@ def _store(config: Config) -> Iterator[Check]:
 
 
 def _views(held: dict[str, Any], name: str) -> Check:
-    bad = [view for view, found in held["views"].items() if found["state"] not in GOOD_STATES]
-    detail = ", ".join(f"{view} {found['state']}" for view, found in held["views"].items())
+    """No view has failed, no search has left one out, and the encoder has not failed."""
+    failures = {view: found["failure"] for view, found in held["views"].items()}
+    failures["search"] = held["search_failure"]
+    failures["encoder"] = held["encoder"] and held["encoder"]["failure"]
+    bad = [f"{part}: {failure}" for part, failure in failures.items() if failure]
+    detail = "; ".join(bad) or ", ".join(f"{view} {found['rows']:,} rows" for view, found in held["views"].items())
     return Check(name=name, ok=not bad, detail=detail, mend="run memspan rebuild; no memory is lost by a broken view")
 
 
@@ -175,7 +179,6 @@ def _show(check: Check) -> None:
         typer.echo(f"      {'':<14} {output.line(check.mend)}")
 
 
-GOOD_STATES = {"ok"}
 CHECKS: tuple[tuple[str, Callable[[Config], Iterator[Check]]], ...] = (
     ("python", _python),
     ("sqlite", _sqlite),

@@ -15,8 +15,8 @@ import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
-from memspan.errors import InvalidInput, MissingExtra, NotFound
-from memspan.records import as_dict
+from memspan.errors import InvalidInput, MissingExtra
+from memspan.records import Source, as_dict
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids, as search and list print them.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An id, as search and list print it.")]
@@ -45,8 +45,8 @@ def add(
     meta: o.Metadata = None,
     at: o.When = None,
     source: Annotated[
-        str | None,
-        typer.Option("--source", help="user, assistant, tool, document or system.", show_default=False),
+        Source | None,
+        typer.Option("--source", metavar="KIND", help="user, assistant, tool, document or system.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,
@@ -81,7 +81,7 @@ def add(
             category=category,
             importance=importance,
             metadata=o.metadata_from(meta),
-            occurred_at=o.time_from(at, "--at"),
+            occurred_at=at,
             source=source,
             idempotency_key=key,
             wait=wait,
@@ -120,7 +120,7 @@ def ingest(
     Each file is one step: ctrl-C keeps what is stored, and running it again goes on, as unchanged files are skipped
     and changed ones replace their older version. Hidden and binary files in directories are left out.
     """
-    metadata, occurred_at = o.metadata_from(meta), o.time_from(at, "--at")
+    metadata = o.metadata_from(meta)
     skipped: dict[str, str] = {}
     files = list(_files(paths, glob or [], skipped))
     named = {path.absolute() for path in paths}
@@ -140,9 +140,11 @@ def ingest(
                         category=category,
                         importance=importance,
                         metadata=metadata,
-                        occurred_at=occurred_at,
+                        occurred_at=at,
                     )
                 except (InvalidInput, MissingExtra, OSError) as error:
+                    if isinstance(error, InvalidInput) and error.argument != "path":
+                        raise
                     # One unreadable file must not stop a thousand good ones; a broken store or encoder does.
                     skipped[str(path)] = str(error)
                     counts["failed"] += path.absolute() in named
@@ -215,7 +217,7 @@ def search(
             **o.scope(user, agent, run, session),
             filters=o.filters_from(filters),
             threshold=threshold,
-            as_of=o.time_from(as_of, "--as-of"),
+            as_of=as_of,
             explain=explain,
             recipe=recipe,
         )
@@ -234,9 +236,6 @@ def search(
 def context(
     query: Query = None,
     budget: Annotated[int, typer.Option("--budget", "-b", metavar="TOKENS", help="Never exceeded.")] = 1000,
-    k: Annotated[
-        int | None, typer.Option("--k", "-k", help="How many hits to pack from at most.", show_default=False)
-    ] = None,
     order: Annotated[Literal["time", "score"], typer.Option("--order", help="Order of the pieces.")] = "time",
     tokenizer: Annotated[
         str | None,
@@ -259,7 +258,6 @@ def context(
         packed = memory.context(
             text,
             budget=budget,
-            **({} if k is None else {"k": k}),
             **o.scope(user, agent, run, session),
             filters=o.filters_from(filters),
             order=order,
@@ -348,7 +346,7 @@ def update(
         "category": category,
         "importance": importance,
         "metadata": o.metadata_from(meta),
-        "occurred_at": o.time_from(at, "--at"),
+        "occurred_at": at,
     }
     if text is None and all(value is None for value in changes.values()):
         raise InvalidInput("TEXT", "is missing and nothing else changes", mend="give a new text or an option to change")
@@ -399,10 +397,9 @@ def delete(
         else:
             deleted = 0
             for id in ids or ():
-                try:
-                    deleted += memory.delete(id)
-                except NotFound:
-                    missing.append(id)
+                found = memory.delete(id)
+                deleted += found
+                missing.extend([] if found else [id])
     if json:
         output.emit({"deleted": deleted, "not_found": missing})
     else:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +88,7 @@ def open_memory(store: Path | None, encoder: str | None, namespace: str | None, 
     A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store.
     """
     config = Config.load(store=store, encoder=encoder, namespace=namespace)
-    if not create and not config.store.exists():
+    if not create and nothing_at(config.store):
         raise NotAStore(
             f"there is no memory at {config.store}",
             mend='store something first (memspan add "...") or name another directory with --store',
@@ -99,7 +98,12 @@ def open_memory(store: Path | None, encoder: str | None, namespace: str | None, 
     return Memory(config.store, namespace=config.namespace, config=config)
 
 
-def scope(user: str | None, agent: str | None, run: str | None, session: str | None) -> dict[str, str | None]:
+def nothing_at(store: Path) -> bool:
+    """Whether there is no store to open at this path: it does not exist, or is an empty directory."""
+    return not store.exists() or (store.is_dir() and next(store.iterdir(), None) is None)
+
+
+def scope(user: str | None, agent: str | None, run: str | None, session: str | None) -> dict[str, Any]:
     """The scope arguments of Memory's calls; the namespace is the memory's own."""
     return {"user_id": user, "agent_id": agent, "run_id": run, "session": session}
 
@@ -151,18 +155,6 @@ def metadata_from(given: list[str] | None) -> dict[str, Any] | None:
             raise InvalidInput("--meta", f"{text!r} is not key=value", mend="write --meta color=red or a JSON object")
         merged[key.strip()] = _value(value)
     return merged or None
-
-
-def time_from(text: str | None, argument: str) -> datetime | None:
-    """An ISO 8601 time; None stays None."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(
-            argument, f"{text!r} is not a time", mend="write it like 2026-05-30 or 2026-05-30T14:00:00+02:00"
-        ) from None
 
 
 def _filter(text: str) -> dict[str, Any]:

@@ -232,11 +232,8 @@ def _plain(value: Any, sized: bool) -> str:
     return "none" if value is None or value == {} else line(str(value))
 
 
-def _size(count: float) -> str:
-    if count < 1024:
-        return plural(int(count), "byte")
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 1024:
-            break
-    return f"{count:,.1f} {unit}"
+def _size(count: int) -> str:
+    power = min((count.bit_length() - 1) // 10, 3)
+    if power < 1:
+        return plural(count, "byte")
+    return f"{count / 1024**power:,.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"

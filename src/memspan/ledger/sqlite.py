@@ -11,6 +11,7 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from memspan.errors import (
     IdempotencyConflict,
+    InvalidInput,
     NotFound,
 )
 from memspan.ledger import schema
@@ -110,30 +112,35 @@ class SqliteLedger(Connections):
                 )
             return added
 
-    def revise(self, namespace: str, id: str, draft: Draft, vector: NDArray[np.float16] | None) -> Segment:
-        """A new version of segment ``id``. Raises NotFound; IdempotencyConflict never; see ``append`` for vectors."""
+    def revise(
+        self, namespace: str, id: str, draft: Draft, vectors: Mapping[bytes, NDArray[np.float16]] | None
+    ) -> Segment:
+        """A new version of segment ``id``; an empty identity keeps the old one. See ``append`` for ``vectors``.
+
+        Raises NotFound, and InvalidInput when another segment of the same scope says exactly this already.
+        """
         with self.writing() as connection:
             number = _namespace(connection, namespace)
             key = id_bytes(id)
             old = connection.execute(
-                "SELECT seq, version, position FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
+                "SELECT seq, version, position, identity FROM segments"
+                " WHERE namespace = ? AND id = ? AND ended_at IS NULL",
                 (number, key),
             ).fetchone()
             if old is None:
                 raise _missing(id, namespace)
+            seq, version, position, same = old
             moment = now()
-            connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, old[0]))
-            row = row_of(number, key, old[1] + 1, draft, old[2], moment)
+            connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
+            draft = replace(draft, identity=draft.identity or same)
+            row = row_of(number, key, version + 1, draft, position, moment)
             seq, id_, repeats = connection.execute(INSERT, row).fetchone()
             if repeats:
                 other = uuid.UUID(bytes=id_)
-                raise IdempotencyConflict(
-                    "text", f"segment {other} already says exactly this", mend="delete one of them"
-                )
-            _derive(connection, number, seq, draft, {} if vector is None else {draft.content: vector})
-            return segment_of(
-                namespace, connection.execute(f"SELECT {COLUMNS} FROM segments WHERE seq = ?", (seq,)).fetchone()
-            )
+                raise InvalidInput("text", f"segment {other} already says exactly this", mend="delete one of the two")
+            _derive(connection, number, seq, draft, vectors)
+            new = connection.execute(f"SELECT {COLUMNS} FROM segments WHERE seq = ?", (seq,)).fetchone()
+            return segment_of(namespace, new)
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Remove segments with every version, vector and index entry; returns how many there were."""
@@ -173,12 +180,15 @@ class SqliteLedger(Connections):
                 if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
             )
 
-    def forget_activations(self) -> None:
-        """Drop every vector and queue every segment for encoding: the first step of a change of encoder."""
+    def forget_activations(self, encoder: str, *, encode: bool) -> None:
+        """Record another encoder, drop every vector, and queue every segment when there is something to encode with."""
         with self.writing() as connection:
             connection.execute("DELETE FROM activations")
+            connection.execute("DELETE FROM pending")
             connection.execute("DELETE FROM snapshots WHERE view = 'vectors'")
-            connection.execute("INSERT OR IGNORE INTO pending SELECT seq, namespace FROM segments")
+            connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
+            if encode:
+                connection.execute("INSERT INTO pending SELECT seq, namespace FROM segments")
 
     # Reading
 
@@ -269,6 +279,29 @@ class SqliteLedger(Connections):
             text="".join(text for _, text in parts),
             segments=tuple(str(uuid.UUID(bytes=part)) for part, _ in parts),
         )
+
+    def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None:
+        """The ids of a document's segments in order when it is here and current, else None."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT s.id FROM documents AS d JOIN segments AS s ON s.namespace = d.namespace AND s.document = d.id"
+                " WHERE d.namespace = ? AND d.id = ? AND d.ended_at IS NULL AND s.ended_at IS NULL ORDER BY s.position",
+                (_namespace(connection, namespace), id_bytes(document_id)),
+            ).fetchall()
+        return tuple(str(uuid.UUID(bytes=id)) for (id,) in rows) or None
+
+    def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]:
+        """The titles of those documents that have one."""
+        with self.reading() as connection:
+            number = _namespace(connection, namespace)
+            return {
+                str(uuid.UUID(bytes=id)): title
+                for chunk in _chunks(ids)
+                for id, title in connection.execute(
+                    f"SELECT id, title FROM documents WHERE namespace = ? AND title <> '' AND id IN ({_marks(chunk)})",
+                    (number, *map(id_bytes, chunk)),
+                )
+            }
 
     def replay(self, namespace: str, operation: Operation) -> Added | None:
         """What an earlier call with this idempotency key did, or None. Raises IdempotencyConflict."""
@@ -443,9 +476,11 @@ class SqliteLedger(Connections):
             row = connection.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
-    def put_value(self, key: str, value: str) -> None:
+    def put_values(self, values: Mapping[str, str], *, replace: bool) -> None:
+        """Keep values of the store itself; those that are there already stay unless ``replace``."""
+        verb = "REPLACE" if replace else "IGNORE"
         with self.writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (key, value))
+            connection.executemany(f"INSERT OR {verb} INTO store VALUES (?, ?)", list(values.items()))
 
     def counts(self) -> dict[str, Any]:
         """How much there is, store-wide and per namespace."""

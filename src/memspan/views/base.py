@@ -49,11 +49,15 @@ class Scored:
         return Scored(self.seqs[order], self.scores[order])
 
 
+class Lineage:
+    """Marks selections that differ only by rows added at the end."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """The rows one query may see. ``seqs`` int64[n] ascending; ``terms`` int32[n], how many terms each row has.
 
-    ``lineage`` stays the same object while rows are only added at the end, so that what a view works out about older
+    ``lineage`` stays the same while rows are only added at the end, so that what a view works out about older
     rows can be kept from one search to the next.
     """
 
@@ -61,7 +65,7 @@ class Selection:
     seqs: Seqs
     terms: NDArray[np.int32]
     total_terms: int
-    lineage: object
+    lineage: Lineage
 
     def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """For each of ``seqs`` its index in this selection and whether it is in it at all."""
@@ -109,7 +113,7 @@ class Selections:
             if kept is None:
                 entry, _ = self._ledger.removals(scope.namespace, -1)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
-                return Selection(scope.namespace, seqs, terms, int(terms.sum()), object()), entry
+                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage()), entry
             old, entry = kept
             entry, gone = self._ledger.removals(scope.namespace, entry)
             last = int(old.seqs[-1]) if len(old.seqs) else -1
@@ -121,7 +125,7 @@ class Selections:
             return old, entry
         stay = np.ones(len(old.seqs), bool)
         stay[index[inside]] = False
-        lineage = old.lineage if stay.all() else object()
+        lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
         return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage), entry
 
@@ -140,6 +144,9 @@ class View(Protocol):
 
     def status(self, namespace: str) -> dict[str, Any]:
         """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
+
+    def problems(self, namespace: str) -> list[str]:
+        """What is wrong with the snapshot, if there is one."""
 
     def size(self) -> int:
         """Bytes of the snapshots on disk."""
@@ -209,6 +216,17 @@ class SnapshotFiles:
         if earlier is not None:
             (self.folder() / earlier.file).unlink(missing_ok=True)
         return snapshot
+
+    def problems(self, namespace: str) -> list[str]:
+        """Why the namespace's snapshot cannot be used, if it cannot."""
+        snapshot = self._ledger.snapshot(namespace, self._view)
+        if snapshot is None or self._directory is None:
+            return []
+        try:
+            self.load(snapshot)
+        except StoreCorrupt as error:
+            return [str(error)]
+        return []
 
     def size(self) -> int:
         """Bytes on disk of this view's snapshots, of all namespaces."""

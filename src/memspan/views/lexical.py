@@ -219,6 +219,10 @@ class LexicalView:
         tail = self._ledger.count_after(namespace, position)
         return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
 
+    def problems(self, namespace: str) -> list[str]:
+        """What is wrong with the snapshot, if there is one."""
+        return self._files.problems(namespace)
+
     def size(self) -> int:
         """Bytes of the snapshots on disk."""
         return self._files.size()

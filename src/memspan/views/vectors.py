@@ -222,6 +222,10 @@ class VectorView:
         tail = self._ledger.count_after(namespace, position)
         return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
 
+    def problems(self, namespace: str) -> list[str]:
+        """What is wrong with the snapshot, if there is one."""
+        return self._files.problems(namespace)
+
     def size(self) -> int:
         """Bytes of the snapshots on disk."""
         return self._files.size()
@@ -242,7 +246,8 @@ def _codes(graph: Any) -> NDArray[np.uint8]:
 
     storage = faiss.downcast_index(graph.storage)
     flat = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size())
-    return flat.reshape(storage.ntotal, -1)
+    codes: NDArray[np.uint8] = flat.reshape(storage.ntotal, -1)
+    return codes
 
 
 def _decoded(graph: Any, rows: NDArray[np.intp]) -> Vectors:
