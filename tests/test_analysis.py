@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -161,5 +162,5 @@ def test_a_term_holds_nothing_but_letters_marks_digits_and_underscores(text: str
 
 
 @given(st.text(max_size=100), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
-def test_terms_do_not_depend_on_the_normal_form(text: str, form: str) -> None:
+def test_terms_do_not_depend_on_the_normal_form(text: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
     assert terms(unicodedata.normalize(form, text)) == terms(unicodedata.normalize("NFC", text))

@@ -445,12 +445,11 @@ def test_piped_hits_are_one_line_each(memspan: Run) -> None:
 def test_a_reader_that_leaves_early_is_no_error(memspan: Run) -> None:
     for number in range(50):
         memspan("add", f"Memory number {number}. " + "word " * 100)
-    child = spawn("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert child.stdout
-    child.stdout.close()
-    assert child.stderr
-    assert (child.stderr.read(), child.wait(60)) == ("", 0)
-    child.stderr.close()
+    with spawn("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait(60)) == ("", 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ the demo

@@ -1,1 +1,102 @@
-"""memspan: infinite memory for all LLMs."""
+"""memspan: infinite memory for all LLMs.
+
+    from memspan import Memory
+
+    memory = Memory("my-memory")
+    memory.add("The core logic resides in dsm/memory.py.")
+    print(memory.context("Where is the core logic?", budget=500).text)
+
+Names are loaded when they are first used, so that ``import memspan`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memspan.config import Config
+    from memspan.errors import (
+        BudgetTooSmall,
+        EncoderError,
+        EncoderMismatch,
+        IdempotencyConflict,
+        InvalidFilter,
+        InvalidInput,
+        MemspanError,
+        MissingExtra,
+        ModelNotFound,
+        NewerStore,
+        NotAStore,
+        NotFound,
+        NotWritable,
+        StoreBusy,
+        StoreClosed,
+        StoreCorrupt,
+        StoreError,
+        StoreFull,
+    )
+    from memspan.memory import Memory
+    from memspan.records import Added, Citation, Context, Document, Event, Hit, Message, Scope, Segment, as_dict
+
+_HOMES = {
+    "memspan.memory": ("Memory",),
+    "memspan.config": ("Config",),
+    "memspan.records": (
+        "Added", "Citation", "Context", "Document", "Event", "Hit", "Message", "Scope", "Segment", "as_dict",
+    ),
+    "memspan.errors": (
+        "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter", "InvalidInput",
+        "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound", "NotWritable",
+        "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "Added",
+    "BudgetTooSmall",
+    "Citation",
+    "Config",
+    "Context",
+    "Document",
+    "EncoderError",
+    "EncoderMismatch",
+    "Event",
+    "Hit",
+    "IdempotencyConflict",
+    "InvalidFilter",
+    "InvalidInput",
+    "Memory",
+    "MemspanError",
+    "Message",
+    "MissingExtra",
+    "ModelNotFound",
+    "NewerStore",
+    "NotAStore",
+    "NotFound",
+    "NotWritable",
+    "Scope",
+    "Segment",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "as_dict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("memspan")
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'memspan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

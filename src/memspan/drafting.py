@@ -48,40 +48,28 @@ class Batch:
 
     def text(self, text: str) -> None:
         """A text that is no message: one segment, or a document of several."""
-        self._pieces(text, Draft(piece=Piece(text=""), scope=self._common.scope, source=self._common.source or "user"))
+        pieces, document = self._cut_up(text)
+        for index, piece in enumerate(pieces):
+            self._add(piece, document, position=None if document is None else index)
 
     def message(self, turn: Message, argument: str) -> None:
         """One turn; ``argument`` is how errors call it."""
-        common = self._common
-        draft = Draft(
-            piece=Piece(text=""),
-            scope=common.scope,
-            role=turn.role,
-            speaker=arguments.name(f"{argument}.name", turn.name),
-            source=common.source or ROLES.get(turn.role, "user"),
-            occurred_at=turn.time,
-            metadata=arguments.metadata(turn.metadata, f"{argument}.metadata"),
-        )
-        self._pieces(check_text(turn.content, f"{argument}.content"), draft)
+        speaker = arguments.name(f"{argument}.name", turn.name)
+        own = arguments.metadata(turn.metadata, f"{argument}.metadata")
+        pieces, document = self._cut_up(check_text(turn.content, f"{argument}.content"))
+        for piece in pieces:
+            self._add(piece, document, role=turn.role, speaker=speaker, occurred_at=turn.time, metadata=own)
 
     def document(self, text: str, media: str, document: DocumentDraft) -> None:
         """A document read from somewhere, claimed before."""
         self.documents.append(document)
         for position, piece in enumerate(self._cut(text, media)):
-            self._add(
-                Draft(
-                    piece=piece,
-                    scope=self._common.scope,
-                    document_id=document.id,
-                    position=position,
-                    source=self._common.source or "document",
-                )
-            )
+            self._add(piece, document, position=position)
 
     def claim(self, text: str, media: str, *, uri: str | None, title: str | None) -> DocumentDraft:
         """The document ``text`` makes: its id follows from scope, uri and text, so that the same is the same."""
         digest = sha256(text.encode()).digest()
-        owner = _hashed(*_scope_key(self._common.scope), uri or "")
+        owner = _hashed(*_scope_key(self._common.scope), uri)
         key = _hashed(owner, digest, 0 if uri else self._seen[digest])
         if uri is None:
             self._seen[digest] += 1
@@ -96,60 +84,59 @@ class Batch:
             hashed.update(draft.identity + json.dumps([about, dict(draft.metadata)], sort_keys=True).encode())
         return hashed.digest()
 
-    def _pieces(self, text: str, like: Draft) -> None:
+    def _cut_up(self, text: str) -> tuple[list[Piece], DocumentDraft | None]:
         pieces = self._cut(text, "text")
-        document = None
-        if len(pieces) > 1:
-            document = self.claim(text, "text", uri=None, title=None)
-            self.documents.append(document)
-        for index, piece in enumerate(pieces):
-            self._add(
-                replace(
-                    like,
-                    piece=piece,
-                    document_id=None if document is None else document.id,
-                    position=index if document is not None and like.role is None else None,
-                )
-            )
+        if len(pieces) <= 1:
+            return pieces, None
+        document = self.claim(text, "text", uri=None, title=None)
+        self.documents.append(document)
+        return pieces, document
 
-    def _add(self, draft: Draft) -> None:
+    def _add(
+        self,
+        piece: Piece,
+        document: DocumentDraft | None,
+        *,
+        position: int | None = None,
+        role: str | None = None,
+        speaker: str | None = None,
+        occurred_at: datetime | None = None,
+        metadata: Mapping[str, Any] = NOTHING,
+    ) -> None:
         common = self._common
-        draft = replace(
-            draft,
+        text = indexed_text(piece.text, speaker, piece.heading)
+        draft = Draft(
+            piece=piece,
+            scope=common.scope,
+            document_id=None if document is None else document.id,
+            position=position,
+            role=role,
+            speaker=speaker,
             category=common.category,
             importance=common.importance,
-            metadata={**common.metadata, **draft.metadata},
-            occurred_at=draft.occurred_at or common.occurred_at,
+            source=common.source or ROLES.get(role or "user", "user"),
+            occurred_at=occurred_at or common.occurred_at,
+            metadata={**common.metadata, **metadata} if metadata else common.metadata,
+            terms=tuple(terms(text)),
+            content=content_key(text),
         )
-        same = identity(draft, 0)
-        draft = indexed(draft, self._seen[same])
-        self._seen[same] += 1
-        self.texts[draft.content] = indexed_text(draft.piece.text, draft.speaker, draft.piece.heading)
-        self.drafts.append(draft)
+        first = identity(draft)
+        again = self._seen[first]
+        self._seen[first] += 1
+        self.texts[draft.content] = text
+        # equal segments within one call are all kept; said again in another call they are repeats
+        self.drafts.append(replace(draft, identity=_hashed(first, again) if again else first))
 
 
-def indexed(draft: Draft, ordinal: int) -> Draft:
-    """``draft`` with its terms and hashes; ``ordinal`` counts equal segments within one call."""
-    text = indexed_text(draft.piece.text, draft.speaker, draft.piece.heading)
-    return replace(
-        draft,
-        terms=tuple(terms(text)),
-        content=sha256(text.encode()).digest()[:16],
-        identity=identity(draft, ordinal),
-    )
+def content_key(text: str) -> bytes:
+    """16 bytes that name what the encoder makes of ``text``."""
+    return sha256(text.encode()).digest()[:16]
 
 
-def identity(draft: Draft, ordinal: int) -> bytes:
+def identity(draft: Draft) -> bytes:
     """16 bytes that are equal for the same content in the same scope: what makes a second add a repeat."""
-    return _hashed(
-        *_scope_key(draft.scope),
-        draft.document_id or "",
-        draft.role or "",
-        draft.speaker or "",
-        str(draft.occurred_at),
-        draft.piece.text,
-        ordinal,
-    )
+    where = (*_scope_key(draft.scope), draft.document_id, draft.role, draft.speaker, str(draft.occurred_at))
+    return _hashed(*where, draft.piece.text)
 
 
 def _uuid8(key: bytes) -> uuid.UUID:
@@ -158,13 +145,9 @@ def _uuid8(key: bytes) -> uuid.UUID:
     return uuid.UUID(int=value | 8 << 76 | 0b10 << 62)
 
 
-def _scope_key(scope: Scope) -> tuple[str, ...]:
-    return (scope.user_id or "", scope.agent_id or "", scope.run_id or "", scope.session or "")
+def _scope_key(scope: Scope) -> tuple[str | None, ...]:
+    return (scope.user_id, scope.agent_id, scope.run_id, scope.session)
 
 
-def _hashed(*parts: str | bytes | int) -> bytes:
-    hashed = sha256(b"memspan identity 1\0")
-    for part in parts:
-        raw = part if isinstance(part, bytes) else str(part).encode()
-        hashed.update(b"%d:" % len(raw) + raw)
-    return hashed.digest()[:16]
+def _hashed(*parts: str | bytes | int | None) -> bytes:
+    return sha256(b"memspan identity 1\0" + repr(parts).encode()).digest()[:16]

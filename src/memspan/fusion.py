@@ -28,5 +28,5 @@ def score(model: Model, features: Mapping[str, NDArray[np.float32]]) -> NDArray[
     total = np.full(len(next(iter(features.values()))), model.bias, np.float32)
     for name, weight in model.weights.items():
         total += np.float32(weight) * features[name]
-    probability: NDArray[np.float32] = 1 / (1 + np.exp(-total))
+    probability: NDArray[np.float32] = np.divide(1, 1 + np.exp(-total), dtype=np.float32)
     return probability

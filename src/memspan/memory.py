@@ -14,10 +14,11 @@ from typing import Any, Self
 
 from memspan import arguments
 from memspan.analysis import VERSION as ANALYSER
+from memspan.analysis import terms
 from memspan.channels import Channel, KeywordChannel, SemanticChannel
 from memspan.config import Config
 from memspan.context import Order, pack
-from memspan.drafting import Batch, Common, indexed
+from memspan.drafting import Batch, Common, content_key, identity
 from memspan.encoders import make
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
@@ -325,10 +326,15 @@ class Memory:
             occurred_at=old.occurred_at if occurred_at is None else parse_time(occurred_at, "occurred_at"),
             metadata=old.metadata if metadata is None else arguments.metadata(metadata),
         )
-        draft = indexed(draft, 0)
-        if piece.text == old.text:
-            draft = replace(draft, identity=b"")
-        texts = {draft.content: indexed_text(piece.text, draft.speaker, piece.heading)}
+        indexed = indexed_text(piece.text, old.speaker, piece.heading)
+        unchanged = piece.text == old.text
+        draft = replace(
+            draft,
+            terms=tuple(terms(indexed)),
+            content=content_key(indexed),
+            identity=b"" if unchanged else identity(draft),
+        )
+        texts = {draft.content: indexed}
         vectors = None if self._recorded == "null" else self._projection.vectors(texts)
         new = self._ledger.revise(scope.namespace, id, draft, vectors)
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))

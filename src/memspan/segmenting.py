@@ -210,6 +210,7 @@ class _Scale:
         self.text = text
         self.window = window
         self.target = max(1, int(window * _TARGET))
+        self.grain = window // 4  # characters, not tokens: certainly small
         self._count = tokenizer.count
 
     def weigh(self, blocks: Sequence[Span]) -> None:
@@ -257,7 +258,12 @@ class _Scale:
         return tokens <= self.window and bounds[1] - bounds[0] <= self.window * _LONGEST
 
     def _part(self, span: Span, borders: Iterable[int]) -> None:
-        parts = [Span(start, end, span.code) for start, end in pairwise(borders)]
+        kept: list[int] = []
+        for border in borders:
+            if len(kept) > 1 and border - kept[-2] <= self.grain:
+                kept.pop()  # both sides of the last border are tiny: millions of "a" in lines are not weighed one by one
+            kept.append(border)
+        parts = [Span(start, end, span.code) for start, end in pairwise(kept)]
         span.parts = parts if len(parts) > 1 else []
 
     def _weigh(self, spans: Sequence[Span]) -> None:

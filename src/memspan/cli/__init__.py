@@ -96,8 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = application()(given, prog_name="memspan", standalone_mode=False) or OK
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Leave Python nothing to flush into the closed pipe at exit.
+    except (BrokenPipeError, SystemExit):
+        # The reader (head, less) has seen enough; a closed pipe is all that typer itself ends a process for here. Leave
+        # Python nothing to flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
     except (KeyboardInterrupt, typer.Abort):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
@@ -61,7 +60,7 @@ def _examined(name: str, examine: Callable[[Config], Iterator[Check]], config: C
         yield from examine(config)
     except MemspanError as error:
         yield Check(name=name, ok=False, detail=error.problem, mend=error.mend)
-    except (OSError, ImportError, sqlite3.Error) as error:
+    except (OSError, ImportError) as error:
         mend = "install memspan again (pip install --force-reinstall memspan)" if isinstance(error, ImportError) else ""
         yield Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}", mend=mend or "see the message")
 
@@ -72,6 +71,8 @@ def _python(config: Config) -> Iterator[Check]:
 
 
 def _sqlite(config: Config) -> Iterator[Check]:
+    import sqlite3
+
     new_enough = sqlite3.sqlite_version_info >= LEAST_SQLITE
     mend = "use a Python built with a newer SQLite (python.org, conda, uv)"
     yield Check(name="sqlite", ok=new_enough, detail=f"SQLite {sqlite3.sqlite_version}", mend=mend)
@@ -159,7 +160,9 @@ def _views(held: dict[str, Any], name: str) -> Check:
     failures["search"] = held["search_failure"]
     failures["encoder"] = held["encoder"] and held["encoder"]["failure"]
     bad = [f"{part}: {failure}" for part, failure in failures.items() if failure]
-    detail = "; ".join(bad) or ", ".join(f"{view} {found['rows']:,} rows" for view, found in held["views"].items())
+    detail = "; ".join(bad) or ", ".join(
+        f"{view} {found['rows'] + found['tail']:,} rows" for view, found in held["views"].items()
+    )
     return Check(name=name, ok=not bad, detail=detail, mend="run memspan rebuild; no memory is lost by a broken view")
 
 

@@ -288,7 +288,7 @@ def list_(
     json: o.Json = False,
 ) -> None:
     """List memories, newest last, a page at a time."""
-    with o.open_memory(store, None, namespace) as memory:
+    with o.open_memory(store, "none", namespace) as memory:
         segments = memory.get_all(
             **o.scope(user, agent, run, session), filters=o.filters_from(filters), limit=limit, after=after
         )
@@ -311,7 +311,7 @@ def get(
     json: o.Json = False,
 ) -> None:
     """Show one memory, or with --document a whole document, to the character."""
-    with o.open_memory(store, None, namespace) as memory:
+    with o.open_memory(store, "none", namespace) as memory:
         if document:
             whole = memory.document(id)
             output.emit(as_dict(whole)) if json else output.show_text(whole.text)
@@ -389,7 +389,7 @@ def delete(
     if not everything and (filters or len(scoped) > (namespace is not None)):
         raise InvalidInput("ID", "came together with a scope or filter", mend="give ids, or --all with the scope")
     missing: list[str] = []
-    with o.open_memory(store, None, namespace) as memory:
+    with o.open_memory(store, "none", namespace) as memory:
         if everything:
             if not yes:
                 _confirm(", ".join(f"{name} {value}" for name, value in scoped.items()), bool(filters), json)
@@ -412,7 +412,7 @@ def delete(
 
 def history(id: Id, namespace: o.Namespace = None, store: o.Store = None, json: o.Json = False) -> None:
     """Show every version of one memory, oldest first."""
-    with o.open_memory(store, None, namespace) as memory:
+    with o.open_memory(store, "none", namespace) as memory:
         events = memory.history(id)
     if json:
         output.emit({"events": [as_dict(event) for event in events]})

@@ -95,7 +95,8 @@ def open_memory(store: Path | None, encoder: str | None, namespace: str | None, 
         )
     from memspan.memory import Memory
 
-    return Memory(config.store, namespace=config.namespace, config=config)
+    spec = None if config.encoder == "none" else config.encoder
+    return Memory(config.store, encoder=spec, namespace=config.namespace, config=config)
 
 
 def nothing_at(store: Path) -> bool:

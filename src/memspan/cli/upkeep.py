@@ -48,8 +48,10 @@ def rebuild(
     json: o.Json = False,
 ) -> None:
     """Make every view anew from the ledger; with --encoder, move the store to another model."""
-    with o.open_memory(store, None, None) as memory, output.progress("Rebuilding", show=not json) as advance:
-        report = memory.rebuild(encoder=encoder, progress=advance)
+    # Moving to another model must not need the one that is left behind.
+    opened_with = "auto" if encoder is None else "none"
+    with o.open_memory(store, opened_with, None) as memory, output.progress("Rebuilding", show=not json) as advance:
+        report = memory.rebuild(encoder=encoder or "auto", progress=advance)
     _show(report, json)
 
 
