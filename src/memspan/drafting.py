@@ -13,7 +13,7 @@ from typing import Any
 
 from memspan import arguments
 from memspan.analysis import terms
-from memspan.ledger.base import DocumentDraft, indexed_text
+from memspan.ledger.base import DocumentDraft, analysed_text, encoded_text
 from memspan.records import NOTHING, Draft, Message, Piece, Scope, Source
 from memspan.segmenting import check_text
 
@@ -104,7 +104,8 @@ class Batch:
         metadata: Mapping[str, Any] = NOTHING,
     ) -> None:
         common = self._common
-        text = indexed_text(piece.text, speaker, piece.heading)
+        when = occurred_at or common.occurred_at
+        text = encoded_text(piece.text, speaker, piece.heading)
         draft = Draft(
             piece=piece,
             scope=common.scope,
@@ -115,9 +116,9 @@ class Batch:
             category=common.category,
             importance=common.importance,
             source=common.source or ROLES.get(role or "user", "user"),
-            occurred_at=occurred_at or common.occurred_at,
+            occurred_at=when,
             metadata={**common.metadata, **metadata} if metadata else common.metadata,
-            terms=tuple(terms(text)),
+            terms=tuple(terms(analysed_text(text, when))),
             content=content_key(text),
         )
         first = identity(draft)

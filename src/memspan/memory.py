@@ -23,7 +23,7 @@ from memspan.encoders import make
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Operation, indexed_text
+from memspan.ledger.base import Operation, analysed_text, encoded_text
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import (
@@ -326,15 +326,15 @@ class Memory:
             occurred_at=old.occurred_at if occurred_at is None else parse_time(occurred_at, "occurred_at"),
             metadata=old.metadata if metadata is None else arguments.metadata(metadata),
         )
-        indexed = indexed_text(piece.text, old.speaker, piece.heading)
+        encoded = encoded_text(piece.text, old.speaker, piece.heading)
         unchanged = piece.text == old.text
         draft = replace(
             draft,
-            terms=tuple(terms(indexed)),
-            content=content_key(indexed),
+            terms=tuple(terms(analysed_text(encoded, draft.occurred_at))),
+            content=content_key(encoded),
             identity=b"" if unchanged else identity(draft),
         )
-        texts = {draft.content: indexed}
+        texts = {draft.content: encoded}
         vectors = None if self._recorded == "null" else self._projection.vectors(texts)
         new = self._ledger.revise(scope.namespace, id, draft, vectors)
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))

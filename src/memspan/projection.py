@@ -106,7 +106,7 @@ class Projection:
         return self._ledger.count_pending(namespace)
 
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
-        texts = {row.content: row.indexed for row in batch}
+        texts = {row.content: row.encoded_text for row in batch}
         vectors = self.encode(list(texts.values())).astype(np.float16)
         self._ledger.encoded(dict(zip(texts, vectors, strict=True)))
 

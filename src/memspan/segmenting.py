@@ -261,7 +261,7 @@ class _Scale:
         kept: list[int] = []
         for border in borders:
             if len(kept) > 1 and border - kept[-2] <= self.grain:
-                kept.pop()  # both sides of the last border are tiny: millions of "a" in lines are not weighed one by one
+                kept.pop()  # tiny on both sides: millions of short lines are not weighed one by one
             kept.append(border)
         parts = [Span(start, end, span.code) for start, end in pairwise(kept)]
         span.parts = parts if len(parts) > 1 else []

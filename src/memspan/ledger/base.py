@@ -19,6 +19,20 @@ from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segmen
 
 SEPARATOR = "\x1f"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]  # not by strftime, whose names follow the locale of the process
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -76,20 +90,32 @@ class Unencoded:
     text: str
     speaker: str | None
     heading: tuple[str, ...]
+    occurred_at: datetime | None
 
     @property
-    def indexed(self) -> str:
-        return indexed_text(self.text, self.speaker, self.heading)
+    def encoded_text(self) -> str:
+        return encoded_text(self.text, self.speaker, self.heading)
+
+    @property
+    def analysed_text(self) -> str:
+        return analysed_text(self.encoded_text, self.occurred_at)
 
 
-def indexed_text(text: str, speaker: str | None, heading: tuple[str, ...]) -> str:
-    """What the encoder and the analyser read of a segment: its text, after who said it or the heading it stands under.
+def encoded_text(text: str, speaker: str | None, heading: tuple[str, ...]) -> str:
+    """What the encoder reads of a segment: its text, after who said it or the heading it stands under.
 
     A question names the speaker or the topic, the answer often does not: see docs/decisions/0004-indexed-text.md.
     """
     if speaker:
         return f"{speaker}: {text}"
     return f"{heading[-1]}\n{text}" if heading and not text.startswith(heading[-1]) else text
+
+
+def analysed_text(encoded: str, occurred_at: datetime | None) -> str:
+    """What the analyser reads of it: the same, and the day it happened where that is known, as "30 May 2026"."""
+    if occurred_at is None:
+        return encoded
+    return f"{encoded}\n{occurred_at.day} {MONTHS[occurred_at.month - 1]} {occurred_at.year}"
 
 
 class Ledger(Protocol):

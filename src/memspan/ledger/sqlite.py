@@ -625,13 +625,21 @@ def _keep_vector(connection: sqlite3.Connection, content: bytes, vector: NDArray
 
 def _unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
     rows = connection.execute(
-        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading,"
+        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
         f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
         (*values, limit),
     )
     return [
-        Unencoded(seq=seq, namespace=name, content=content, text=text, speaker=speaker, heading=path_of(heading))
-        for seq, content, text, speaker, heading, name in rows
+        Unencoded(
+            seq=seq,
+            namespace=name,
+            content=content,
+            text=text,
+            speaker=speaker,
+            heading=path_of(heading),
+            occurred_at=None if occurred_at is None else instant(occurred_at),
+        )
+        for seq, content, text, speaker, heading, occurred_at, name in rows
     ]
 
 

@@ -105,7 +105,7 @@ class _State:
 
 
 class LexicalView:
-    """``View`` by words. Scores are BM25 divided by the best any row could have for the query: in [0, 1]."""
+    """``View`` by words. Scores are BM25 as a share of the best any row could have for the query: in [0, 1]."""
 
     name = "lexical"
 
@@ -120,7 +120,8 @@ class LexicalView:
         """Every row of ``selection`` that holds one of ``terms``, with its score.
 
         BM25 as in Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the
-        always positive idf of Lucene. A word no row holds still counts in the best possible score.
+        always positive idf of Lucene. Words that no row holds count against a match, but never for more than the words
+        that some row does hold.
         """
         n = len(selection.seqs)
         wanted = list(dict.fromkeys(terms))
@@ -135,7 +136,7 @@ class LexicalView:
         counts = np.concatenate([counts for _, counts in found]).astype(np.float32)
         length = K1 * (1 - B + B * selection.terms[index] / max(selection.total_terms / n, 1e-9))
         parts = np.repeat(idf, frequencies) * counts * (K1 + 1) / (counts + length)
-        best = idf.sum() * (K1 + 1)
+        best = max(idf[frequencies > 0].sum(), idf.sum() / 2) * (K1 + 1)
         if len(index) * 8 > n:
             dense = np.bincount(index, weights=parts, minlength=n)
             hit = np.flatnonzero(dense)
@@ -143,7 +144,7 @@ class LexicalView:
         else:
             hit, where = np.unique(index, return_inverse=True)
             scores = np.bincount(where, weights=parts, minlength=len(hit)) / best
-        return Scored(selection.seqs[hit], scores.astype(np.float32))
+        return Scored(selection.seqs[hit], scores.clip(0, 1).astype(np.float32))
 
     def _postings(self, selection: Selection, state: _State, term: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
         """Indexes into the selection of the rows that hold ``term``, and how often each does."""
@@ -240,7 +241,7 @@ class LexicalView:
         after = 0
         while rows := self._ledger.texts(namespace, after, upto, BATCH):
             for row in rows:
-                yield row.seq, analyse(row.indexed)
+                yield row.seq, analyse(row.analysed_text)
             after = rows[-1].seq
 
 

@@ -23,7 +23,7 @@ from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, find_
 SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond and no graph is kept
 LINKS = 32
 BUILD_BEAM = 80
-SEARCH_BEAM = 96
+SEARCH_BEAM = 128
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
 TRAINED_ROWS = 65_536
 BATCH = 16_384

@@ -1,0 +1,130 @@
+"""The measures: ranks of the gold evidence → recall, MRR, nDCG; bootstrap intervals; percentiles; the machine.
+
+A question is judged by the 1-based ranks of its gold items, None where an item was not found; every measure follows
+from them, so publishing the ranks publishes the measures.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Ranks = Sequence[int | None]
+
+RESAMPLES = 10_000
+_EVIDENCE = re.compile(r"D(\d+):(\d+)")
+
+
+def evidence(listed: Iterable[str], known: Collection[str]) -> list[str]:
+    """The gold ids of a LoCoMo question, repaired: split at ``;``, ``,`` and white space, zero padding dropped.
+
+    What then is not an id in ``known`` is dropped, as is an id named twice; the order is kept.
+    """
+    found = []
+    for part in (part for entry in listed for part in re.split(r"[;,\s]+", entry)):
+        if match := _EVIDENCE.fullmatch(part):
+            found.append(f"D{int(match[1])}:{int(match[2])}")
+    return [id for id in dict.fromkeys(found) if id in known]
+
+
+def ranks_of(found: Sequence[str], gold: Sequence[str]) -> list[int | None]:
+    """For each gold id its 1-based place in ``found``, None where it is not there; of an id found twice the first."""
+    places: dict[str, int] = {}
+    for place, id in enumerate(found, start=1):
+        places.setdefault(id, place)
+    return [places.get(id) for id in gold]
+
+
+def measures(ranks: Ranks) -> dict[str, float]:
+    """One question's measures, each in [0, 1], from the ranks of all its gold items (at least one).
+
+    recall@k: share of the gold within the first k. hit@k: any of it. all@k: all of it. mrr@10: 1 / rank of the first.
+    ndcg@10: binary gains discounted by log2(rank + 1), over the best possible (Järvelin and Kekäläinen 2002).
+    """
+    if not ranks:
+        raise ValueError("a question without gold cannot be scored")
+
+    def within(k: int) -> list[int]:
+        return [rank for rank in ranks if rank is not None and rank <= k]
+
+    ten = within(10)
+    ideal = sum(1 / math.log2(place + 1) for place in range(1, min(10, len(ranks)) + 1))
+    return {
+        "recall@5": len(within(5)) / len(ranks),
+        "recall@10": len(ten) / len(ranks),
+        "recall@50": len(within(50)) / len(ranks),
+        "hit@10": float(bool(ten)),
+        "all@10": float(len(ten) == len(ranks)),
+        "mrr@10": 1 / min(ten) if ten else 0.0,
+        "ndcg@10": sum(1 / math.log2(rank + 1) for rank in ten) / ideal,
+    }
+
+
+def summary(questions: Sequence[Ranks]) -> dict[str, Any]:
+    """Means over ``questions`` (at least one), and the 95 % bootstrap interval of recall@10."""
+    each = [measures(ranks) for ranks in questions]
+    means: dict[str, Any] = {name: round(float(np.mean([one[name] for one in each])), 4) for name in each[0]}
+    low, high = interval([one["recall@10"] for one in each])
+    return {"questions": len(each), **means, "recall@10_95": [round(low, 4), round(high, 4)]}
+
+
+def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``values`` (Efron 1979). Of paired differences, give those."""
+    sample = np.asarray(values, np.float64)
+    generator = np.random.default_rng(seed)
+    batch = max(1, 2**22 // max(1, len(sample)))
+    means = [
+        sample[generator.integers(0, len(sample), (min(batch, resamples - start), len(sample)))].mean(axis=1)
+        for start in range(0, resamples, batch)
+    ]
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 of durations given in seconds, in milliseconds."""
+    p50, p95, p99 = np.percentile(np.asarray(seconds, np.float64) * 1000, (50, 95, 99))
+    return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3), "p99_ms": round(float(p99), 3)}
+
+
+def machine() -> Mapping[str, Any]:
+    """What was measured on: processor, cores this process may use, memory, system, Python and libraries."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu(),
+        "cores": usable,
+        "memory_gb": _memory(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "memspan": _version("memspan"),
+        "numpy": _version("numpy"),
+        "onnxruntime": _version("onnxruntime"),
+        "faiss": _version("faiss-cpu"),
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> float | None:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
