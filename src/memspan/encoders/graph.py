@@ -1,10 +1,10 @@
-"""A BERT encoder as an ONNX graph, written byte by byte: no torch, and no ``onnx`` package.
+"""ONNX graphs written byte by byte: neither torch nor the ``onnx`` package is needed to build one.
 
 An ONNX file is one protobuf message, and protobuf's wire format is small: a field is a varint ``number << 3 | kind``
 followed by a varint (kind 0), four bytes (kind 5) or a length and that many bytes (kind 2).
 
-Sources: the protobuf encoding (https://protobuf.dev/programming-guides/encoding), ``onnx/onnx.proto`` for the field numbers,
-onnxruntime's ``ContribOperators.md`` for the operators of the domain ``com.microsoft``.
+Sources: the protobuf encoding (https://protobuf.dev/programming-guides/encoding) and ``onnx/onnx.proto`` for the numbers
+of the fields.
 """
 
 from __future__ import annotations

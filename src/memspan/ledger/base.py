@@ -19,20 +19,10 @@ from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segmen
 
 SEPARATOR = "\x1f"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
+MONTHS = (  # not by strftime, whose names follow the locale of the process
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
-]  # not by strftime, whose names follow the locale of the process
+)  # fmt: skip
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
-from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, counting
+from memspan.views.base import Lineage, Progress, Scored, Selection, SnapshotFiles, counting
 
 K1 = 0.9
 B = 0.4
@@ -45,14 +46,14 @@ class Postings:
     rows: NDArray[np.uint32]
     counts: NDArray[np.uint16]
 
-    def find(self, term: str) -> tuple[Seqs, NDArray[np.uint16]]:
-        """The seqs that hold ``term``, and how often each does."""
+    def find(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+        """The rows that hold ``term``, and how often each does."""
         key = np.uint64(_key(term))
         at = int(np.searchsorted(self.keys, key))
         if at == len(self.keys) or self.keys[at] != key:
-            return np.zeros(0, np.int64), np.zeros(0, np.uint16)
+            return self.rows[:0], self.counts[:0]
         span = slice(int(self.starts[at]), int(self.starts[at + 1]))
-        return self.seqs[self.rows[span]], self.counts[span]
+        return self.rows[span], self.counts[span]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {name: getattr(self, name) for name in ("seqs", "keys", "starts", "rows", "counts")}
@@ -102,6 +103,15 @@ class _State:
     position: int
     file: str | None
     postings: Postings
+    places: weakref.WeakKeyDictionary[Lineage, NDArray[np.int32]] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def place(self, selection: Selection) -> NDArray[np.int32]:
+        """int32[n]: where each row of the snapshot stands in the selection, -1 where it is not in it."""
+        places = self.places.get(selection.lineage)
+        if places is None:
+            index, inside = selection.find(self.postings.seqs)
+            places = self.places[selection.lineage] = np.where(inside, index, -1).astype(np.int32)
+        return places
 
 
 class LexicalView:
@@ -129,13 +139,15 @@ class LexicalView:
             return Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))
         with self._ledger.reading():
             state = self._state(selection.namespace)
-            found = [self._postings(selection, state, term) for term in wanted]
+            places = state.place(selection)
+            found = [self._postings(selection, state, places, term) for term in wanted]
         frequencies = np.array([len(index) for index, _ in found])
         idf = np.log1p((n - frequencies + 0.5) / (frequencies + 0.5))
         index = np.concatenate([index for index, _ in found])
         counts = np.concatenate([counts for _, counts in found]).astype(np.float32)
-        length = K1 * (1 - B + B * selection.terms[index] / max(selection.total_terms / n, 1e-9))
-        parts = np.repeat(idf, frequencies) * counts * (K1 + 1) / (counts + length)
+        mean = max(selection.total_terms / n, 1e-9)
+        length = np.float32(K1 * (1 - B)) + np.float32(K1 * B / mean) * selection.terms[index]
+        parts = np.repeat((idf * (K1 + 1)).astype(np.float32), frequencies) * (counts / (counts + length))
         best = max(idf[frequencies > 0].sum(), idf.sum() / 2) * (K1 + 1)
         if len(index) * 8 > n:
             dense = np.bincount(index, weights=parts, minlength=n)
@@ -146,14 +158,21 @@ class LexicalView:
             scores = np.bincount(where, weights=parts, minlength=len(hit)) / best
         return Scored(selection.seqs[hit], scores.clip(0, 1).astype(np.float32))
 
-    def _postings(self, selection: Selection, state: _State, term: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    def _postings(
+        self, selection: Selection, state: _State, places: NDArray[np.int32], term: str
+    ) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Indexes into the selection of the rows that hold ``term``, and how often each does."""
-        seqs, counts = state.postings.find(term)
-        tail, tail_counts = np.unique(
-            self._ledger.tail_postings(selection.namespace, term, state.position), return_counts=True
-        )
-        index, inside = selection.find(np.concatenate([seqs, tail]))
-        return index[inside], np.concatenate([counts, tail_counts])[inside]
+        rows, counts = state.postings.find(term)
+        index = places[rows]
+        inside = index >= 0
+        if not inside.all():
+            index, counts = index[inside], counts[inside]
+        occurrences = self._ledger.tail_postings(selection.namespace, term, state.position)
+        if not len(occurrences):
+            return index, counts
+        tail, tail_counts = np.unique(occurrences, return_counts=True)
+        where, inside = selection.find(tail)
+        return np.concatenate([index, where[inside]]), np.concatenate([counts, tail_counts[inside]])
 
     def _state(self, namespace: str) -> _State:
         """The snapshot in use, loaded when another process has made a new one, rebuilt when it cannot be read."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot, Vectors
-from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, find_sorted
+from memspan.views.base import Lineage, Progress, Scored, Selection, SnapshotFiles, find_sorted
 
 SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond and no graph is kept
 LINKS = 32
@@ -43,7 +43,7 @@ class _State:
     seqs: Seqs
     last: int
     waiting: set[int] = field(default_factory=set)
-    members: weakref.WeakKeyDictionary[Any, NDArray[np.bool_]] = field(default_factory=weakref.WeakKeyDictionary)
+    members: weakref.WeakKeyDictionary[Lineage, NDArray[np.bool_]] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 class VectorView:
