@@ -48,7 +48,7 @@ class Batch:
 
     def text(self, text: str) -> None:
         """A text that is no message: one segment, or a document of several."""
-        pieces, document = self._cut_up(text)
+        pieces, document = self._cut_up(text, None, None, self._common.occurred_at)
         for index, piece in enumerate(pieces):
             self._add(piece, document, position=None if document is None else index)
 
@@ -56,9 +56,12 @@ class Batch:
         """One turn; ``argument`` is how errors call it."""
         speaker = arguments.name(f"{argument}.name", turn.name)
         own = arguments.metadata(turn.metadata, f"{argument}.metadata")
-        pieces, document = self._cut_up(check_text(turn.content, f"{argument}.content"))
+        occurred_at = turn.time or self._common.occurred_at
+        pieces, document = self._cut_up(
+            check_text(turn.content, f"{argument}.content"), turn.role, speaker, occurred_at
+        )
         for piece in pieces:
-            self._add(piece, document, role=turn.role, speaker=speaker, occurred_at=turn.time, metadata=own)
+            self._add(piece, document, role=turn.role, speaker=speaker, occurred_at=occurred_at, metadata=own)
 
     def document(self, text: str, media: str, document: DocumentDraft) -> None:
         """A document read from somewhere, claimed before."""
@@ -66,13 +69,20 @@ class Batch:
         for position, piece in enumerate(self._cut(text, media)):
             self._add(piece, document, position=position)
 
-    def claim(self, text: str, media: str, *, uri: str | None, title: str | None) -> DocumentDraft:
-        """The document ``text`` makes: its id follows from scope, uri and text, so that the same is the same."""
+    def claim(
+        self, text: str, media: str, *, uri: str | None, title: str | None, said: tuple[str | None, ...] = ()
+    ) -> DocumentDraft:
+        """The document ``text`` makes: its id follows from scope, uri and text, so that the same is the same.
+
+        ``said``: by whom and when, for a text without a uri; the same words at another time are another document.
+        """
         digest = sha256(text.encode()).digest()
         owner = _hashed(*_scope_key(self._common.scope), uri)
-        key = _hashed(owner, digest, 0 if uri else self._seen[digest])
+        key = _hashed(owner, digest, *said)
         if uri is None:
-            self._seen[digest] += 1
+            again = self._seen[key]
+            self._seen[key] += 1
+            key = _hashed(key, again)
         id = str(_uuid8(key))
         return DocumentDraft(id=id, owner=owner, uri=uri, title=title, media=media, sha256=digest)
 
@@ -84,11 +94,13 @@ class Batch:
             hashed.update(draft.identity + json.dumps([about, dict(draft.metadata)], sort_keys=True).encode())
         return hashed.digest()
 
-    def _cut_up(self, text: str) -> tuple[list[Piece], DocumentDraft | None]:
+    def _cut_up(
+        self, text: str, role: str | None, speaker: str | None, occurred_at: datetime | None
+    ) -> tuple[list[Piece], DocumentDraft | None]:
         pieces = self._cut(text, "text")
         if len(pieces) <= 1:
             return pieces, None
-        document = self.claim(text, "text", uri=None, title=None)
+        document = self.claim(text, "text", uri=None, title=None, said=(role, speaker, str(occurred_at)))
         self.documents.append(document)
         return pieces, document
 

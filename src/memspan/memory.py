@@ -618,6 +618,8 @@ def _is_store(path: Path) -> bool:
         raise NotAStore(f"{path} is a file", mend="give a directory (it is created), or ':memory:'")
     if path.is_dir():
         inside = {entry.name for entry in path.iterdir()} - {"open.lock"}
+        if "ledger.db" in inside:  # another process made it since the look above
+            return True
         if inside & {"views", "activations"}:
             raise NotAStore(f"{path} was a store but its ledger.db is gone", mend="restore ledger.db from a backup")
         if inside:

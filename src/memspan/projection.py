@@ -145,9 +145,9 @@ class Projection:
             with self._wake:
                 self._asked = True
                 self._wake.notify_all()
-            if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
-                self._worker.start()
+                if self._worker is None or not self._worker.is_alive():
+                    self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
+                    self._worker.start()
 
     def _work(self) -> None:
         while True:

@@ -578,7 +578,7 @@ def _position(
     if scope not in positions:
         last = connection.execute(
             "SELECT max(position) FROM segments WHERE namespace = ? AND user_id IS ? AND session IS ?"
-            " AND agent_id IS ? AND run_id IS ? AND document IS NULL",
+            " AND agent_id IS ? AND run_id IS ? AND (document IS NULL OR role IS NOT NULL)",
             (number, scope[0], scope[3], scope[1], scope[2]),
         ).fetchone()[0]
         positions[scope] = 0 if last is None else last + 1

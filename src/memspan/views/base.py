@@ -10,8 +10,10 @@ import hashlib
 import os
 import threading
 import uuid
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
-from memspan.records import Filter, Scope
+from memspan.records import Filter, Junction, Scope
 
 Progress = Callable[[int, int, str], None]
 T = TypeVar("T")
@@ -93,13 +95,11 @@ class Selections:
 
     def of(self, scope: Scope, filters: Filter | None = None, as_of: datetime | None = None) -> Selection:
         """The rows in ``scope`` that pass ``filters`` now, or as they were known at ``as_of``."""
-        key = (scope, filters, as_of)
-        try:
-            hash(key)
-        except TypeError:  # a filter may hold a list from the caller: then nothing is kept
-            return self._read(*key, None)[0]
+        if _changing(filters):
+            return self._read(scope, filters, as_of, None)[0]
+        key = (scope, repr(filters), as_of)  # by repr: 1 and True are equal, and not the same in a filter
         with self._lock:
-            fresh = self._read(*key, self._kept.get(key))
+            fresh = self._read(scope, filters, as_of, self._kept.get(key))
             self._kept[key] = fresh
             self._kept.move_to_end(key)
             if len(self._kept) > self.KEPT:
@@ -128,6 +128,36 @@ class Selections:
         lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
         return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage), entry
+
+
+def _changing(filters: Filter | None) -> bool:
+    """Whether a row can come to pass ``filters`` after it was written: only its count of repeats ever changes."""
+    if isinstance(filters, Junction):
+        return any(_changing(part) for part in filters.parts)
+    return filters is not None and filters.field == "repeats"
+
+
+class Places:
+    """Where the rows of a snapshot, ``seqs`` int64[n] ascending, stand in selections; kept from search to search."""
+
+    def __init__(self, seqs: Seqs) -> None:
+        self._seqs = seqs
+        self._kept: weakref.WeakKeyDictionary[Lineage, tuple[int, NDArray[np.int32]]] = weakref.WeakKeyDictionary()
+
+    def of(self, selection: Selection) -> NDArray[np.int32]:
+        """int32[n]: the index of each row in the selection, -1 where it is not in it.
+
+        A selection may have been read before the snapshot was, so what is kept holds for another selection of the same
+        lineage only when both reach to the end of the snapshot, or equally far.
+        """
+        end = int(self._seqs[-1]) if len(self._seqs) else -1
+        reach = min(end, int(selection.seqs[-1])) if len(selection.seqs) else -1
+        kept, places = self._kept.get(selection.lineage, (-2, None))
+        if places is None or kept != reach:
+            index, inside = selection.find(self._seqs)
+            places = np.where(inside, index, -1).astype(np.int32)
+            self._kept[selection.lineage] = (reach, places)
+        return places
 
 
 class View(Protocol):
@@ -232,7 +262,11 @@ class SnapshotFiles:
         """Bytes on disk of this view's snapshots, of all namespaces."""
         if self._directory is None or not self._directory.is_dir():
             return 0
-        return sum(file.stat().st_size for file in self._directory.glob(f"{self._view}-*"))
+        size = 0
+        for file in self._directory.glob(f"{self._view}-*"):
+            with suppress(FileNotFoundError):  # another process has just put a newer one in its place
+                size += file.stat().st_size
+        return size
 
     def sweep(self) -> None:
         """Remove files no snapshot names: what a crash in the middle of writing left. Only under the lock."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
-from memspan.views.base import Lineage, Progress, Scored, Selection, SnapshotFiles, counting
+from memspan.views.base import Places, Progress, Scored, Selection, SnapshotFiles, counting
 
 K1 = 0.9
 B = 0.4
@@ -103,15 +102,7 @@ class _State:
     position: int
     file: str | None
     postings: Postings
-    places: weakref.WeakKeyDictionary[Lineage, NDArray[np.int32]] = field(default_factory=weakref.WeakKeyDictionary)
-
-    def place(self, selection: Selection) -> NDArray[np.int32]:
-        """int32[n]: where each row of the snapshot stands in the selection, -1 where it is not in it."""
-        places = self.places.get(selection.lineage)
-        if places is None:
-            index, inside = selection.find(self.postings.seqs)
-            places = self.places[selection.lineage] = np.where(inside, index, -1).astype(np.int32)
-        return places
+    places: Places
 
 
 class LexicalView:
@@ -139,7 +130,7 @@ class LexicalView:
             return Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))
         with self._ledger.reading():
             state = self._state(selection.namespace)
-            places = state.place(selection)
+            places = state.places.of(selection)
             found = [self._postings(selection, state, places, term) for term in wanted]
         frequencies = np.array([len(index) for index, _ in found])
         idf = np.log1p((n - frequencies + 0.5) / (frequencies + 0.5))
@@ -182,10 +173,8 @@ class LexicalView:
             file = None if snapshot is None else snapshot.file
             if state is not None and state.file == file:
                 return state
-            if snapshot is None:
-                state = _State(0, None, Postings.empty())
-            else:
-                state = _State(snapshot.position, snapshot.file, self._load(snapshot))
+            postings = Postings.empty() if snapshot is None else self._load(snapshot)
+            state = _State(snapshot.position if snapshot else 0, file, postings, Places(postings.seqs))
             self._states[namespace] = state
             return state
 
@@ -216,7 +205,8 @@ class LexicalView:
             tail = len(alive) - int(np.searchsorted(alive, state.position, "right"))
             dead = len(state.postings.seqs) + tail - len(alive)
             changed = tail >= SNAPSHOT_ROWS or (state.file is not None and (tail > 0 or dead > 0))
-            if not (changed or force or self.failure):
+            if not (changed or force or self._files.problems(namespace)):
+                self.failure = None
                 return False
             last = int(alive[-1]) if len(alive) else state.position
             if force:

@@ -8,8 +8,7 @@ snapshot's rows is scanned exactly too, so a selective filter never comes back s
 from __future__ import annotations
 
 import threading
-import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot, Vectors
-from memspan.views.base import Lineage, Progress, Scored, Selection, SnapshotFiles, find_sorted
+from memspan.views.base import Places, Progress, Scored, Selection, SnapshotFiles, find_sorted
 
 SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond and no graph is kept
 LINKS = 32
@@ -42,8 +41,8 @@ class _State:
     tail: Vectors
     seqs: Seqs
     last: int
+    places: Places
     waiting: set[int] = field(default_factory=set)
-    members: weakref.WeakKeyDictionary[Lineage, NDArray[np.bool_]] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 class VectorView:
@@ -73,22 +72,19 @@ class VectorView:
         state = self._state(namespace)
         scores = np.full(len(seqs), np.nan, np.float32)
         at, inside = find_sorted(state.seqs, seqs)
-        scores[inside] = state.tail[at[inside]] @ vector
+        scores[inside] = _cosines(state.tail[at[inside]], vector)
         at, inside = find_sorted(state.graph_seqs, seqs)
         if inside.any():
-            scores[inside] = _decoded(state.graph, at[inside]) @ vector
+            scores[inside] = _cosines(_decoded(state.graph, at[inside]), vector)
         return scores
 
     def _walk(self, state: _State, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
-        import faiss
-
         total = len(state.graph_seqs)
         if not total:
             return Scored(_NO_SEQS, _NO_SCORES)
-        members = state.members.get(selection.lineage)
-        if members is None:
-            members = selection.find(state.graph_seqs)[1]
-            state.members[selection.lineage] = members
+        import faiss
+
+        members = state.places.of(selection) >= 0
         count = int(np.count_nonzero(members))
         if not count:
             return Scored(_NO_SEQS, _NO_SCORES)
@@ -112,17 +108,18 @@ class VectorView:
             if state is None or state.file != file:
                 state = self._states[namespace] = self._load(snapshot)
             self._catch_up(namespace, state)
-            return state
+            return replace(state)  # a moment of it: other threads go on adding rows
 
     def _load(self, snapshot: Snapshot | None) -> _State:
         none = np.zeros((0, self.dim), np.float32)
         if snapshot is not None:
             try:
                 graph, seqs = self._read(snapshot)
-                return _State(snapshot.file, graph, seqs, none, _NO_SEQS, snapshot.position)
+                return _State(snapshot.file, graph, seqs, none, _NO_SEQS, snapshot.position, Places(seqs))
             except (StoreCorrupt, KeyError, RuntimeError) as error:  # the ledger has every vector: scan those
                 self.failure = str(error)
-        return _State(None if snapshot is None else snapshot.file, None, _NO_SEQS, none, _NO_SEQS, 0)
+        file = None if snapshot is None else snapshot.file
+        return _State(file, None, _NO_SEQS, none, _NO_SEQS, 0, Places(_NO_SEQS))
 
     def _read(self, snapshot: Snapshot) -> tuple[Any, Seqs]:
         import faiss
@@ -192,7 +189,9 @@ class VectorView:
                 self.failure = None
                 return state.file is not None
             anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
-            if not (anew or len(fresh) or not kept.all() or self.failure):
+            gone = not anew and bool(_codes(state.graph)[~kept].any())  # removed, and their vectors still here
+            if not (anew or len(fresh) or gone or self._files.problems(namespace)):
+                self.failure = None
                 return False
             todo = ready if anew else fresh
             graph = self._new_graph(namespace, ready) if anew else _without(state.graph, ~kept)
@@ -238,6 +237,12 @@ class VectorView:
         sample = ready[:: len(ready) // TRAINED_ROWS + 1]
         graph.train(self._ledger.vectors_of(namespace, sample.tolist())[1])
         return graph
+
+
+def _cosines(rows: Vectors, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Row by row, where ``rows @ vector`` rounds each row by how many others there are: a score is the row's own."""
+    cosines: NDArray[np.float32] = np.einsum("ij,j->i", rows, vector)
+    return cosines
 
 
 def _codes(graph: Any) -> NDArray[np.uint8]:
