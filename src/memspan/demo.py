@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
+import re
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +29,18 @@ QUESTIONS = (
     "How do I count the most common elements of a list?",
 )
 
-# Modules that are tests, games and tools rather than a library to be asked about.
-_LEFT_OUT = {"antigravity", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo"}
+MODULES = (
+    "abc argparse ast asyncio base64 bisect calendar codecs collections configparser contextlib copy csv dataclasses "
+    "datetime decimal difflib enum fileinput fnmatch fractions functools getpass glob graphlib gzip hashlib heapq "
+    "inspect ipaddress json linecache locale logging mimetypes operator os pathlib pickle platform pprint queue random "
+    "re secrets shelve shlex shutil signal socket socketserver sqlite3 ssl statistics string subprocess tarfile "
+    "tempfile textwrap threading timeit traceback types typing uuid warnings weakref zipfile"
+).split()
+"""The modules of the standard library whose docstrings are read: those that everyday questions are about."""
 
 Progress = Callable[[int, int, str], None]
+
+_RULE = re.compile(r"^[=*\-~^]+$", re.MULTILINE)  # the line under a heading, which differs with its depth
 
 
 def write_documents(directory: Path) -> list[Path]:
@@ -61,12 +69,15 @@ def documents() -> Iterator[tuple[str, str]]:
             "this Python came without its documentation (pydoc_data.topics)",
             mend="install your system's full Python package, or use a Python from python.org",
         ) from error
+    bodies = {name: " ".join(_RULE.sub("", text).split("\n", 2)[-1].split()) for name, text in topics.items()}
     for name in sorted(topics):
-        yield f"topic-{name}.txt", topics[name].strip() + "\n"
+        # Many topics ("try", "for") are sections of a longer one ("compound") once more: one copy is enough.
+        if not any(bodies[name] in body and len(bodies[name]) < len(body) for body in bodies.values()):
+            yield f"topic-{name}.txt", topics[name].strip() + "\n"
     library = Path(sysconfig.get_path("stdlib"))
-    for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
+    for name in MODULES:
         source = next((p for p in (library / f"{name}.py", library / name / "__init__.py") if p.is_file()), None)
-        if source is None or name.startswith("_"):
+        if source is None:
             continue
         parts = list(_docstrings(ast.parse(source.read_bytes()), name))
         if parts:
@@ -101,14 +112,15 @@ def remember(memory: Memory, files: list[Path], progress: Progress) -> dict[str,
     """
     new = 0
     for done, file in enumerate(files):
-        progress(done, len(files), file.stem)
+        progress(done, len(files), f"storing {file.stem}")
         new += (
             memory.add_file(
                 file, category=f"Python / {'Language' if file.name.startswith('topic-') else 'Library'}"
             ).added
             > 0
         )
-    progress(len(files), len(files), "")
+    if memory.stats()["pending"]:
+        memory.compact(progress=progress)
     held = memory.stats()
     if held["tokens"] < LEAST_TOKENS:
         raise MemspanError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -87,11 +88,11 @@ class Memory:
         self.path = None if path == ":memory:" else Path(config.store if path is None else path).expanduser().absolute()
         self._closed = False
         exists = self.path is not None and _is_store(self.path)
-        wanted = config.encoder if encoder == AUTO else encoder
+        wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
         try:
-            self._encoder = self._agreed(made if not exists else wanted)
+            self._encoder = self._agreed(wanted if exists else made, config.encoder)
             self._wire()
             self._tokenizer = self._default_tokenizer() if tokenizer is None else tokenizer_of(tokenizer)
         except BaseException:
@@ -113,11 +114,12 @@ class Memory:
         self._projection = Projection(self._ledger, self._encoder, views, self.path)
         self._retrieval = Retrieval(self._ledger, self._selections, channels, self._projection)
 
-    def _agreed(self, wanted: str | Encoder | None) -> Encoder | None:
+    def _agreed(self, wanted: str | Encoder | None, configured: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides."""
         encoder: Encoder | None = None
+        wanted = None if wanted == "none" else wanted
         if self._ledger.value("encoder") is None:
-            encoder = _made(wanted)
+            encoder = _made(configured if wanted == AUTO else wanted)
             self._ledger.put_values(
                 {
                     "store_id": str(uuid.uuid4()),
@@ -144,11 +146,11 @@ class Memory:
         return encoder
 
     def _mismatch(self, known: Mapping[str, Any] | None, encoder: Encoder | None) -> None:
-        spec = getattr(encoder, "spec", None) or "SPEC"
+        command = ["memspan", "rebuild", "--store", str(self.path), "--encoder", getattr(encoder, "spec", None) or "SPEC"]
         was = "no encoder" if known is None else f"encoder {known['id']!r}"
         raise EncoderMismatch(
             f"{self.path or 'the store'} was made with {was}, not {None if encoder is None else encoder.id!r}",
-            mend=f"open it without encoder=, or re-encode it: memspan rebuild --store {self.path} --encoder {spec}",
+            mend=f"open it without encoder=, or re-encode it: {shlex.join(command)}",
         )
 
     def _default_tokenizer(self) -> Tokenizer:

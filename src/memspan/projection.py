@@ -44,6 +44,7 @@ class Projection:
         self._worker: threading.Thread | None = None
         self._untended: dict[str, int] = {}
         self._due: set[str] = set()
+        self._mended: set[str] = set()
 
     # Encoding
 
@@ -85,7 +86,7 @@ class Projection:
         if self.encoder is None:
             return 0
         served, total = 0, 0
-        while limit is None or served < limit:
+        while (limit is None or served < limit) and self._ledger.pending(namespace, 1):
             with self._turn, self._only_process() as alone:
                 batch = self._ledger.pending(namespace, min(BATCH, BATCH if limit is None else limit - served))
                 if not batch or not alone:
@@ -142,12 +143,22 @@ class Projection:
             self._untended[namespace] = 0
             self._due.add(namespace)
         if (pending and self.encoder is not None) or self._due:
-            with self._wake:
-                self._asked = True
-                self._wake.notify_all()
-                if self._worker is None or not self._worker.is_alive():
-                    self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
-                    self._worker.start()
+            self._ask()
+
+    def mend(self, namespace: str) -> None:
+        """Have the worker write a view's snapshot again when it could not be read; searches are right meanwhile."""
+        if any(view.failure for view in self.views) and namespace not in self._mended:
+            self._mended.add(namespace)  # once per process: a disk that cannot be written stays so
+            self._due.add(namespace)
+            self._ask()
+
+    def _ask(self) -> None:
+        with self._wake:
+            self._asked = True
+            self._wake.notify_all()
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
+                self._worker.start()
 
     def _work(self) -> None:
         while True:
@@ -168,7 +179,7 @@ class Projection:
     def tend(self, namespace: str) -> None:
         """Compact those views of ``namespace`` whose tail has grown long."""
         for view in self.views:
-            if view.due(namespace):
+            if view.failure or view.due(namespace):
                 self._guarded(view, namespace)
 
     def _guarded(self, view: View, namespace: str) -> None:

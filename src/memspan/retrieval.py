@@ -75,6 +75,7 @@ class Retrieval:
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
         ranked = self.rank(question, recipe, self.select(query), query.k)
+        self._projection.mend(query.scope.namespace)
         return self._hits(query, ranked)
 
     def select(self, query: Query) -> Selection:

@@ -95,8 +95,7 @@ def open_memory(store: Path | None, encoder: str | None, namespace: str | None, 
         )
     from memspan.memory import Memory
 
-    spec = None if config.encoder == "none" else config.encoder
-    return Memory(config.store, encoder=spec, namespace=config.namespace, config=config)
+    return Memory(config.store, encoder=encoder or "auto", namespace=config.namespace, config=config)
 
 
 def nothing_at(store: Path) -> bool:

@@ -340,6 +340,12 @@ class SqliteLedger(Connections):
             sql = "SELECT count(*) FROM segments WHERE namespace = ? AND seq > ?"
             return int(connection.execute(sql, values).fetchone()[0])
 
+    def last_removal(self, namespace: str) -> int:
+        """The number of the last entry of the removal log, 0 when there is none."""
+        with self.reading() as connection:
+            sql = "SELECT coalesce(max(entry), 0) FROM removals WHERE namespace = ?"
+            return int(connection.execute(sql, (_namespace(connection, namespace),)).fetchone()[0])
+
     def removals(self, namespace: str, after: int) -> tuple[int, Seqs]:
         """The last entry of the removal log and the seqs that went after entry ``after``."""
         with self.reading() as connection:

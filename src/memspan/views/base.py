@@ -86,7 +86,8 @@ def find_sorted(within: Seqs, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.
 class Selections:
     """Selections, each read from the ledger once and then kept up with by its new rows and removals."""
 
-    KEPT = 64
+    MOST = 64
+    MOST_ROWS = 4_000_000  # 12 bytes each
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -102,8 +103,9 @@ class Selections:
             fresh = self._read(scope, filters, as_of, self._kept.get(key))
             self._kept[key] = fresh
             self._kept.move_to_end(key)
-            if len(self._kept) > self.KEPT:
-                self._kept.popitem(last=False)
+            rows = sum(len(selection.seqs) for selection, _ in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > self.MOST or rows > self.MOST_ROWS):
+                rows -= len(self._kept.popitem(last=False)[1][0].seqs)
         return fresh[0]
 
     def _read(
@@ -111,7 +113,7 @@ class Selections:
     ) -> tuple[Selection, int]:
         with self._ledger.reading():
             if kept is None:
-                entry, _ = self._ledger.removals(scope.namespace, -1)
+                entry = self._ledger.last_removal(scope.namespace)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
                 return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage()), entry
             old, entry = kept

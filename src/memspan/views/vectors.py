@@ -8,6 +8,7 @@ snapshot's rows is scanned exactly too, so a selective filter never comes back s
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SEARCH_BEAM = 128
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
 TRAINED_ROWS = 65_536
 BATCH = 16_384
+MOST_ROWS = 200_000  # rows held as float32 over all namespaces, 300 MB at 384 dimensions
 
 _NO_SEQS = np.zeros(0, np.int64)
 _NO_SCORES = np.zeros(0, np.float32)
@@ -43,6 +45,22 @@ class _State:
     last: int
     places: Places
     waiting: set[int] = field(default_factory=set)
+    used: int = 0
+
+    def insert(self, seqs: Seqs, vectors: Vectors) -> None:
+        """Add rows. Room is doubled when it runs out, so that adding one by one stays cheap."""
+        end = self.used + len(seqs)
+        if end > len(self.seqs) or (self.used and seqs[0] < self.seqs[self.used - 1]):
+            every = np.concatenate([self.seqs[: self.used], seqs])
+            order = np.argsort(every, kind="stable")
+            room = max(2 * self.used, end, 64)
+            tail = np.empty((room, vectors.shape[1]), np.float32)
+            tail[:end] = np.concatenate([self.tail[: self.used], vectors])[order]
+            self.seqs, self.tail = np.empty(room, np.int64), tail
+            self.seqs[:end] = every[order]
+        else:
+            self.seqs[self.used : end], self.tail[self.used : end] = seqs, vectors
+        self.used = end
 
 
 class VectorView:
@@ -55,7 +73,7 @@ class VectorView:
         self._ledger = ledger
         self._files = SnapshotFiles(ledger, self.name, directory)
         self._lock = threading.RLock()
-        self._states: dict[str, _State] = {}
+        self._states: OrderedDict[str, _State] = OrderedDict()
         self.failure: str | None = None
 
     def search(self, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
@@ -108,7 +126,12 @@ class VectorView:
             if state is None or state.file != file:
                 state = self._states[namespace] = self._load(snapshot)
             self._catch_up(namespace, state)
-            return replace(state)  # a moment of it: other threads go on adding rows
+            self._states.move_to_end(namespace)
+            held = sum(each.used for each in self._states.values())
+            while held > MOST_ROWS and len(self._states) > 1:  # the namespace not asked for longest is read again
+                held -= self._states.popitem(last=False)[1].used
+            # a moment of it: other threads go on adding rows
+            return replace(state, seqs=state.seqs[: state.used], tail=state.tail[: state.used])
 
     def _load(self, snapshot: Snapshot | None) -> _State:
         none = np.zeros((0, self.dim), np.float32)
@@ -151,13 +174,7 @@ class VectorView:
         if vectors.shape[1] != self.dim:
             problem = f"a vector has {vectors.shape[1]} dimensions, not {self.dim}"
             raise StoreCorrupt(problem, mend="run `memspan rebuild`")
-        later = not len(state.seqs) or seqs[0] > state.seqs[-1]
-        all_seqs = np.concatenate([state.seqs, seqs])
-        tail = np.concatenate([state.tail, vectors])
-        if not later:
-            order = np.argsort(all_seqs)
-            all_seqs, tail = all_seqs[order], tail[order]
-        state.seqs, state.tail = all_seqs, tail
+        state.insert(seqs, vectors)
 
     # Snapshots
 
@@ -235,7 +252,10 @@ class VectorView:
         graph = faiss.IndexHNSWSQ(self.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efConstruction = BUILD_BEAM
         sample = ready[:: len(ready) // TRAINED_ROWS + 1]
-        graph.train(self._ledger.vectors_of(namespace, sample.tolist())[1])
+        _, vectors = self._ledger.vectors_of(namespace, sample.tolist())
+        # one range for all dimensions: one that is quiet in these rows may speak in those that are added later
+        reach = np.full(self.dim, np.abs(vectors).max(initial=1e-6), np.float32)
+        graph.train(np.stack([-reach, reach]))
         return graph
 
 

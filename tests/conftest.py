@@ -1,0 +1,48 @@
+"""What every test stands on: no settings of this user, a store of its own, an encoder without a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memspan import Memory
+from memspan.encoders.hash import HashEncoder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long campaigns run only when they are asked for: ``-m soak`` (as ``make soak`` does) or MEMSPAN_SOAK=1."""
+    if "soak" in str(config.getoption("markexpr")) or os.environ.get("MEMSPAN_SOAK"):
+        return
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="a long campaign; `make soak` runs it"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STORE", "ENCODER", "NAMESPACE", "CONFIG"):
+        monkeypatch.delenv(f"MEMSPAN_{name}", raising=False)
+    home = tmp_path_factory.getbasetemp() / "nobody"
+    for name in ("DATA", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+
+
+@pytest.fixture
+def encoder() -> HashEncoder:
+    return HashEncoder()
+
+
+@pytest.fixture
+def memory(tmp_path: Path, encoder: HashEncoder) -> Iterator[Memory]:
+    with Memory(tmp_path / "store", encoder=encoder) as memory:
+        yield memory
+
+
+@pytest.fixture
+def small_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views fold their tails into snapshots from 8 rows on, so that a handful of segments goes every way."""
+    monkeypatch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 8)
+    monkeypatch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 8)

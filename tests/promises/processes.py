@@ -1,0 +1,149 @@
+"""Processes for the tests beside this file: ``python processes.py TASK STORE [ARGUMENT]...``.
+
+They speak in lines of JSON: what they did goes to stdout as soon as it is acknowledged, what they shall do comes from
+stdin. The encoder needs no model, and snapshots are made from a few rows on, so that they start fast and do everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable
+
+from memspan import Memory, projection
+from memspan.views import lexical, vectors
+
+lexical.SNAPSHOT_ROWS = vectors.SNAPSHOT_ROWS = 48
+projection.TENDED_ROWS = 32
+
+
+def say(**line: object) -> None:
+    """One line to whoever started this process: a single write, so that a kill cannot leave half of it."""
+    os.write(1, json.dumps(line).encode() + b"\n")
+
+
+def word(*numbers: int) -> str:
+    """A word that no other numbers give: consonants only, so that it has no stem but itself."""
+    return "zq" + "x".join("".join("bcdfghkmnp"[int(digit)] for digit in str(number)) for number in numbers)
+
+
+def churn(store: str, run: str, seed: str) -> None:
+    """Write in every way there is until killed: first what is intended, then that it is done."""
+    choose = random.Random(int(seed))
+    memory = Memory(store, encoder="hash")
+    mine: dict[str, str] = {}
+    step = 0
+
+    def fresh() -> str:
+        nonlocal step
+        step += 1
+        return f"{word(int(run), step)} the {choose.choice(('red', 'green', 'blue'))} kettle number {step}"
+
+    say(ready=True)
+    while True:
+        way = choose.random()
+        if way < 0.70 or not mine:
+            wait = choose.random() < 0.6
+            texts = [fresh() for _ in range(choose.choice((1, 1, 1, 2, 5)))]
+            say(adding=texts)
+            if len(texts) == 1:
+                added = memory.add(texts[0], wait=wait)
+            else:
+                added = memory.add([{"role": "user", "content": text} for text in texts], session=run, wait=wait)
+            say(added=list(added.ids))
+            mine.update(zip(added.ids, texts, strict=True))
+        elif way < 0.82:
+            id, text = choose.choice(list(mine)), fresh()
+            say(updating=id, text=text)
+            memory.update(id, text)
+            say(updated=id)
+            mine[id] = text
+        elif way < 0.93:
+            gone = choose.sample(list(mine), min(len(mine), choose.choice((1, 1, 3))))
+            say(deleting=gone)
+            memory.delete(gone)
+            say(deleted=gone)
+            for id in gone:
+                del mine[id]
+        else:
+            memory.compact()
+            say(compacted=True)
+
+
+def write(store: str, number: str, count: str) -> None:
+    """Add ``count`` segments, telling each."""
+    with Memory(store, encoder="hash") as memory:
+        for step in range(int(count)):
+            unique = word(int(number), step)
+            text = f"{unique} writer {number} notes kettle {step % 7}"
+            say(id=memory.add(text, user_id=f"user{number}").ids[0], word=unique, text=text)
+
+
+def read(store: str) -> None:
+    """For each line with id, word and text: whether the next search finds it, by keyword and by meaning."""
+    with Memory(store, encoder="hash") as memory:
+        say(ready=True)
+        for line in sys.stdin:
+            wanted = json.loads(line)
+            by_word = memory.search(wanted["word"], k=3, recipe="keyword")
+            by_meaning = memory.search(wanted["text"], k=3, recipe="semantic")
+            say(
+                id=wanted["id"],
+                keyword=wanted["id"] in [hit.id for hit in by_word],
+                semantic=wanted["id"] in [hit.id for hit in by_meaning],
+            )
+        views = memory.stats()["views"]
+        say(failures=[view["failure"] for view in views.values() if view["failure"]])
+
+
+def compact(store: str) -> None:
+    """Compact again and again until stdin is closed."""
+    with Memory(store, encoder="hash") as memory:
+        say(ready=True)
+        for _ in sys.stdin:
+            memory.compact()
+            say(compacted=True)
+
+
+def open_new(store: str) -> None:
+    """Open a store the moment a line comes, add one segment, and tell which store it was."""
+    say(ready=True)
+    sys.stdin.readline()
+    with Memory(store, encoder="hash") as memory:
+        say(store=memory.stats()["store_id"], id=memory.add(f"{word(os.getpid())} was here").ids[0])
+
+
+def fork(store: str) -> None:
+    """Fork with the store open and in use; the parent closes it while the child goes on writing."""
+    memory = Memory(store, encoder="hash")
+    memory.add([{"role": "user", "content": f"{word(1, step)} before the fork"} for step in range(100)])
+    memory.compact()
+    memory.search("before the fork")
+    closed, close = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            memory.add(f"{word(2)} said by the child")
+            os.read(closed, 1)  # the parent has closed the store
+            memory.add(f"{word(3)} said by the child alone")
+            found = memory.search(word(3), recipe="keyword")
+            code = 0 if len(found) == 1 and memory.search(f"{word(1, 5)} before the fork")[0].text else 1
+            memory.close()
+        finally:
+            os._exit(code)
+    memory.add(f"{word(4)} said by the parent")
+    memory.close()
+    os.write(close, b".")
+    _, status = os.waitpid(child, 0)
+    say(child=os.waitstatus_to_exitcode(status))
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    task.__name__: task for task in (churn, write, read, compact, open_new, fork)
+}
+
+if __name__ == "__main__":
+    TASKS[sys.argv[1]](*sys.argv[2:])
