@@ -42,9 +42,10 @@ class Config:
     """Where things are and what they are called.
 
     ``store``: the directory opened when no path is given. ``encoder``: ``"auto"`` (what the store was made with, else
-    the default model), ``"minilm"``, ``"hash"``, ``"none"`` (keywords only), or the address of an OpenAI-compatible
-    server. ``namespace``: the one used when a call names none. ``model``: a sentence-transformers directory that holds
-    the model. ``cache``: where models built for this machine are kept; safe to delete.
+    the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
+    ``"http:MODEL@http://HOST:PORT/v1"``, ... ``namespace``: the one used when a call names none. ``model``: a
+    sentence-transformers directory that holds the default model. ``cache``: where models built for this machine are
+    kept; safe to delete.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")

@@ -35,7 +35,7 @@ MODULES = (
     "inspect ipaddress json linecache locale logging mimetypes operator os pathlib pickle platform pprint queue random "
     "re secrets shelve shlex shutil signal socket socketserver sqlite3 ssl statistics string subprocess tarfile "
     "tempfile textwrap threading timeit traceback types typing uuid warnings weakref zipfile"
-).split()
+)
 """The modules of the standard library whose docstrings are read: those that everyday questions are about."""
 
 Progress = Callable[[int, int, str], None]
@@ -75,7 +75,7 @@ def documents() -> Iterator[tuple[str, str]]:
         if not any(bodies[name] in body and len(bodies[name]) < len(body) for body in bodies.values()):
             yield f"topic-{name}.txt", topics[name].strip() + "\n"
     library = Path(sysconfig.get_path("stdlib"))
-    for name in MODULES:
+    for name in MODULES.split():
         source = next((p for p in (library / f"{name}.py", library / name / "__init__.py") if p.is_file()), None)
         if source is None:
             continue
@@ -113,12 +113,8 @@ def remember(memory: Memory, files: list[Path], progress: Progress) -> dict[str,
     new = 0
     for done, file in enumerate(files):
         progress(done, len(files), f"storing {file.stem}")
-        new += (
-            memory.add_file(
-                file, category=f"Python / {'Language' if file.name.startswith('topic-') else 'Library'}"
-            ).added
-            > 0
-        )
+        part = "Language" if file.name.startswith("topic-") else "Library"
+        new += memory.add_file(file, category=f"Python / {part}", wait=False).added > 0
     if memory.stats()["pending"]:
         memory.compact(progress=progress)
     held = memory.stats()

@@ -146,7 +146,8 @@ class Memory:
         return encoder
 
     def _mismatch(self, known: Mapping[str, Any] | None, encoder: Encoder | None) -> None:
-        command = ["memspan", "rebuild", "--store", str(self.path), "--encoder", getattr(encoder, "spec", None) or "SPEC"]
+        spec = getattr(encoder, "spec", None) or "SPEC"
+        command = ["memspan", "rebuild", "--store", str(self.path), "--encoder", spec]
         was = "no encoder" if known is None else f"encoder {known['id']!r}"
         raise EncoderMismatch(
             f"{self.path or 'the store'} was made with {was}, not {None if encoder is None else encoder.id!r}",

@@ -39,6 +39,7 @@ __all__ = [
     "parse_time",
     "read_file",
     "readable",
+    "shown",
     "tokenizer_of",
 ]
 
@@ -136,7 +137,7 @@ class CallableTokenizer:
         if isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0:
             raise InvalidInput(
                 "tokenizer",
-                f"{self.name} returned {reprlib.repr(tokens)} for a text",
+                f"{self.name} returned {shown(tokens)} for a text",
                 mend="it must return the number of tokens as an int of at least 0",
             )
         return int(tokens)
@@ -383,7 +384,7 @@ def _message(item: Any, at: str) -> Message | None:
     content = check_text(content, f"{at}.content")
     name = item.get("name")
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise InvalidInput(f"{at}.name", f"{reprlib.repr(name)} is no name", mend="give a str, or leave it out")
+        raise InvalidInput(f"{at}.name", f"{shown(name)} is no name", mend="give a str, or leave it out")
     metadata = item.get("metadata") or NOTHING
     if not isinstance(metadata, Mapping):
         raise InvalidInput(f"{at}.metadata", f"{type(metadata).__name__} is no dict", mend="give a dict")
@@ -400,7 +401,7 @@ def _message(item: Any, at: str) -> Message | None:
 def _role(role: Any, at: str) -> str:
     known = _ROLES.get(role.casefold()) if isinstance(role, str) else None
     if known is None:
-        problem = "is missing" if role is None else f"unknown role {reprlib.repr(role)}"
+        problem = "is missing" if role is None else f"unknown role {shown(role)}"
         raise InvalidInput(f"{at}.role", problem, mend="use user, assistant, system or tool")
     return known
 
@@ -424,7 +425,7 @@ def _said(parts: Any, at: str, *, inner: bool = False) -> str:
         elif kind not in _UNSAID:
             raise InvalidInput(
                 f"{at}[{i}]",
-                f"cannot tell what was said in a part of type {reprlib.repr(kind)}"
+                f"cannot tell what was said in a part of type {shown(kind)}"
                 if kind
                 else f"{type(part).__name__} is no part",
                 mend='give {"type": "text", "text": "..."} or {"type": "image_url", "caption": "..."}',
@@ -455,7 +456,7 @@ def parse_time(value: Any, argument: str) -> datetime | None:
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
             argument,
-            f"{reprlib.repr(value)} is no time between the years 1 and 9999",
+            f"{shown(value)} is no time between the years 1 and 9999",
             mend='give a datetime, an ISO 8601 string such as "2026-05-30T14:00:00Z", or seconds since 1970',
         ) from error
     return moment
@@ -473,6 +474,14 @@ def _moment(value: Any) -> datetime | None:
     if not isinstance(value, datetime):
         raise ValueError(f"{type(value).__name__} is no time")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, shortened, for a message."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        return f"such a {type(value).__name__}"
 
 
 def check_text(text: Any, argument: str) -> str:

@@ -123,49 +123,42 @@ def ingest(
     metadata = o.metadata_from(meta)
     skipped: dict[str, str] = {}
     files = list(_files(paths, glob or [], skipped))
-    named = {path.absolute() for path in paths}
     counts: Counter[str] = Counter()
     interrupted = False
-    with (
-        o.open_memory(store, encoder, namespace, create=True) as memory,
-        output.progress("Ingesting", show=not json) as advance,
-    ):
+    with o.open_memory(store, encoder, namespace, create=True) as memory:
         try:
-            for done, path in enumerate(files):
-                advance(done, len(files), path.name)
-                try:
-                    added = memory.add_file(
-                        path,
-                        **o.scope(user, agent, run, session),
-                        category=category,
-                        importance=importance,
-                        metadata=metadata,
-                        occurred_at=at,
-                    )
-                except (InvalidInput, MissingExtra, OSError) as error:
-                    if isinstance(error, InvalidInput) and error.argument != "path":
-                        raise
-                    # One unreadable file must not stop a thousand good ones; a broken store or encoder does.
-                    skipped[str(path)] = str(error)
-                    counts["failed"] += path.absolute() in named
-                    continue
-                counts["stored" if added.added else "unchanged"] += 1
-                counts["segments"] += added.added
-            advance(len(files), len(files), "")
+            with output.progress("Storing", show=not json) as advance:
+                for done, path in enumerate(files):
+                    advance(done, len(files), path.name)
+                    try:
+                        added = memory.add_file(
+                            path,
+                            **o.scope(user, agent, run, session),
+                            category=category,
+                            importance=importance,
+                            metadata=metadata,
+                            occurred_at=at,
+                            wait=False,
+                        )
+                    except (InvalidInput, MissingExtra, OSError) as error:
+                        # One unreadable file must not stop a thousand good ones; a wrong option or a broken store does.
+                        if isinstance(error, InvalidInput) and error.argument != "path":
+                            raise
+                        skipped[str(path)] = str(error)
+                        counts["failed"] += 1
+                    else:
+                        counts["stored" if added.added else "unchanged"] += 1
+                        counts["segments"] += added.added
+            if memory.stats()["pending"]:
+                with output.progress("Indexing", show=not json) as advance:
+                    memory.compact(progress=advance)
         except KeyboardInterrupt:
             interrupted = True
-    left = len(files) - counts["stored"] - counts["unchanged"] - sum(str(path) in skipped for path in files)
+        pending = memory.stats()["pending"]
+    left = len(files) - counts["stored"] - counts["unchanged"] - counts["failed"]
     if json:
-        output.emit(
-            {
-                "stored": counts["stored"],
-                "unchanged": counts["unchanged"],
-                "segments": counts["segments"],
-                "skipped": skipped,
-                "left": left,
-                "interrupted": interrupted,
-            }
-        )
+        kept = {name: counts[name] for name in ("stored", "unchanged", "segments")}
+        output.emit(kept | {"skipped": skipped, "left": left, "pending": pending, "interrupted": interrupted})
     else:
         for name, reason in list(skipped.items())[:20]:
             typer.secho(f"skipped {output.line(name)}: {output.line(reason)}", err=True, fg=o.color("yellow"))
@@ -177,13 +170,13 @@ def ingest(
         )
     if interrupted:
         typer.secho(
-            f"Interrupted. Everything counted above is safe; {output.plural(left, 'file')} left. "
-            "Run the same command again to go on.",
+            f"Interrupted. What is counted as stored is safe; {output.plural(left, 'file')} left to store, "
+            f"{output.plural(pending, 'segment')} to index. Run the same command again to go on.",
             err=True,
             fg=o.color("yellow"),
         )
         raise typer.Exit(130)
-    if counts["failed"] or not files:
+    if not files or any(str(path) in skipped for path in paths):
         raise typer.Exit(1)
 
 

@@ -28,7 +28,7 @@ Encoder = Annotated[
     typer.Option(
         "--encoder",
         metavar="NAME",
-        help="auto, minilm, hash, none (keywords only), or a server's address.",
+        help="auto, minilm, hash, none (keywords only) or http:MODEL@http://HOST:PORT/v1.",
         rich_help_panel=WHERE,
         show_default=False,
     ),

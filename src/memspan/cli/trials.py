@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +26,7 @@ bench = typer.Typer(
 def demo(
     store: o.Store = None,
     encoder: o.Encoder = None,
-    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="Of each answer's context.")] = 400,
+    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="Of each answer's context.")] = 600,
     json: o.Json = False,
 ) -> None:
     """Read the documentation that ships inside Python, then answer five questions from it with cited contexts.
@@ -36,12 +38,12 @@ def demo(
 
     config = Config.load(store=store or Config.data_directory() / "demo", encoder=encoder)
     tell = (lambda text: None) if json else print
-    tell("Reading the documentation of this Python ...")
-    started = time.perf_counter()
-    files = trial.write_documents(config.store.with_name(f"{config.store.name}-documents"))
     answers = []
     with Memory(config.store, namespace=config.namespace, config=config) as memory:
+        tell(f"Reading the documentation of this Python into {config.store} ...")
+        started = time.perf_counter()
         try:
+            files = trial.write_documents(config.store.with_name(f"{config.store.name}-documents"))
             with output.progress("Remembering", show=not json) as advance:
                 report = trial.remember(memory, files, advance)
         except KeyboardInterrupt:
@@ -64,10 +66,16 @@ def demo(
         return
     where = f"--store {shlex.quote(str(config.store))}"
     print("Now try it yourself on the same memory:\n")
-    print(f'  memspan search "how do I sort a dictionary by value?" {where}')
-    print(f'  memspan context "what does the with statement do?" --budget 500 {where}')
-    print(f"  memspan stats {where}")
-    print('\nThen start your own: memspan add "Ana moved to Lisbon in May.", or memspan ingest ~/notes')
+    print(f'  {_program()} search "how do I make a temporary directory?" {where}')
+    print(f'  {_program()} context "what does the with statement do?" --budget 500 {where}')
+    print(f"  {_program()} stats {where}")
+    print(f'\nThen start your own: {_program()} add "Ana moved to Lisbon in May.", or {_program()} ingest ~/notes')
+
+
+def _program() -> str:
+    """What to type to run memspan: its name, or, where that is not on the path, what this process was started by."""
+    started = Path(sys.argv[0])
+    return "memspan" if shutil.which("memspan") or started.stem != "memspan" else shlex.quote(str(started))
 
 
 @bench.command()

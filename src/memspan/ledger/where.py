@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -81,46 +82,53 @@ def _bound(field: str, value: Any) -> Any:
 
 
 def _category(node: Condition) -> tuple[str, list[Any]]:
-    if node.operator in ("in", "nin"):
-        parts = [_category(Condition(field="category", path=(), operator="eq", value=value)) for value in node.value]
-        joined = " OR ".join(clause for clause, _ in parts) or "0"
-        return f"({'NOT ' if node.operator == 'nin' else ''}({joined}))", [v for _, bound in parts for v in bound]
     if node.operator == "contains":
-        return "(coalesce(instr(memspan_fold(category), memspan_fold(?)), 0) > 0)", [str(node.value)]
-    path = category_path(node.value)
-    if not path:
-        return ("(category IS NULL)" if node.operator == "eq" else "(category IS NOT NULL)"), []
-    joined = SEPARATOR.join(path)
-    if node.operator in ("eq", "ne"):
-        below = joined + SEPARATOR
-        clause = "coalesce(category = ? OR substr(category, 1, ?) = ?, 0)"
-        return f"({'NOT ' if node.operator == 'ne' else ''}{clause})", [joined, len(below), below]
-    return f"(coalesce(category {ORDER[node.operator]} ?, 0))", [joined]
+        return "(coalesce(instr(memspan_fold(category), memspan_fold(?)), 0) > 0)", [node.value]
+    wanted = node.value if node.operator in ("in", "nin") else (node.value,)
+    paths = [SEPARATOR.join(category_path(value)) for value in wanted]
+    below = "category = path.value OR substr(category, 1, length(path.value) + 1) = path.value || char(31)"
+    clause = f"EXISTS (SELECT 1 FROM json_each(?) AS path WHERE {below})"
+    if "" in paths:
+        clause = f"({clause} OR category IS NULL)"
+    return f"({'NOT ' if node.operator in ('ne', 'nin') else ''}{clause})", [
+        json.dumps([path for path in paths if path])
+    ]
 
 
 def _metadata(node: Condition) -> tuple[str, list[Any]]:
+    """The value's JSON type decides what it is compared with: SQLite itself would find 1 in ``true``."""
     path = "$" + "".join(f'."{step}"' for step in node.path)
     value, kind = "json_extract(metadata, ?)", "json_type(metadata, ?)"
-    if node.operator in ("in", "nin"):
-        parts = [_metadata(_equal(node, item)) for item in node.value]
-        joined = " OR ".join(clause for clause, _ in parts) or "0"
-        return f"({'NOT ' if node.operator == 'nin' else ''}({joined}))", [v for _, bound in parts for v in bound]
-    if node.operator == "ne":
-        clause, bound = _metadata(_equal(node, node.value))
-        return f"(NOT {clause})", bound
-    wanted = node.value
+    if node.operator in ("gt", "gte", "lt", "lte"):
+        ((types, wanted),) = _by_type([node.value])
+        return f"coalesce({kind} IN {types} AND {value} {ORDER[node.operator]} ?, 0)", [path, path, *wanted]
     if node.operator == "contains":
-        inside = f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {kind} = 'array' AND item.value IS ?)"
-        text = f"({kind} = 'text' AND instr(memspan_fold({value}), memspan_fold(?)) > 0)"
-        return f"coalesce({inside} OR {text}, 0)", [path, path, wanted, path, path, str(wanted)]
-    if wanted is None:
-        return f"(coalesce({kind}, 'null') = 'null')", [path]
-    if isinstance(wanted, bool):
-        return f"coalesce({kind} = ?, 0)", [path, "true" if wanted else "false"]
-    types = "('text')" if isinstance(wanted, str) else "('integer', 'real')"
-    comparison = "=" if node.operator == "eq" else ORDER[node.operator]
-    return f"coalesce({kind} IN {types} AND {value} {comparison} ?, 0)", [path, path, wanted]
+        ((types, wanted),) = _by_type([node.value])
+        among = f"item.type IN {types} AND item.value = ?"
+        clause = f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {kind} = 'array' AND {among})"
+        bound = [path, path, *wanted]
+        if isinstance(node.value, str):
+            clause += f" OR ({kind} = 'text' AND instr(memspan_fold({value}), memspan_fold(?)) > 0)"
+            bound += [path, path, node.value]
+        return f"coalesce({clause}, 0)", bound
+    several = node.value if node.operator in ("in", "nin") else (node.value,)
+    clauses, bound = ["0"], []
+    for types, wanted in _by_type(several):
+        clauses.append(f"({kind} IN {types} AND {value} IN (SELECT value FROM json_each(?)))")
+        bound += [path, path, json.dumps(wanted)]
+    if None in several:
+        clauses.append(f"(coalesce({kind}, 'null') = 'null')")
+        bound.append(path)
+    negated = "NOT " if node.operator in ("ne", "nin") else ""
+    return f"({negated}coalesce({' OR '.join(clauses)}, 0))", bound
 
 
-def _equal(node: Condition, value: Any) -> Condition:
-    return Condition(field=node.field, path=node.path, operator="eq", value=value)
+def _by_type(values: Iterable[Any]) -> list[tuple[str, list[Any]]]:
+    """Values that are not None by SQLite's JSON types, which are compared with each other and with no others."""
+    groups: dict[str, list[Any]] = {}
+    for value in values:
+        if isinstance(value, bool):
+            groups.setdefault("('true')" if value else "('false')", []).append(value)
+        elif value is not None:
+            groups.setdefault("('text')" if isinstance(value, str) else "('integer', 'real')", []).append(value)
+    return list(groups.items())

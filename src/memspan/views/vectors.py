@@ -25,7 +25,6 @@ LINKS = 32
 BUILD_BEAM = 80
 SEARCH_BEAM = 128
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
-TRAINED_ROWS = 65_536
 BATCH = 16_384
 MOST_ROWS = 200_000  # rows held as float32 over all namespaces, 300 MB at 384 dimensions
 
@@ -206,6 +205,7 @@ class VectorView:
                 self.failure = None
                 return state.file is not None
             anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
+            anew = anew or self._largest(namespace, fresh) > _reach(state.graph)
             gone = not anew and bool(_codes(state.graph)[~kept].any())  # removed, and their vectors still here
             if not (anew or len(fresh) or gone or self._files.problems(namespace)):
                 self.failure = None
@@ -251,12 +251,23 @@ class VectorView:
 
         graph = faiss.IndexHNSWSQ(self.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efConstruction = BUILD_BEAM
-        sample = ready[:: len(ready) // TRAINED_ROWS + 1]
-        _, vectors = self._ledger.vectors_of(namespace, sample.tolist())
-        # one range for all dimensions: one that is quiet in these rows may speak in those that are added later
-        reach = np.full(self.dim, np.abs(vectors).max(initial=1e-6), np.float32)
+        # one range for all dimensions, and some to spare: what is quiet in these rows may speak in those added later
+        reach = np.full(self.dim, 1.25 * self._largest(namespace, ready) + 1e-6, np.float32)
         graph.train(np.stack([-reach, reach]))
         return graph
+
+    def _largest(self, namespace: str, seqs: Seqs) -> float:
+        """The largest absolute value in the vectors of these rows."""
+        batches = (seqs[start : start + BATCH].tolist() for start in range(0, len(seqs), BATCH))
+        found = (self._ledger.vectors_of(namespace, batch)[1] for batch in batches)
+        return max((float(np.abs(vectors).max(initial=0)) for vectors in found), default=0.0)
+
+
+def _reach(graph: Any) -> float:
+    """Values beyond plus or minus this are cut off by the graph's 8-bit codes."""
+    import faiss
+
+    return float(faiss.vector_to_array(faiss.downcast_index(graph.storage).sq.trained)[-1]) / 2
 
 
 def _cosines(rows: Vectors, vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,188 @@
+"""One store, many processes and threads: nobody waits in vain, nobody misses what was written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memspan import Memory
+
+PROCESSES = Path(__file__).with_name("processes.py")
+
+
+class Process:
+    """A task of ``processes.py``: lines of JSON in and out."""
+
+    def __init__(self, task: str, store: Path, *arguments: object) -> None:
+        command = [sys.executable, str(PROCESSES), task, str(store), *map(str, arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.rstrip("\n") + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return line
+
+    def lines(self) -> Iterator[str]:
+        assert self._process.stdout is not None
+        yield from self._process.stdout
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Close its stdin, read what it still says, and make sure it ended well."""
+        out, _ = self._process.communicate(timeout=600)
+        assert self._process.returncode == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def started(task: str, store: Path, *arguments: object) -> Iterator[Process]:
+    process = Process(task, store, *arguments)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def writers_and_readers(store: Path, writers: int, each: int, readers: int, compactors: int = 0) -> None:
+    """Every acknowledged add goes to a reader in another process, which must find it at its next search."""
+    answers: list[dict[str, Any]] = []
+    failures: list[str] = []
+    with ExitStack() as stack:
+        reading = [stack.enter_context(started("read", store)) for _ in range(readers)]
+        compacting = [stack.enter_context(started("compact", store)) for _ in range(compactors)]
+        for process in (*reading, *compacting):
+            assert process.hear() == {"ready": True}
+        writing = [stack.enter_context(started("write", store, number, each)) for number in range(writers)]
+        locks = [threading.Lock() for _ in reading]
+        told = [0] * readers
+
+        def relay(number: int) -> None:
+            for count, line in enumerate(writing[number].lines()):
+                to = (number + count) % readers
+                with locks[to]:
+                    reading[to].tell(line)
+                    told[to] += 1
+                if compacting and count % 10 == 9:
+                    compacting[number % compactors].tell("now")
+            writing[number].finish()
+
+        def listen(to: int) -> None:
+            while True:
+                answer = reading[to].hear()
+                if "failures" in answer:
+                    failures.extend(answer["failures"])
+                    return
+                answers.append(answer)
+
+        with ThreadPoolExecutor(writers + readers) as pool:
+            listening = [pool.submit(listen, to) for to in range(readers)]
+            for relayed in [pool.submit(relay, number) for number in range(writers)]:
+                relayed.result()
+            for process in reading:
+                assert process._process.stdin is not None
+                process._process.stdin.close()
+                process._process.stdin = None
+            for listened in listening:
+                listened.result()
+            for process in (*reading, *compacting):
+                process.finish()
+    assert len(answers) == writers * each
+    assert [answer for answer in answers if not (answer["keyword"] and answer["semantic"])] == []
+    assert failures == []
+    with Memory(store, encoder="hash") as memory:
+        assert memory.stats()["segments"] == writers * each
+        assert memory.verify() == {"ok": True, "segments": writers * each, "problems": []}
+        assert {answer["id"] for answer in answers} == {segment.id for segment in memory.get_all(limit=100_000)}
+
+
+def test_what_four_processes_write_is_found_by_two_others_at_their_next_search(tmp_path: Path) -> None:
+    writers_and_readers(tmp_path / "store", writers=4, each=60, readers=2)
+
+
+def test_two_processes_compact_while_others_write_and_search(tmp_path: Path) -> None:
+    writers_and_readers(tmp_path / "store", writers=2, each=80, readers=2, compactors=2)
+
+
+@pytest.mark.soak
+def test_what_eight_processes_write_five_hundred_times_is_found_by_three_others(tmp_path: Path) -> None:
+    writers_and_readers(tmp_path / "store", writers=8, each=500, readers=3)
+
+
+@pytest.mark.soak
+def test_three_processes_compact_all_the_time_while_others_write_and_search(tmp_path: Path) -> None:
+    writers_and_readers(tmp_path / "store", writers=4, each=400, readers=2, compactors=3)
+
+
+def test_eight_processes_can_open_a_new_store_at_the_same_moment(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started("open_new", tmp_path / "store")) for _ in range(8)]
+        for process in processes:
+            assert process.hear() == {"ready": True}
+        for process in processes:
+            process.tell("go")
+        said = [line for process in processes for line in process.finish()]
+    assert len({line["store"] for line in said}) == 1, "they opened one store"
+    with Memory(tmp_path / "store") as memory:
+        assert {segment.id for segment in memory.get_all()} == {line["id"] for line in said}
+        assert memory.verify()["ok"]
+
+
+def test_a_forked_child_goes_on_writing_when_its_parent_has_closed_the_store(tmp_path: Path) -> None:
+    with started("fork", tmp_path / "store") as process:
+        assert process.finish() == [{"child": 0}]
+    with Memory(tmp_path / "store") as memory:
+        assert memory.stats()["segments"] == 103
+        assert memory.verify()["ok"]
+        assert {"said by the child", "said by the child alone", "said by the parent"} <= {
+            segment.text.partition(" ")[2] for segment in memory.get_all(limit=1000)
+        }
+
+
+@pytest.mark.parametrize("place", ["on disk", "in memory"])
+def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str) -> None:
+    steps = 25
+    with Memory(tmp_path / "store" if place == "on disk" else ":memory:", encoder="hash") as memory:
+
+        def work(number: int) -> None:
+            for step in range(steps):
+                name = f"zk{'bcdfghkm'[number]}v{'bcdfghkmnp'[step // 10]}{'bcdfghkmnp'[step % 10]}"
+                text = f"{name} was noted by thread {number}"
+                id = memory.add(text, user_id=f"user{number}", wait=step % 4 != 0).ids[0]
+                assert [hit.id for hit in memory.search(name, recipe="keyword")] == [id]
+                hits = memory.search(text, k=2, recipe="semantic", user_id=f"user{number}")
+                assert step % 4 == 0 or id in [hit.id for hit in hits]
+                assert all(hit.user_id == f"user{number}" for hit in hits)
+                if step % 5 == 1:
+                    memory.update(id, f"{text}, and again")
+                if step % 5 == 2:
+                    assert memory.delete(id) == 1
+                    assert memory.search(name, recipe="keyword") == []
+                if step % 10 == 7:
+                    memory.compact()
+
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(work, number) for number in range(8)]:
+                done.result()
+        memory.compact()
+        assert memory.stats()["segments"] == 8 * (steps - steps // 5)
+        assert memory.stats()["pending"] == 0
+        assert memory.verify()["problems"] == []
+        views = memory.stats()["views"]
+        assert [view["failure"] for view in views.values()] == [None, None]
