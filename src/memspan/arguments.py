@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
 from memspan.records import NOTHING, Scope, Source
+from memspan.segmenting import shown
 
 LONGEST_NAME = 256
 DEEPEST_METADATA = 32
 LARGEST_METADATA = 1 << 20  # bytes of JSON
+MOST_VALUES = LARGEST_METADATA // 2  # a value and its comma
+DEEPEST_CATEGORY = 32
 MOST_HITS = 10_000
 SOURCES: tuple[str, ...] = get_args(Source)
+
+
+def path(value: object) -> Path:
+    """The absolute path that a str or Path names; ``~`` is the user's home."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(given := os.fspath(value), bytes):
+        raise InvalidInput("path", f"is a {type(value).__name__}", mend="give a str or a Path")
+    if not given.strip() or "\0" in given:
+        problem = "holds a NUL character" if "\0" in given else "is empty"
+        raise InvalidInput("path", problem, mend="name a file or directory")
+    encodable("path", given)
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError as error:  # the home of a user there is not
+        raise InvalidInput("path", str(error), mend="write the path without ~") from error
 
 
 def scope(namespace: str, user_id: str | None, agent_id: str | None, run_id: str | None, session: str | None) -> Scope:
@@ -41,7 +61,7 @@ def name(argument: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidInput(argument, f"is a {type(value).__name__}, not a string", mend=f"pass str({value!r:.40})")
+        raise InvalidInput(argument, f"is a {type(value).__name__}, not a string", mend=f"pass str({shown(value)})")
     if not value.strip():
         raise InvalidInput(argument, "is empty", mend="leave it out or give a name")
     if len(value) > LONGEST_NAME:
@@ -63,11 +83,22 @@ def encodable(argument: str, value: str) -> None:
 
 def importance(value: object) -> float:
     """A finite number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidInput("importance", f"{value!r} is not a finite number", mend="give a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise InvalidInput("importance", f"{value} is outside [0, 1]", mend="give a number from 0 to 1")
-    return float(value)
+    number = _number(value)
+    if not math.isfinite(number):
+        raise InvalidInput("importance", f"{shown(value)} is not a finite number", mend="give a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise InvalidInput("importance", f"{shown(value)} is outside [0, 1]", mend="give a number from 0 to 1")
+    return number
+
+
+def _number(value: object) -> float:
+    """A number as a float: infinite where it is too large for one, NaN where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def category(value: object) -> tuple[str, ...]:
@@ -76,10 +107,10 @@ def category(value: object) -> tuple[str, ...]:
         return ()
     if isinstance(value, str) or (isinstance(value, Sequence) and all(isinstance(step, str) for step in value)):
         path = category_path(value)
+        if len(path) > DEEPEST_CATEGORY:
+            raise InvalidInput("category", f"has {len(path):,} levels", mend=f"use at most {DEEPEST_CATEGORY}")
         for step in path:
             name("category", step)
-            if "\x1f" in step:
-                raise InvalidInput("category", "holds a control character", mend="remove it")
         return path
     mend = 'give "Software / Core" or ["Software", "Core"]'
     raise InvalidInput("category", f"is a {type(value).__name__}", mend=mend)
@@ -88,7 +119,7 @@ def category(value: object) -> tuple[str, ...]:
 def source(value: object) -> Source:
     """One of the source classes."""
     if value not in SOURCES:
-        raise InvalidInput("source", f"there is no {value!r}", mend=f"use one of {', '.join(SOURCES)}")
+        raise InvalidInput("source", f"there is no {shown(value)}", mend=f"use one of {', '.join(SOURCES)}")
     return value  # type: ignore[return-value]
 
 
@@ -98,7 +129,7 @@ def metadata(value: object, argument: str = "metadata") -> Mapping[str, Any]:
         return NOTHING
     if not isinstance(value, Mapping):
         raise InvalidInput(argument, f"is a {type(value).__name__}", mend="give a dict of JSON values")
-    _check_depth(argument, value)
+    _check_shape(argument, value)
     try:
         raw = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_mapping)
         size = len(raw.encode())
@@ -120,19 +151,22 @@ def _mapping(value: object) -> dict[str, Any]:
     raise TypeError(f"a {type(value).__name__} is no JSON value")
 
 
-def _check_depth(argument: str, value: object) -> None:
-    """Level by level, not by recursion: what is checked may be deeper than Python's stack."""
-    level: list[object] = [value]
+def _check_shape(argument: str, value: Mapping[Any, Any]) -> None:
+    """Level by level, not by recursion: what is checked may be deeper than Python's stack, or hold itself."""
+    level: list[Mapping[Any, Any] | Sequence[Any]] = [value]
+    values = 0
     for _ in range(DEEPEST_METADATA):
-        below: list[object] = []
+        below: list[Mapping[Any, Any] | Sequence[Any]] = []
         for item in level:
+            values += len(item)
+            if values > MOST_VALUES:
+                raise InvalidInput(argument, f"holds over {MOST_VALUES:,} values", mend="keep less in it")
             if isinstance(item, Mapping):
                 if not all(isinstance(key, str) for key in item):
                     raise InvalidInput(argument, "has a key that is not a string", mend="use strings as keys")
-                below.extend(item.values())
-            elif isinstance(item, (list, tuple)):
-                below.extend(item)
-        level = [item for item in below if isinstance(item, (Mapping, list, tuple))]
+                item = list(item.values())
+            below.extend(inner for inner in item if isinstance(inner, (Mapping, list, tuple)))
+        level = below
         if not level:
             return
     raise InvalidInput(argument, f"is nested deeper than {DEEPEST_METADATA} levels", mend="flatten it")
@@ -140,15 +174,29 @@ def _check_depth(argument: str, value: object) -> None:
 
 def count(argument: str, value: object, *, most: int = MOST_HITS) -> int:
     """A whole number from 1 to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInput(argument, f"{value!r} is not a whole number", mend=f"give one from 1 to {most:,}")
-    if not 1 <= value <= most:
-        raise InvalidInput(argument, f"{value} is outside 1 to {most:,}", mend=f"give a number from 1 to {most:,}")
-    return value
+    mend = f"give a number from 1 to {most:,}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidInput(argument, f"{shown(value)} is not a whole number", mend=mend)
+    number = int(value)
+    if not 1 <= number <= most:
+        raise InvalidInput(argument, f"{shown(number)} is outside 1 to {most:,}", mend=mend)
+    return number
 
 
 def threshold(value: object) -> float:
     """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise InvalidInput("threshold", f"{value!r} is not a number from 0 to 1", mend="scores are in [0, 1]")
-    return float(value)
+    number = _number(value)
+    if not 0 <= number <= 1:
+        raise InvalidInput("threshold", f"{shown(value)} is not a number from 0 to 1", mend="scores are in [0, 1]")
+    return number
+
+
+def ids(value: object) -> list[str]:
+    """One id or several."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping)):
+        several = list(value)
+        if all(isinstance(id, str) for id in several):
+            return several
+    raise InvalidInput("id", f"{shown(value)} is no id", mend="give an id, or a list of them")

@@ -50,6 +50,7 @@ from memspan.segmenting import (
     messages,
     parse_time,
     read_file,
+    shown,
     tokenizer_of,
 )
 from memspan.views.base import Progress, Selections, View
@@ -84,17 +85,19 @@ class Memory:
         config: Config | None = None,
     ) -> None:
         config = config or Config.load()
-        self.namespace = arguments.scope(namespace or config.namespace, None, None, None, None).namespace
-        self.path = None if path == ":memory:" else Path(config.store if path is None else path).expanduser().absolute()
+        named = config.namespace if namespace is None else namespace
+        self.namespace = arguments.scope(named, None, None, None, None).namespace
+        self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
         self._closed = False
         exists = self.path is not None and _is_store(self.path)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
+        counter = None if tokenizer is None else tokenizer_of(tokenizer)
         self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder)
             self._wire()
-            self._tokenizer = self._default_tokenizer() if tokenizer is None else tokenizer_of(tokenizer)
+            self._tokenizer = counter or self._default_tokenizer()
         except BaseException:
             self._ledger.close()
             raise
@@ -102,6 +105,7 @@ class Memory:
     # Wiring
 
     def _wire(self) -> None:
+        self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
         lexical = LexicalView(self._ledger, views_path)
         views: list[View] = [lexical]
@@ -162,6 +166,8 @@ class Memory:
     ) -> Scope:
         if self._closed:
             raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
+        if self._process != os.getpid():  # a forked child: its parent's threads, and the locks they held, are not here
+            self._wire()
         if self._ledger.value("encoder") != self._recorded:
             problem = f"{self.path} was given another encoder since this Memory opened it"
             raise EncoderMismatch(problem, mend="close this Memory and open it again")
@@ -250,10 +256,11 @@ class Memory:
             occurred_at=parse_time(occurred_at, "occurred_at"),
             source="document",
         )
-        document = read_file(path)
+        file = arguments.path(path)
+        document = read_file(file)
         check_text(document.text, "path")
         batch = Batch(self._cut, common)
-        uri = Path(path).expanduser().resolve().as_uri()
+        uri = file.resolve().as_uri()
         known = batch.claim(document.text, document.media, uri=uri, title=document.title)
         if (already := self._ledger.unchanged(scope.namespace, known.id)) is not None:
             return Added(ids=already, added=0, repeated=len(already), document_id=known.id)
@@ -349,8 +356,7 @@ class Memory:
         What is left is a tombstone without content. An id that is not there counts 0.
         """
         scope = self._scope(namespace, None, None, None, None)
-        ids = [id] if isinstance(id, str) else list(id)
-        return self._ledger.delete(scope.namespace, ids)
+        return self._ledger.delete(scope.namespace, arguments.ids(id))
 
     def delete_all(
         self,
@@ -436,7 +442,7 @@ class Memory:
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         budget = arguments.count("budget", budget, most=MOST_TOKENS)
         if order not in ("time", "score"):
-            raise InvalidInput("order", f"there is no {order!r}", mend="use 'time' or 'score'")
+            raise InvalidInput("order", f"there is no {shown(order)}", mend="use 'time' or 'score'")
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         wanted = Query(
             text=check_text(query, "query"),
@@ -585,7 +591,8 @@ class Memory:
         """Finish what the background worker is at and close the store. Calling it twice does nothing."""
         if not self._closed:
             self._closed = True
-            self._projection.close()
+            if self._process == os.getpid():
+                self._projection.close()
             self._ledger.close()
 
     def __enter__(self) -> Self:
@@ -615,18 +622,21 @@ def _about(encoder: Encoder | None) -> str:
 
 def _is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
-    if (path / "ledger.db").is_file():
-        return True
-    if path.exists() and not path.is_dir():
-        raise NotAStore(f"{path} is a file", mend="give a directory (it is created), or ':memory:'")
-    if path.is_dir():
+    try:
         inside = {entry.name for entry in path.iterdir()} - {"open.lock"}
-        if "ledger.db" in inside:  # another process made it since the look above
+        lost = bool(inside & {"views", "activations"})
+        if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
             return True
-        if inside & {"views", "activations"}:
-            raise NotAStore(f"{path} was a store but its ledger.db is gone", mend="restore ledger.db from a backup")
-        if inside:
-            raise NotAStore(f"{path} holds other files and no store", mend="give an empty or new directory")
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError as error:
+        raise NotAStore(f"{path} is a file", mend="give a directory (it is created), or ':memory:'") from error
+    except OSError as error:
+        raise NotWritable(f"cannot read {path} ({error.strerror})", mend="choose a place you can write") from error
+    if lost:
+        raise NotAStore(f"{path} was a store but its ledger.db is gone", mend="restore ledger.db from a backup")
+    if inside:
+        raise NotAStore(f"{path} holds other files and no store", mend="give an empty or new directory")
     return False
 
 

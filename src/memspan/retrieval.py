@@ -17,6 +17,7 @@ from memspan.fusion import Model
 from memspan.ledger.base import Ledger, Seqs
 from memspan.projection import Projection
 from memspan.records import Hit, Query, Segment
+from memspan.segmenting import shown
 from memspan.views.base import Selection, Selections
 
 CANDIDATES = 100  # per channel: recall of the union is within 0.5 points of taking 300
@@ -133,8 +134,8 @@ class Retrieval:
 
 def recipe_named(name: str) -> Recipe:
     """The recipe called ``name``. Raises InvalidInput."""
-    if name not in RECIPES:
-        raise InvalidInput("recipe", f"there is no {name!r}", mend=f"use one of {', '.join(RECIPES)}")
+    if not isinstance(name, str) or name not in RECIPES:
+        raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

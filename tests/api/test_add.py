@@ -187,7 +187,9 @@ def test_a_time_without_a_zone_is_utc_and_every_way_to_write_one_is_taken(
 
 def test_when_it_happened_is_apart_from_when_we_heard_it(memory: Memory) -> None:
     before = datetime.now(UTC)
-    old, plain = (memory.get(memory.add(text, occurred_at=at).ids[0]) for text, at in (("A", "1999-01-01"), ("B", None)))
+    old, plain = (
+        memory.get(memory.add(text, occurred_at=at).ids[0]) for text, at in (("A", "1999-01-01"), ("B", None))
+    )
     after = datetime.now(UTC)
     assert old.occurred_at == datetime(1999, 1, 1, tzinfo=UTC)
     assert plain.occurred_at is None

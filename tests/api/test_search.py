@@ -141,7 +141,9 @@ def test_an_empty_memory_answers_with_nothing(memory: Memory) -> None:
     assert memory.stats()["segments"] == 0
 
 
-@pytest.mark.parametrize("query", ["???", "the of and", "'); DROP TABLE segments;--", 'AND OR NOT "', "*", "東京", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "query", ["???", "the of and", "'); DROP TABLE segments;--", 'AND OR NOT "', "*", "東京", "\x1b[31m"]
+)
 def test_any_query_with_something_in_it_is_answered(travels: Memory, query: str) -> None:
     assert len(travels.search(query, k=5)) <= 5
     assert len(travels.get_all()) == 11

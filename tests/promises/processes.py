@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import threading
 from collections.abc import Callable
 
 from memspan import Memory, projection
@@ -141,8 +142,44 @@ def fork(store: str) -> None:
     say(child=os.waitstatus_to_exitcode(status))
 
 
+def fork_busily(store: str, children: str) -> None:
+    """Fork again and again while threads write, search and compact; each child writes and searches too."""
+    memory = Memory(store, encoder="hash")
+    stopping = threading.Event()
+    counts = [0, 0]
+
+    def work(number: int) -> None:
+        while not stopping.is_set():
+            counts[number] += 1
+            memory.add(f"{word(number, counts[number])} of thread {number}", wait=counts[number] % 3 != 0)
+            memory.search("of thread")
+            if counts[number] % 20 == 0:
+                memory.compact()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for number in range(int(children)):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                id = memory.add(f"{word(9, number)} of child {number}").ids[0]
+                code = [hit.id for hit in memory.search(word(9, number), recipe="keyword")] != [id]
+                memory.close()
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    memory.close()
+    say(children=codes, written=sum(counts))
+
+
 TASKS: dict[str, Callable[..., None]] = {
-    task.__name__: task for task in (churn, write, read, compact, open_new, fork)
+    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily)
 }
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Process:
 
     def finish(self) -> list[dict[str, Any]]:
         """Close its stdin, read what it still says, and make sure it ended well."""
-        out, _ = self._process.communicate(timeout=600)
+        out, _ = self._process.communicate(timeout=300)
         assert self._process.returncode == 0
         return [json.loads(line) for line in out.splitlines()]
 
@@ -153,6 +153,16 @@ def test_a_forked_child_goes_on_writing_when_its_parent_has_closed_the_store(tmp
         assert {"said by the child", "said by the child alone", "said by the parent"} <= {
             segment.text.partition(" ")[2] for segment in memory.get_all(limit=1000)
         }
+
+
+def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_write(tmp_path: Path) -> None:
+    with started("fork_busily", tmp_path / "store", 8) as process:
+        (said,) = process.finish()
+    assert said["children"] == [0] * 8
+    with Memory(tmp_path / "store") as memory:
+        assert memory.stats()["segments"] == said["written"] + 8
+        memory.compact()
+        assert memory.verify()["problems"] == []
 
 
 @pytest.mark.parametrize("place", ["on disk", "in memory"])

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from memspan.records import Context, Event, Hit, Segment, as_dict
@@ -145,11 +148,24 @@ def plural(count: int, noun: str) -> str:
 def progress(title: str, *, show: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr, as the callable that Memory's long calls take: ``(done, total, what)``.
 
-    Draws nothing where stderr is not a terminal or ``show`` is False.
+    Draws nothing where stderr is not a terminal or ``show`` is False. Inside, the first ctrl-C is raised at the border
+    of a step, by the callable or at the end, so that no step is torn in the middle; a second one is raised at once.
     """
-    if not show or not sys.stderr.isatty():
-        yield lambda done, total, what: None
-        return
+    with _ctrl_c_waits() as asked, _bar(title) if show and sys.stderr.isatty() else nullcontext() as draw:
+
+        def advance(done: int, total: int, what: str) -> None:
+            if asked.is_set():
+                raise KeyboardInterrupt
+            if draw is not None:
+                draw(done, total, what)
+
+        yield advance
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(
@@ -163,6 +179,25 @@ def progress(title: str, *, show: bool = True) -> Iterator[Callable[[int, int, s
     ) as bar:
         task = bar.add_task(title, total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=line(what, 40))
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[threading.Event]:
+    """An event that the first ctrl-C sets instead of raising; the second one raises as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread is told of signals
+        return
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def segment_dicts(segments: Sequence[Segment]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ __all__ = ["FORMS", "make"]
 
 
 def make(spec: str | Encoder | None) -> Encoder | None:
-    """The encoder that ``spec`` names (see ``FORMS``). None or ``"none"`` gives None; an Encoder is given back as it is.
+    """The encoder that ``spec`` names (see ``FORMS``). None or ``"none"`` gives None; an Encoder comes back as it is.
 
     Each shipped encoder has a ``spec`` that makes it again; no key or password is in it. Raises InvalidInput naming
     ``encoder`` for an unknown spec, and what the encoder's constructor raises.
@@ -33,6 +33,12 @@ def _minilm(rest: str) -> Encoder:
     from memspan.encoders.minilm import BertEncoder
 
     return BertEncoder(rest or None)
+
+
+def _minilm_fp32(rest: str) -> Encoder:
+    from memspan.encoders.minilm import BertEncoder
+
+    return BertEncoder(rest or None, precision="fp32")
 
 
 def _hash(rest: str) -> Encoder:
@@ -62,6 +68,7 @@ def _sentence_transformers(rest: str) -> Encoder:
 
 _KINDS: Final[Mapping[str, Callable[[str], Encoder]]] = {
     "minilm": _minilm,
+    "minilm-fp32": _minilm_fp32,
     "hash": _hash,
     "http": _http,
     "sentence-transformers": _sentence_transformers,
@@ -69,6 +76,7 @@ _KINDS: Final[Mapping[str, Callable[[str], Encoder]]] = {
 
 FORMS: Final[Mapping[str, str]] = {
     "minilm": "minilm or minilm:DIRECTORY",
+    "minilm-fp32": "minilm-fp32 or minilm-fp32:DIRECTORY",
     "hash": "hash or hash:DIM",
     "http": "http:MODEL@http://HOST:PORT/v1",
     "sentence-transformers": "sentence-transformers:NAME",

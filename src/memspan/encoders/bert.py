@@ -1,7 +1,7 @@
 """The BERT encoder as an ONNX graph for onnxruntime, in fp32 or with int8 weights.
 
 Sources: Devlin et al. 2018 for the network; onnxruntime's ``ContribOperators.md`` for the fused operators (domain
-``com.microsoft``). Why int8 is done this way, with what was measured and rejected: ``docs/decisions/0001-onnx-graph.md``.
+``com.microsoft``). Why int8 is done this way, what was measured and rejected: ``docs/decisions/0001-onnx-graph.md``.
 """
 
 from __future__ import annotations

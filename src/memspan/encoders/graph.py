@@ -3,8 +3,8 @@
 An ONNX file is one protobuf message, and protobuf's wire format is small: a field is a varint ``number << 3 | kind``
 followed by a varint (kind 0), four bytes (kind 5) or a length and that many bytes (kind 2).
 
-Sources: the protobuf encoding (https://protobuf.dev/programming-guides/encoding) and ``onnx/onnx.proto`` for the numbers
-of the fields.
+Sources: the protobuf encoding (https://protobuf.dev/programming-guides/encoding) and ``onnx/onnx.proto`` for the
+numbers of the fields.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Graph:
     def output(self, name: str, dtype: str, shape: Sequence[str | int]) -> None:
         self._outputs.append(_value(name, dtype, shape))
 
-    def constant(self, name: str, array: Array) -> str:
-        """Store ``array`` (little-endian, C order) under ``name``."""
-        array = np.ascontiguousarray(array)
+    def constant(self, name: str, value: Array | np.generic) -> str:
+        """Store ``value``, an array or one number, under ``name`` (little-endian, C order)."""
+        array = np.asarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         element = _ELEMENT[array.dtype.name]
         self._constants[name] = _message((1, list(array.shape)), (2, element), (8, name), (9, array.tobytes()))
         return name
@@ -99,9 +100,7 @@ class Graph:
     ) -> list[str]:
         """As ``node``, for an operator with several outputs."""
         attrs = [_attribute(k, v) for k, v in attributes.items()]
-        self._nodes.append(
-            _message((1, list(inputs)), (2, outputs), (3, outputs[0]), (4, op), (5, attrs), (7, domain))
-        )
+        self._nodes.append(_message((1, list(inputs)), (2, outputs), (3, outputs[0]), (4, op), (5, attrs), (7, domain)))
         return outputs
 
     def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:

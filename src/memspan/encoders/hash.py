@@ -74,4 +74,4 @@ def _features(word: str) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
     hashes = np.array([zlib.crc32(g.encode("utf-8", "surrogatepass")) for g in (marked, *grams)], np.uint32)
     weights = np.full(len(hashes), 0.5 / max(len(grams), 1) ** 0.5)
     weights[0] = 1.0
-    return hashes >> 1, np.where(hashes & 1, weights, -weights)
+    return hashes // 2, np.where(hashes % 2, weights, -weights)

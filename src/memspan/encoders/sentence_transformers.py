@@ -60,9 +60,7 @@ class SentenceTransformersEncoder:
         for row, one in zip(pooled, found, strict=True):
             row[:] = one["sentence_embedding"].float().cpu().numpy()
         pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), np.float32(1e-12))
-        tokens = [
-            one["token_embeddings"][one["attention_mask"].bool()].float().cpu().numpy() for one in found
-        ]
+        tokens = [one["token_embeddings"][one["attention_mask"].bool()].float().cpu().numpy() for one in found]
         return Encoded(pooled, tokens)
 
 

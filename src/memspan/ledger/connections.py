@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,36 +23,56 @@ PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cac
 class Connections:
     """The connections to one database file (or to one in memory, where ``path`` is None).
 
-    Threads share one writing connection behind a lock and take a reading one from a pool. A forked child drops what it
-    inherited and opens its own.
+    Threads share one writing connection behind a lock and take a reading one from a pool. A forked child closes what
+    it inherited and opens its own: SQLite would go on believing in locks that only the parent has, and the parent
+    would remove the log that the child still writes to. A store in memory is copied by a fork.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._closed = False
+        self._write: sqlite3.Connection | None = None
         self._start_afresh()
+        _alive.add(self)
 
     def _start_afresh(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._write: sqlite3.Connection | None = None
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._made: list[sqlite3.Connection] = []
+        self._quiet = threading.Condition()
+        self._reading = 0
+
+    def stop(self) -> None:
+        """Wait until no other thread is inside SQLite, and let none in until ``go_on``."""
+        self._lock.acquire()
+        self._quiet.acquire()
+        mine = getattr(self._local, "reader", None) is not None
+        self._quiet.wait_for(lambda: self._reading == mine)
+
+    def go_on(self) -> None:
+        self._quiet.release()
+        self._lock.release()
+
+    def leave(self) -> None:
+        """In a forked child, stopped: let go of the parent's connections and locks."""
+        if self.path is not None:
+            for connection in self._made:
+                connection.close()
+            self._write = None
+        self._start_afresh()
 
     def _usable(self) -> None:
         if self._closed:
             raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
-        if self._pid != os.getpid():
-            self._start_afresh()
 
     def _connect(self) -> sqlite3.Connection:
         target = ":memory:" if self.path is None else str(self.path)
         connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.create_function("memspan_fold", 1, _fold, deterministic=True)
-        if self.path is not None:
-            connection.execute("PRAGMA journal_mode = WAL")
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        self._made.append(connection)
         return connection
 
     def _writer(self) -> sqlite3.Connection:
@@ -94,23 +116,34 @@ class Connections:
                 with self._lock:
                     yield self._writer()
                 return
+            with self._quiet:
+                self._reading += 1
             try:
-                connection = self._idle.get_nowait()
-            except queue.Empty:
-                connection = self._connect()
-            self._local.reader = connection
-            try:
+                connection = self._local.reader = self._take()
                 connection.execute("BEGIN")
                 yield connection
             finally:
-                self._local.reader = None
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
-                self._idle.put(connection)
+                taken, self._local.reader = getattr(self._local, "reader", None), None
+                if taken is not None:
+                    self._put_back(taken)
+                with self._quiet:
+                    self._reading -= 1
+                    self._quiet.notify_all()
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._connect()
+
+    def _put_back(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+        self._idle.put(connection)
 
     def close(self) -> None:
         """Close every connection that is not in use. Calling it twice does nothing."""
-        if self._closed or self._pid != os.getpid():
+        if self._closed:
             return
         with self._lock:
             self._closed = True
@@ -118,6 +151,32 @@ class Connections:
                 self._idle.get_nowait().close()
             if self._write is not None:
                 self._write.close()
+
+
+_alive: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.stopped = sorted(_alive, key=id)  # in one order, so that two threads that fork do not wait for each other
+    for connections in _forking.stopped:
+        connections.stop()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in _forking.stopped:
+        connections.go_on()
+    _forking.stopped = []
+
+
+def _after_fork_in_child() -> None:
+    for connections in _forking.stopped:
+        connections.leave()
+    _forking.stopped = []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _fold(text: str | None) -> str | None:
@@ -134,6 +193,8 @@ def translated(path: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise StoreBusy(f"{path} is being opened by another process", mend="try again in a moment") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreFull(f"no space left beside {path}", mend="free disk space and retry") from error
         raise NotWritable(f"cannot write beside {path} ({error})", mend="make the directory writable") from error
 
 
@@ -145,7 +206,7 @@ def _translate(error: sqlite3.Error, path: Path | None) -> StoreError:
         return StoreBusy(
             f"{where} was locked for {BUSY_SECONDS:.0f} s", mend="find the process that holds it and retry"
         )
-    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
+    if primary == sqlite3.SQLITE_FULL or code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
         return StoreFull(f"no space left for {where}", mend="free disk space and retry; nothing was half-written")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return NotWritable(f"cannot write {where} ({error})", mend="make the directory writable for this user")

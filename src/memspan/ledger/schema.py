@@ -12,6 +12,7 @@ from pathlib import Path
 from memspan.errors import NewerStore, NotAStore, StoreCorrupt
 
 APPLICATION_ID = 0x6D73_706E  # "mspn" in the SQLite header: how a memspan ledger is told from any other database
+SMALLEST = 512  # bytes of a database: one page of the smallest size
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
     application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS)
     known = migrations("sqlite")
     fresh = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    if fresh and path is not None and 0 < path.stat().st_size < SMALLEST:  # which SQLite takes for a new file
+        raise StoreCorrupt(f"{path} was cut short", mend="restore a backup")
     if not fresh and application != APPLICATION_ID:
         raise NotAStore(f"{path} is an SQLite database of another program", mend="choose another directory")
     if version > known[-1].number:
@@ -53,6 +56,8 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
         )
     if not fresh:
         _prove(connection, known[:version])
+    if path is not None:  # from here on it is ours to write: the mode is kept in the file
+        connection.execute("PRAGMA journal_mode = WAL")
     missing = known[version:]
     if missing and not fresh and path is not None:
         backup(connection, path.with_name(f"{path.name}.before-{missing[0].number:04d}"))

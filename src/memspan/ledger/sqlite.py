@@ -58,8 +58,12 @@ class SqliteLedger(Connections):
 
     def __init__(self, path: Path | None) -> None:
         super().__init__(path)
-        with self.exclusive() as connection:
-            schema.migrate(connection, path)
+        try:
+            with self.exclusive() as connection:
+                schema.migrate(connection, path)
+        except BaseException:
+            self.close()
+            raise
 
     # Writing
 

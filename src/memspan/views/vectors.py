@@ -7,6 +7,8 @@ snapshot's rows is scanned exactly too, so a selective filter never comes back s
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -268,6 +270,16 @@ def _reach(graph: Any) -> float:
     import faiss
 
     return float(faiss.vector_to_array(faiss.downcast_index(graph.storage).sq.trained)[-1]) / 2
+
+
+def _in_forked_child() -> None:
+    """The threads of faiss did not survive the fork: a child that gave them work would wait for ever."""
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _cosines(rows: Vectors, vector: NDArray[np.float32]) -> NDArray[np.float32]:
