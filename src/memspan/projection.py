@@ -157,8 +157,9 @@ class Projection:
             self._asked = True
             self._wake.notify_all()
             if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
-                self._worker.start()
+                worker = threading.Thread(target=self._work, name="memspan-projection", daemon=True)
+                worker.start()
+                self._worker = worker
 
     def _work(self) -> None:
         while True:

@@ -24,7 +24,6 @@ from memspan import (
     MemspanError,
     NewerStore,
     NotAStore,
-    NotWritable,
     StoreCorrupt,
     StoreError,
     StoreFull,
@@ -438,7 +437,7 @@ def test_a_truncated_ledger_gives_a_typed_error(path: Path, keep: float) -> None
     damaged(path)
 
 
-@pytest.mark.parametrize("at", range(0, 20), ids=str)
+@pytest.mark.parametrize("at", range(20), ids=str)
 def test_a_ledger_overwritten_somewhere_gives_a_typed_error_or_is_named_by_verify(path: Path, at: int) -> None:
     store_with(path)
     ledger = path / "ledger.db"

@@ -120,7 +120,7 @@ segments = st.fixed_dictionaries(
 def _asked(values: st.SearchStrategy[Any], *verbs: str) -> st.SearchStrategy[Any]:
     """A plain value, or some operators with what they take."""
     taken = {
-        **{verb: values for verb in ("eq", "ne")},
+        **dict.fromkeys(("eq", "ne"), values),
         **{verb: st.lists(values, max_size=3) for verb in ("in", "nin")},
         **{verb: values.filter(lambda v: v is not None and not isinstance(v, bool)) for verb in ORDER},
         "contains": values.filter(lambda v: v is not None),
@@ -205,7 +205,7 @@ def test_every_value_against_every_operator_and_value(memory: Memory) -> None:
     everything = memory.get_all(limit=1_000)
     for verb in OPERATORS:
         for wanted in flat:
-            if wanted is None and verb not in EXACT or isinstance(wanted, bool) and verb in ORDER:
+            if (wanted is None and verb not in EXACT) or (isinstance(wanted, bool) and verb in ORDER):
                 continue
             asked = {"v": {verb: [wanted, "?"] if verb in ("in", "nin") else wanted}}
             expected = [segment.text for segment in everything if passes(segment, asked)]

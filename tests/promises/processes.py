@@ -145,6 +145,10 @@ def fork(store: str) -> None:
 def fork_busily(store: str, children: str) -> None:
     """Fork again and again while threads write, search and compact; each child writes and searches too."""
     memory = Memory(store, encoder="hash")
+    # everything is imported before: a child forked in the middle of another thread's import would wait for that thread
+    memory.add([{"role": "user", "content": f"{word(8, step)} before"} for step in range(60)])
+    memory.compact()
+    memory.search("before")
     stopping = threading.Event()
     counts = [0, 0]
 

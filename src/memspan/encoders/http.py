@@ -185,7 +185,7 @@ class HttpEncoder:
             vectors = np.array([item["embedding"] for item in items], np.float64)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._error(f"answered with no embeddings: {self._excerpt(response)}", _COMPATIBLE) from error
-        if sorted(map(str, order)) != sorted(map(str, range(n))):
+        if not all(isinstance(i, int) for i in order) or sorted(order) != list(range(n)):
             raise self._error(f"answered with the indices {order[:8]} for {n} texts", _COMPATIBLE)
         if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
             raise self._error("answered with numbers that are not finite or with no vector", _COMPATIBLE)

@@ -226,12 +226,19 @@ _SENTENCES: Final = (
 class _Tokens(FileTokenizer):
     """The model's tokenizer: counts whole texts, and cuts them to a window for the network."""
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return super().count([_sound(text) for text in texts])
+
     def ids(self, texts: Sequence[str], window: int) -> list[list[int]]:
         """Token ids of each text with its special tokens, at most ``window`` of them, the closing one kept."""
-        # the tokenizer refuses lone surrogates
-        cut = [text[: window * _CHARACTERS].encode("utf-8", "replace").decode() for text in texts]
+        cut = [_sound(text[: window * _CHARACTERS]) for text in texts]
         rows = [encoding.ids for encoding in self._engine.encode_batch_fast(cut)]
         return [row if len(row) <= window else [*row[: window - 1], row[-1]] for row in rows]
+
+
+def _sound(text: str) -> str:
+    """``text`` with ? for each lone surrogate, which tokenizers refuse."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
