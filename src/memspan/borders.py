@@ -241,6 +241,8 @@ def _underlined(rows: list[str], i: int, media: str) -> str:
     title = rows[i - 1].strip() if i else ""
     if rule.strip(rule[0]) or len(rule) < 3 or len(title) > _TITLE or not any(map(str.isalnum, title)):
         return ""
+    if rule[0] in "`~" and i > 1 and rows[i - 2].startswith(rule):  # one line between code fences
+        return ""
     alone = i < 2 or not rows[i - 2].strip() or rows[i - 2].rstrip() == rule
     fitting = media == "markdown" or len(rule) + 1 >= len(title)
     return title if alone and fitting and (media == "text" or title[0] not in "#>|-*+`") else ""

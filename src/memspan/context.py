@@ -152,15 +152,16 @@ class _Packer:
         if first.session:
             about.append(f"session {_name(first.session)}")
         lines = [f"[{number}] {', '.join(part for part in about if part)}"]
-        spoken = ""
-        for index, hit in enumerate(passage.hits):
-            text = hit.text
-            if hit.speaker or hit.role:
-                text = f"{_name(hit.speaker or hit.role or '')}: {text}"
-                spoken = text
-            elif index and not spoken:  # parts of one text: with the white space that was between them
-                text = (hit.gap if "\n" in hit.gap else "") + text
-            lines += [f"> {line}".rstrip() for line in _lines(text)]
+        texts: list[str] = []
+        before: str | None = None
+        for hit in passage.hits:
+            who = hit.speaker or hit.role
+            if before is not None and hit.document_id == before:  # parts of one text read on as they stood there
+                texts[-1] += hit.gap + hit.text
+            else:
+                texts.append(f"{_name(who)}: {hit.text}" if who else hit.text)
+            before = hit.document_id
+        lines += [f"> {line}".rstrip() for text in texts for line in _lines(text)]
         return "\n".join(lines) + "\n"
 
 

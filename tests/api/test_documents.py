@@ -133,6 +133,13 @@ def test_a_document_that_was_deleted_is_not_found_and_can_be_added_again(memory:
     assert memory.document(again.document_id or "").text == STORY
 
 
+def test_a_line_of_code_in_a_message_is_no_heading(memory: Memory) -> None:
+    for fence in ("```", "~~~"):
+        said = f"Try this:\n{fence}\nls\n{fence}\nand tell me."
+        (id,) = memory.add([{"role": "user", "content": said}]).ids
+        assert (memory.get(id).text, memory.get(id).heading) == (said, ())
+
+
 # Files
 
 
