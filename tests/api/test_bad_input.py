@@ -626,3 +626,26 @@ def test_an_error_as_a_dict_would_be_seen_by_a_program(kept: Memory) -> None:
         "argument": "k",
         "mend": "give a number from 1 to 10,000",
     }
+
+
+def test_an_index_that_does_not_fit_the_disk_is_a_typed_error_and_searches_go_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 8)
+    monkeypatch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 8)
+    ids = store_with(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Memory(path, encoder="hash") as memory:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+            for call in (memory.compact, memory.rebuild):
+                with pytest.raises(StoreFull) as caught:
+                    call()
+                assert "space" in caught.value.mend
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert memory.search("fact number 58", k=1)[0].id == ids[58]
+        assert memory.compact()["rewritten"]
+        assert memory.search("fact number 58", k=1)[0].id == ids[58]
+        assert memory.verify()["ok"]
+        assert list((path / "views").glob("*.part")) == []

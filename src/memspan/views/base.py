@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
+from memspan.ledger.connections import translated
 from memspan.records import Filter, Junction, Scope
 
 Progress = Callable[[int, int, str], None]
@@ -202,7 +203,8 @@ class SnapshotFiles:
     def folder(self) -> Path:
         if self._directory is None:
             raise StoreCorrupt("a store in memory has no snapshots", mend="open a store on disk")
-        self._directory.mkdir(parents=True, exist_ok=True)
+        with translated(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         return self._directory
 
     def lock(self) -> FileLock:
@@ -231,7 +233,7 @@ class SnapshotFiles:
         path = self.folder() / name
         aside = path.with_suffix(".part")
         try:
-            with aside.open("wb") as file:
+            with translated(path), aside.open("wb") as file:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
