@@ -88,6 +88,7 @@ def run(
 
     Raises InvalidInput naming ``data`` or ``channels``, EncoderError, StoreError.
     """
+    measured_on = machine()
     recipe = recipe_of(channels)
     path = Path(data)
     conversations = load(path)
@@ -142,7 +143,7 @@ def run(
         "results": _results(scored),
         "gain_of_recall@10": _gains(scored),
         "time": {"turns_added_per_second": round(turns / added, 1), "search": milliseconds(searched)},
-        "machine": machine(),
+        "machine": measured_on,
     }
 
 

@@ -96,11 +96,15 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> Mapping[str, Any]:
-    """What was measured on: processor, cores this process may use, memory, system, Python and libraries."""
+    """What is measured on: processor, cores this process may use, memory, system, Python and libraries.
+
+    ``load`` is the system's load average over the last minute: called before a run, it says how quiet the machine was.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu(),
         "cores": usable,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_gb": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),

@@ -60,6 +60,7 @@ def run(*, segments: int = 100_000, encoder: str | None = None, progress: Progre
 
     Raises InvalidInput naming ``segments``, EncoderError, StoreError, MemspanError when a fresh process fails.
     """
+    measured_on = machine()
     found = texts(segments)
     spec = encoder or Config.load().encoder
     spec = "minilm" if spec == "auto" else spec
@@ -86,7 +87,7 @@ def run(*, segments: int = 100_000, encoder: str | None = None, progress: Progre
         report["large"] = _visited(large, 0, spec, asked) | {"bytes_per_segment": round(_bytes(large) / len(found))}
         report["start"] = _starts(small, large, asked[0])
         report["bars"] = _bars(report)
-        report["machine"] = machine()
+        report["machine"] = measured_on
         tell(1, 1, "")
         return report
 
