@@ -31,6 +31,7 @@ TIMES = ("occurred_at", "recorded_at")
 NUMBERS = ("importance", "position", "version", "tokens", "repeats")
 STRINGS = ("id", "user_id", "agent_id", "run_id", "session", "document_id", "role", "speaker", "source", "text")
 FIELDS = (*TIMES, *NUMBERS, *STRINGS, "category")
+NOT_FILTERED = ("namespace", "as_of", "threshold")  # arguments of their own: as metadata they would match nothing
 EXACT = ("eq", "ne", "in", "nin")
 ORDERED = ("gt", "gte", "lt", "lte")
 MAX_DEPTH = 16
@@ -94,6 +95,9 @@ def _junction(kind: Any, wanted: object, depth: int) -> Junction:
 
 def _conditions(name: str, wanted: object) -> list[Filter]:
     path: tuple[str, ...] = ()
+    if name in NOT_FILTERED:
+        mend = f'pass {name}= to the call, or write "metadata.{name}" for a key of the metadata'
+        raise InvalidFilter(f"filters.{name}", "cannot be filtered by", mend=mend)
     if name not in FIELDS:
         path = tuple(name.removeprefix("metadata.").split("."))
         if not all(path) or any(not step.isprintable() or '"' in step or "\\" in step for step in path):

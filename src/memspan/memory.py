@@ -337,7 +337,7 @@ class Memory:
             metadata=old.metadata if metadata is None else arguments.metadata(metadata),
         )
         encoded = encoded_text(piece.text, old.speaker, piece.heading)
-        unchanged = piece.text == old.text
+        unchanged = (piece.text, draft.occurred_at) == (old.text, old.occurred_at)
         draft = replace(
             draft,
             terms=tuple(terms(analysed_text(encoded, draft.occurred_at))),
@@ -547,7 +547,9 @@ class Memory:
         """Encode what waits, fold the views' tails into snapshots where that pays, shrink the log. Never needed, only
         faster: it happens in the background too. Returns what was rewritten, and bytes before and after."""
         before = self.stats()["bytes"]["total"]
-        rewritten = self._projection.compact(self._ledger.namespaces(), progress=progress)
+        outdated = self._ledger.value("analyser") != ANALYSER
+        rewritten = self._projection.compact(self._ledger.namespaces(), force=outdated, progress=progress)
+        self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
         return {"rewritten": rewritten, "bytes_before": before, "bytes_after": self.stats()["bytes"]["total"]}
 

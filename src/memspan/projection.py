@@ -212,7 +212,7 @@ class Projection:
                 "rows": sum(status["rows"] for status in each),
                 "tail": sum(status["tail"] for status in each),
                 "bytes": view.size(),
-                "failure": view.failure,
+                "failure": view.failure or next((status["failure"] for status in each if status["failure"]), None),
             }
         return report
 

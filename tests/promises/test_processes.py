@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ class Process:
         assert self._process.stdout is not None
         yield from self._process.stdout
 
+    def hang_up(self) -> None:
+        """Close its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.stdin = None
+
     def finish(self) -> list[dict[str, Any]]:
         """Close its stdin, read what it still says, and make sure it ended well."""
         out, _ = self._process.communicate(timeout=300)
@@ -48,7 +54,11 @@ class Process:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
 
 @contextmanager
@@ -91,14 +101,20 @@ def writers_and_readers(store: Path, writers: int, each: int, readers: int, comp
                     return
                 answers.append(answer)
 
+        def or_stop_all(work: Callable[[int], None], number: int) -> None:
+            try:
+                work(number)
+            except BaseException:
+                for process in (*reading, *compacting, *writing):
+                    process.stop()
+                raise
+
         with ThreadPoolExecutor(writers + readers) as pool:
-            listening = [pool.submit(listen, to) for to in range(readers)]
-            for relayed in [pool.submit(relay, number) for number in range(writers)]:
+            listening = [pool.submit(or_stop_all, listen, to) for to in range(readers)]
+            for relayed in [pool.submit(or_stop_all, relay, number) for number in range(writers)]:
                 relayed.result()
             for process in reading:
-                assert process._process.stdin is not None
-                process._process.stdin.close()
-                process._process.stdin = None
+                process.hang_up()
             for listened in listening:
                 listened.result()
             for process in (*reading, *compacting):

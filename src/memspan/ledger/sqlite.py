@@ -34,7 +34,7 @@ from memspan.ledger.base import (
     Vectors,
     instant,
 )
-from memspan.ledger.connections import Connections
+from memspan.ledger.connections import BUSY_SECONDS, Connections
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
@@ -523,10 +523,13 @@ class SqliteLedger(Connections):
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the database file and let SQLite refresh its statistics."""
-        with self.exclusive() as connection:
+        with self.writing() as connection:  # a lock taken half-way, as these do alone, is refused and not waited for
             connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
             connection.execute("PRAGMA optimize")
+        with self.exclusive() as connection:
+            connection.execute("PRAGMA busy_timeout = 2000")  # writers wait while this waits for the last reader
             connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
 def _namespace(connection: sqlite3.Connection, name: str, *, create: bool = False) -> int:

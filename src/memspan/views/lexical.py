@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.analysis import VERSION
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
@@ -227,11 +228,19 @@ class LexicalView:
         snapshot = self._ledger.snapshot(namespace, self.name)
         position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
         tail = self._ledger.count_after(namespace, position)
-        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
+        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure or self._outdated()}
 
     def problems(self, namespace: str) -> list[str]:
         """What is wrong with the snapshot, if there is one."""
-        return self._files.problems(namespace)
+        outdated = self._outdated()
+        return [*self._files.problems(namespace), *([outdated] if outdated else [])]
+
+    def _outdated(self) -> str | None:
+        """Why words are not found as they would be today, if so."""
+        analyser = self._ledger.value("analyser")
+        if analyser in (None, VERSION):
+            return None
+        return f"the words were analysed by version {analyser}, this is {VERSION}: run `memspan compact`"
 
     def size(self) -> int:
         """Bytes of the snapshots on disk."""
