@@ -224,7 +224,7 @@ def test_the_speed_run_measures_everything_it_names(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(speed, "STARTS", 1)
     report = speed.run(segments=1_000, encoder="hash")
     assert report["segments"] == 1_000
-    assert set(report["bars"]) == set(speed.BARS)
+    assert set(report["bars"]) == set(speed.BARS) - {speed.RATIO}, "hashing is no model to be compared with"
     assert report["small"]["resident_mb"] > 10
     assert report["large"]["bytes_per_segment"] > 100
     assert json.loads(json.dumps(report)) == report

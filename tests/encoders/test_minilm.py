@@ -98,6 +98,14 @@ def test_damping_the_channels_that_stand_out_brings_int8_nearer(
 
 
 @needs_model
+def test_the_exact_product_for_machines_without_vnni_gives_the_same_vectors(
+    int8: BertEncoder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minilm, "saturates", lambda: True)
+    np.testing.assert_allclose(BertEncoder(cache=cache).encode(TEXTS).pooled, int8.encode(TEXTS).pooled, atol=1e-6)
+
+
+@needs_model
 def test_the_default_encoder_is_named_by_model_precision_and_hash() -> None:
     encoder = BertEncoder()
     assert (encoder.id, encoder.dim, encoder.window) == ("minilm-int8-53aa5117", 384, 256)

@@ -77,6 +77,7 @@ def lines_until_killed(store: Path, run: int, choose: random.Random) -> Iterator
 def campaign(store: Path, kills: int, seed: int) -> None:
     choose = random.Random(seed)
     expected = Expected()
+    asked = missed = 0
     for run in range(kills):
         for line in lines_until_killed(store, run, choose):
             expected.hear(line)
@@ -87,10 +88,12 @@ def campaign(store: Path, kills: int, seed: int) -> None:
             for id, text in [*newest, *choose.sample(list(expected.texts.items()), min(5, len(expected.texts)))]:
                 found = memory.search(text.split()[0], k=3, recipe="keyword")
                 assert [hit.id for hit in found] == [id], (seed, run)
-                assert memory.search(text, k=1, recipe="semantic")[0].id == id, (seed, run)
+                asked += 1
+                missed += memory.search(text, k=1, recipe="semantic")[0].id != id
             assert memory.stats()["pending"] == 0, "what waited for its vector was served by the searches"
             for id in choose.sample(sorted(expected.gone), min(3, len(expected.gone))):
                 assert [event.event for event in memory.history(id)] == ["DELETE"]
+    assert missed <= 1 + asked // 500, "a graph is approximate, but not more than this"
 
 
 def test_every_acknowledged_write_survives_a_killed_process(tmp_path: Path) -> None:

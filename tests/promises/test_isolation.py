@@ -15,7 +15,7 @@ from memspan import Memory, NotFound, as_dict
 from memspan.records import Segment
 
 WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis".split()
-QUERIES = ("amber birch", "cedar dune ember", "who saw the fjord and the grove", "oasis")
+QUERIES = ("amber birch", "who saw the fjord and the grove", "oasis")
 
 
 @dataclass
@@ -105,7 +105,7 @@ def test_deleting_one_tenant_leaves_all_others_as_they_were_to_the_bit(
         request.getfixturevalue("small_snapshots")
     choose = random.Random(f"{how} {snapshots}")
     with Memory(tmp_path / "store", encoder="hash") as memory:
-        tenants = populate(memory, choose, 160, compacting=snapshots)
+        tenants = populate(memory, choose, 110, compacting=snapshots)
         victim = tenants.pop(choose.randrange(len(tenants)))
         before = [list(everything(memory, tenant)) for tenant in tenants]
         assert removals()[how](memory, victim) == len(victim.ids) > 0
@@ -137,7 +137,7 @@ def test_what_others_write_moves_no_score(memory: Memory) -> None:
 @pytest.mark.usefixtures("small_snapshots")
 def test_nothing_of_another_scope_comes_back_whatever_is_asked(memory: Memory) -> None:
     choose = random.Random(6)
-    tenants = populate(memory, choose, 160, compacting=True)
+    tenants = populate(memory, choose, 110, compacting=True)
     now = memory.get_all(namespace="left", limit=10_000)[-1].recorded_at
     asked: list[dict[str, Any]] = [
         {},

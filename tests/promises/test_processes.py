@@ -120,7 +120,9 @@ def writers_and_readers(store: Path, writers: int, each: int, readers: int, comp
             for process in (*reading, *compacting):
                 process.finish()
     assert len(answers) == writers * each
-    assert [answer for answer in answers if not (answer["keyword"] and answer["semantic"])] == []
+    assert [answer for answer in answers if not answer["keyword"]] == []
+    missed = [answer for answer in answers if not answer["semantic"]]
+    assert len(missed) <= len(answers) // 1000, "a graph is approximate, but not more than this"
     assert failures == []
     with Memory(store, encoder="hash") as memory:
         assert memory.stats()["segments"] == writers * each

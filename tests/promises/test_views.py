@@ -79,7 +79,7 @@ def alike(first: Sequence[Hit], second: Sequence[Hit], tolerance: float = 0.02) 
 def not_mended(memory: Memory) -> Iterator[None]:
     """Meanwhile nothing can compact: what is damaged stays so."""
     assert memory.path is not None
-    with FileLock(memory.path / "views" / "lexical.lock"), FileLock(memory.path / "views" / "vectors.lock"):
+    with FileLock(memory.path / "lexical.lock"), FileLock(memory.path / "vectors.lock"):
         yield
 
 

@@ -40,8 +40,9 @@ STARTS = 5  # of each fresh process; the median counts
 LEAST = 1_000
 LONGEST = 200  # characters of a text, unless one line is longer
 
+RATIO = "add.ratio_to_encoder"
 BARS: dict[str, tuple[str, float]] = {
-    "add.ratio_to_encoder": ("at least", 0.85),
+    RATIO: ("at least", 0.85),
     "durable_add.p95_ms": ("below", 5.0),
     "search.p50_ms": ("below", 6.0),
     "small.resident_mb": ("at most", 300.0),
@@ -252,19 +253,20 @@ def _search(
     path: Path, found: Sequence[str], asked: Sequence[str], model: Timed | None, tell: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build the store of all texts, compact it, search it: time beyond encoding the query, and the whole."""
+    before = 0.0 if model is None else model.seconds
     with Memory(path, encoder=model) as memory:
         started = time.perf_counter()
         for at in range(0, len(found), BATCH):
             tell(at, len(found), "adding")
             memory.add(_messages(found[at : at + BATCH]))
         filled = time.perf_counter() - started
-        before = 0.0 if model is None else model.seconds
+        encoding = None if model is None else round(model.seconds - before, 1)
         tell(0, 1, "compacting")
         started = time.perf_counter()
         memory.compact(progress=tell)
         build = {
             "seconds": round(filled, 1),
-            "seconds_encoding": None if model is None else round(before, 1),
+            "seconds_encoding": encoding,
             "compact_seconds": round(time.perf_counter() - started, 1),
         }
         for query in asked[:WARMING]:
@@ -363,9 +365,14 @@ def _bytes(store: Path) -> int:
 
 
 def _bars(report: Mapping[str, Any]) -> dict[str, str]:
-    """For each bar: what was measured, what was aimed at, and whether it holds."""
+    """For each bar: what was measured, what was aimed at, and whether it holds.
+
+    Hashing is no model: next to it every write is slow, so the ratio is then no bar.
+    """
     told = {}
     for name, (relation, bar) in BARS.items():
+        if name == RATIO and str(report["encoder"]).startswith("hash"):
+            continue
         part, key = name.split(".")
         value = report[part].get(key)
         if value is not None:

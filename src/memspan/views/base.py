@@ -208,8 +208,8 @@ class SnapshotFiles:
         return self._directory
 
     def lock(self) -> FileLock:
-        """Held by the one process that compacts this view."""
-        return FileLock(self.folder() / f"{self._view}.lock")
+        """Held by the one process that compacts this view; beside the directory, which may be deleted meanwhile."""
+        return FileLock(self.folder().with_name(f"{self._view}.lock"))
 
     def load(self, snapshot: Snapshot) -> Mapping[str, NDArray[Any]]:
         """The arrays of a snapshot. Raises StoreCorrupt when the file is missing or not what was written."""

@@ -28,6 +28,7 @@ BUILD_BEAM = 80
 SEARCH_BEAM = 128
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
 BATCH = 16_384
+ZERO = 127  # the 8-bit code of 0.0, the middle of the range; a removed row must not draw a walk toward it
 MOST_ROWS = 200_000  # rows held as float32 over all namespaces, 300 MB at 384 dimensions
 
 _NO_SEQS = np.zeros(0, np.int64)
@@ -208,7 +209,7 @@ class VectorView:
                 return state.file is not None
             anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
             anew = anew or self._largest(namespace, fresh) > _reach(state.graph)
-            gone = not anew and bool(_codes(state.graph)[~kept].any())  # removed, and their vectors still here
+            gone = not anew and bool((_codes(state.graph)[~kept] != ZERO).any())  # removed, and their vectors still here
             if not (anew or len(fresh) or gone or self._files.problems(namespace)):
                 self.failure = None
                 return False
@@ -308,10 +309,10 @@ def _decoded(graph: Any, rows: NDArray[np.intp]) -> Vectors:
 
 
 def _without(graph: Any, removed: NDArray[np.bool_]) -> Any:
-    """A copy of ``graph`` in which the vectors of ``removed`` rows are blank: their links stay as a way through."""
+    """A copy of ``graph`` in which the vectors of ``removed`` rows are zero: their links stay as a way through."""
     import faiss
 
     copy = faiss.clone_index(graph)
     if removed.any():
-        _codes(copy)[removed] = 0
+        _codes(copy)[removed] = ZERO
     return copy

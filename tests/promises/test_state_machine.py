@@ -1,0 +1,341 @@
+"""Whatever is done to a store in whatever order, it answers as a plain list would."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval
+
+COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
+CONSONANTS = "bcdfghkmnp"
+
+NAMESPACES = st.sampled_from(("left", "right"))
+USERS = st.sampled_from((None, "ana", "ben"))
+SESSIONS = st.sampled_from((None, "s1"))
+PICKS = st.integers(0, 10_000)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One memory as the list knows it. ``key`` is what makes a second add of the same a repeat."""
+
+    id: str
+    namespace: str
+    user: str | None
+    session: str | None
+    role: str | None
+    text: str
+    importance: float
+    key: tuple[Any, ...]
+    versions: tuple[str, ...]
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was there at a time."""
+
+    at: datetime
+    rows: tuple[Row, ...]
+
+
+@dataclass
+class Model:
+    """The list: rows in the order of their newest versions."""
+
+    rows: list[Row] = field(default_factory=list)
+    gone: list[Row] = field(default_factory=list)
+    operations: dict[tuple[str, str], tuple[Any, tuple[str, ...]]] = field(default_factory=dict)
+    pasts: list[Past] = field(default_factory=list)
+
+    def same(self, namespace: str, key: tuple[Any, ...]) -> Row | None:
+        return next((row for row in self.rows if (row.namespace, row.key) == (namespace, key)), None)
+
+    def swap(self, old: Row, new: Row) -> None:
+        self.rows[self.rows.index(old)] = new
+
+    def within(self, namespace: str, user: str | None) -> list[Row]:
+        return [row for row in self.rows if row.namespace == namespace and user in (None, row.user)]
+
+    def drop(self, rows: list[Row]) -> None:
+        self.gone += rows
+        self.rows = [row for row in self.rows if row not in rows]
+
+
+class Store(RuleBasedStateMachine):
+    """Every rule does one thing to the store and to the list, and compares what came back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 6)
+        self.patch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 6)
+        self.patch.setattr("memspan.projection.TENDED_ROWS", 5)
+        few = {name: replace(recipe, candidates=3) for name, recipe in retrieval.RECIPES.items()}
+        self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
+        self.folder = Path(tempfile.mkdtemp(prefix="memspan-machine-"))
+        self.store = self.folder / "store"
+        self.memory = Memory(self.store, encoder="hash")
+        self.model = Model()
+        self.count = 0
+
+    def teardown(self) -> None:
+        try:
+            self.memory.compact()
+            report = self.memory.verify()
+            assert report["problems"] == []
+            assert [view["failure"] for view in self.memory.stats()["views"].values()] == [None, None]
+            assert self.memory.stats()["pending"] == 0
+            self.memory.close()
+        finally:
+            self.patch.undo()
+            shutil.rmtree(self.folder)
+
+    def fresh(self) -> str:
+        """A text whose first word no other text has."""
+        self.count += 1
+        digits = "".join(CONSONANTS[int(digit)] for digit in str(self.count))
+        return f"zq{digits}x {COMMON[self.count % len(COMMON)]}"
+
+    def picked(self, pick: int) -> Row:
+        return self.model.rows[pick % len(self.model.rows)]
+
+    # Writing
+
+    def note(self, row: Row) -> None:
+        """Take over one added segment."""
+        known = self.model.same(row.namespace, row.key)
+        if known is None:
+            self.model.rows.append(row)
+        else:
+            assert known.id == row.id
+            self.model.swap(known, replace(known, repeats=known.repeats + 1))
+
+    @rule(ns=NAMESPACES, user=USERS, session=SESSIONS, common=st.booleans(), pick=PICKS, wait=st.booleans(), level=PICKS)
+    def add_text(
+        self, ns: str, user: str | None, session: str | None, common: bool, pick: int, wait: bool, level: int
+    ) -> None:
+        text = COMMON[pick % len(COMMON)] if common else self.fresh()
+        importance = level % 11 / 10
+        key = (user, session, None, text, 0)
+        known = self.model.same(ns, key)
+        added = self.memory.add(
+            text, namespace=ns, user_id=user, session=session, importance=importance, wait=wait
+        )
+        assert (added.added, added.repeated) == ((0, 1) if known else (1, 0))
+        self.note(Row(added.ids[0], ns, user, session, None, text, importance, key, (text,)))
+
+    @rule(ns=NAMESPACES, user=USERS, roles=st.lists(st.sampled_from(("user", "assistant")), min_size=1, max_size=4),
+          pick=PICKS, wait=st.booleans())  # fmt: skip
+    def add_messages(self, ns: str, user: str | None, roles: list[str], pick: int, wait: bool) -> None:
+        texts = [COMMON[pick % 3] if (pick >> turn) % 3 == 0 else self.fresh() for turn in range(len(roles))]
+        turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+        added = self.memory.add(turns, namespace=ns, user_id=user, session="s2", wait=wait)
+        assert len(added.ids) == len(turns)
+        said: dict[tuple[str, str], int] = {}
+        for id, role, text in zip(added.ids, roles, texts, strict=True):
+            again = said.get((role, text), 0)
+            said[role, text] = again + 1
+            key = (user, "s2", role, text, again)
+            self.note(Row(id, ns, user, "s2", role, text, 0.5, key, (text,)))
+
+    @rule(ns=NAMESPACES, name=st.sampled_from(("k1", "k2")), variant=st.integers(0, 1))
+    def add_once(self, ns: str, name: str, variant: int) -> None:
+        text = f"{COMMON[variant]} by {name}"
+        before = self.model.operations.get((ns, name))
+        if before is not None and before[0] != variant:
+            with pytest.raises(IdempotencyConflict):
+                self.memory.add(text, namespace=ns, idempotency_key=name)
+            return
+        alive = before is not None and any(row.id in before[1] for row in self.model.rows)
+        added = self.memory.add(text, namespace=ns, idempotency_key=name)
+        if alive and before is not None:
+            assert (added.added, added.ids) == (0, before[1])
+            return
+        self.model.operations[ns, name] = (variant, added.ids)
+        self.note(Row(added.ids[0], ns, None, None, None, text, 0.5, (None, None, None, text, 0), (text,)))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS, common=st.booleans())
+    def update_text(self, pick: int, common: bool) -> None:
+        row = self.picked(pick)
+        text = COMMON[pick % len(COMMON)] if common else self.fresh()
+        key = row.key if text == row.text else (row.user, row.session, row.role, text, 0)
+        other = self.model.same(row.namespace, key)
+        if other is not None and other.id != row.id:
+            with pytest.raises(InvalidInput):
+                self.memory.update(row.id, text, namespace=row.namespace)
+            return
+        new = self.memory.update(row.id, text, namespace=row.namespace)
+        assert (new.id, new.text, new.version) == (row.id, text, len(row.versions) + 1)
+        self.model.rows.remove(row)
+        self.model.rows.append(replace(row, text=text, key=key, versions=(*row.versions, text), repeats=0))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS, level=PICKS)
+    def update_importance(self, pick: int, level: int) -> None:
+        row = self.picked(pick)
+        importance = level % 11 / 10
+        assert self.memory.update(row.id, importance=importance, namespace=row.namespace).importance == importance
+        self.model.rows.remove(row)
+        versions = (*row.versions, row.text)
+        self.model.rows.append(replace(row, importance=importance, versions=versions, repeats=0))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(picks=st.lists(PICKS, min_size=1, max_size=3), elsewhere=st.booleans())
+    def delete(self, picks: list[int], elsewhere: bool) -> None:
+        rows = list({row.id: row for row in map(self.picked, picks)}.values())
+        namespace = {"left": "right", "right": "left"}[rows[0].namespace] if elsewhere else rows[0].namespace
+        there = [row for row in rows if row.namespace == namespace]
+        assert self.memory.delete([row.id for row in rows], namespace=namespace) == len(there)
+        self.model.drop(there)
+
+    @rule(ns=NAMESPACES, user=USERS, least=st.sampled_from((None, 0.3, 0.8)))
+    def delete_all(self, ns: str, user: str | None, least: float | None) -> None:
+        if user is None and least is None:
+            return
+        rows = [row for row in self.model.within(ns, user) if least is None or row.importance >= least]
+        filters = None if least is None else {"importance": {"gte": least}}
+        assert self.memory.delete_all(namespace=ns, user_id=user, filters=filters) == len(rows)
+        self.model.drop(rows)
+
+    # What becomes of a store
+
+    @rule()
+    def compact(self) -> None:
+        self.memory.compact()
+        assert self.memory.verify()["problems"] == []
+
+    @rule()
+    def rebuild(self) -> None:
+        self.memory.rebuild()
+        assert self.memory.verify()["problems"] == []
+
+    @rule()
+    def reopen(self) -> None:
+        self.memory.close()
+        self.memory = Memory(self.store)
+
+    @rule(open=st.booleans())
+    def lose_the_views(self, open: bool) -> None:
+        if not open:
+            self.memory.close()
+        with FileLock(self.store / "lexical.lock"), FileLock(self.store / "vectors.lock"):  # none is being written
+            shutil.rmtree(self.store / "views", ignore_errors=True)
+        if not open:
+            self.memory = Memory(self.store)
+
+    @rule(pick=PICKS, cut=st.booleans(), open=st.booleans())
+    def damage_a_snapshot(self, pick: int, cut: bool, open: bool) -> None:
+        self.memory.close()
+        files = sorted((self.store / "views").glob("*.safetensors"))
+        if files:
+            file = files[pick % len(files)]
+            raw = file.read_bytes()
+            at = pick * 7919 % len(raw)
+            file.write_bytes(raw[:at] if cut else raw[:at] + bytes([raw[at] ^ 0x5A]) + raw[at + 1 :])
+        self.memory = Memory(self.store)
+        if open:
+            self.memory.search("the kettle", namespace="left")
+
+    @rule()
+    def remember_the_time(self) -> None:
+        self.model.pasts.append(Past(datetime.now(UTC), tuple(self.model.rows)))
+
+    # Reading
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS)
+    def search_finds_what_is_there(self, pick: int) -> None:
+        row = self.picked(pick)
+        first = row.text.split()[0]
+        live = {other.id: other for other in self.model.within(row.namespace, row.user)}
+        scope: dict[str, Any] = {"namespace": row.namespace, "user_id": row.user}
+        unique = first.startswith("zq")
+        by_word = self.memory.search(first, k=5 if unique else 100, recipe="keyword", **scope)
+        by_meaning = self.memory.search(row.text, k=5, recipe="semantic", **scope)
+        both = self.memory.search(row.text, k=10, **scope)
+        if unique:
+            assert [hit.id for hit in by_word] == [row.id]
+        if self.memory.stats()["pending"] == 0:
+            assert by_meaning[0].text == row.text
+        for hit in (*by_word, *by_meaning, *both):
+            assert hit.text == live[hit.id].text
+            assert 0 <= hit.score <= 1
+
+    @precondition(lambda self: self.model.gone)
+    @rule(pick=PICKS)
+    def what_is_gone_stays_gone(self, pick: int) -> None:
+        row = self.model.gone[pick % len(self.model.gone)]
+        with pytest.raises(NotFound):
+            self.memory.get(row.id, namespace=row.namespace)
+        assert [event.event for event in self.memory.history(row.id, namespace=row.namespace)] == ["DELETE"]
+        for recipe in ("keyword", "semantic"):
+            hits = self.memory.search(row.text, k=10, recipe=recipe, namespace=row.namespace)
+            assert row.id not in {hit.id for hit in hits}
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS)
+    def history_has_every_version(self, pick: int) -> None:
+        row = self.picked(pick)
+        events = self.memory.history(row.id, namespace=row.namespace)
+        assert tuple(event.text for event in events) == row.versions
+        assert [event.event for event in events] == ["ADD"] + ["UPDATE"] * (len(row.versions) - 1)
+
+    @precondition(lambda self: self.model.pasts)
+    @rule(pick=PICKS, ns=NAMESPACES)
+    def the_past_is_what_it_was(self, pick: int, ns: str) -> None:
+        past = self.model.pasts[pick % len(self.model.pasts)]
+        alive = {row.id for row in self.model.rows}
+        then = {row.id: row.text for row in past.rows if row.namespace == ns and row.id in alive}
+        for text in [*list(then.values())[:3], COMMON[0]]:
+            for recipe in ("keyword", "semantic"):
+                hits = self.memory.search(text, k=50, recipe=recipe, namespace=ns, as_of=past.at)
+                assert {hit.id: hit.text for hit in hits}.items() <= then.items()
+                if recipe == "keyword" and text in then.values():
+                    assert text in {hit.text for hit in hits}
+
+    @invariant()
+    def everything_is_listed_in_order(self) -> None:
+        for namespace in ("left", "right"):
+            listed = self.memory.get_all(namespace=namespace, limit=10_000)
+            assert [(row.id, row.text, row.user_id, row.repeats, row.importance) for row in listed] == [
+                (row.id, row.text, row.user, row.repeats, row.importance) for row in self.model.within(namespace, None)
+            ]
+
+
+class Filled(Store):
+    """The same, from a store that has snapshots already."""
+
+    @initialize()
+    def fill(self) -> None:
+        for turn in range(24):
+            self.add_text(("left", "right")[turn % 2], (None, "ana", "ben")[turn % 3], None, False, 0, True, turn)
+        self.compact()
+
+
+QUICK = settings(
+    max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+LONG = settings(QUICK, max_examples=400, stateful_step_count=80)
+
+TestAStoreAnswersAsAListWould = Store.TestCase
+TestAStoreAnswersAsAListWould.settings = QUICK
+TestAStoreWithSnapshotsAnswersAsAListWould = Filled.TestCase
+TestAStoreWithSnapshotsAnswersAsAListWould.settings = QUICK
+
+
+@pytest.mark.soak
+class TestAStoreAnswersAsAListWouldForLong(Filled.TestCase):  # type: ignore[name-defined,misc]
+    settings = LONG
