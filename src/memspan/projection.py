@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from memspan.ledger.base import Ledger, Unencoded
 from memspan.views.base import Progress, View
 
 BATCH = 256
+PAUSE = 0.05  # seconds without a write after which the worker begins
+LONGEST_BURST = 2.0  # seconds after which it begins all the same
 TENDED_ROWS = 1_024  # how many rows this process writes between two looks at whether a view should be compacted
 
 log = logging.getLogger("memspan")
@@ -166,6 +169,7 @@ class Projection:
             with self._wake:
                 while not (self._asked or self._stopping):
                     self._wake.wait()
+                self._await_pause()
                 if self._stopping:
                     return
                 self._asked = False
@@ -176,6 +180,12 @@ class Projection:
                     self.tend(self._due.pop())
             except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
                 self._failed(error)
+
+    def _await_pause(self) -> None:
+        """Until nobody has written for a moment: a burst gets the cores to itself, and is then encoded in few batches."""
+        deadline = time.monotonic() + LONGEST_BURST
+        while not self._stopping and time.monotonic() < deadline and self._wake.wait(PAUSE):
+            pass
 
     def tend(self, namespace: str) -> None:
         """Compact those views of ``namespace`` whose tail has grown long."""

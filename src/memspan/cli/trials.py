@@ -103,7 +103,11 @@ def locomo(
             encoder=encoder,
             progress=advance,
         )
-    output.emit(report) if json else output.show_mapping(report)
+    if json:
+        output.emit(report)
+        return
+    print(module.table(report), end="\n\n")
+    output.show_mapping({name: value for name, value in report.items() if name != "results"})
 
 
 @bench.command()
