@@ -182,7 +182,7 @@ class Projection:
                 self._failed(error)
 
     def _await_pause(self) -> None:
-        """Until nobody has written for a moment: a burst gets the cores to itself, and is then encoded in few batches."""
+        """Until nobody has written for a moment: a burst has the cores to itself and is then encoded in few batches."""
         deadline = time.monotonic() + LONGEST_BURST
         while not self._stopping and time.monotonic() < deadline and self._wake.wait(PAUSE):
             pass

@@ -8,13 +8,24 @@ class TestMine(EncoderContract):
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded, Encoder
+from memspan.encoders.hash import HashEncoder
+from memspan.errors import IdempotencyConflict, InvalidInput, NotFound, StoreClosed
+from memspan.filtering import parse_filter
+from memspan.ledger.base import Ledger, Operation, Snapshot
+from memspan.records import Piece, Scope
 from memspan.segmenting import Tokenizer
+from memspan.views.base import Scored, Selection, Selections, View
 
 _TEXTS = (
     "Ana moved to Lisbon in May.",
@@ -117,3 +128,376 @@ class EncoderContract:
         with ThreadPoolExecutor(4) as pool:
             rows = list(pool.map(lambda _: encoder.encode(_TEXTS).pooled, range(8)))
         _check(all(np.abs(row - alone).max() <= self.tolerance for row in rows), "they got different rows")
+
+
+def _same(found: object, expected: object) -> None:
+    _check(found == expected, f"found {found!r}, expected {expected!r}")
+
+
+def drafts(*texts: str, namespace: str = "default", user_id: str | None = None) -> Batch:
+    """Texts as a caller of ``Ledger.append`` hands them over, one segment each."""
+    scope = Scope(namespace=namespace, user_id=user_id)
+    batch = Batch(lambda text, media: [Piece(text=text, tokens=len(text.split()))], Common(scope=scope))
+    for text in texts:
+        batch.text(text)
+    return batch
+
+
+def vectors_of(batch: Batch) -> dict[bytes, NDArray[np.float16]]:
+    """A vector for each text of a batch."""
+    pooled = HashEncoder(64).encode(list(batch.texts.values())).pooled.astype(np.float16)
+    return dict(zip(batch.texts, pooled, strict=True))
+
+
+def write(
+    ledger: Ledger, *texts: str, encoded: bool = True, namespace: str = "default", user_id: str | None = None
+) -> tuple[str, ...]:
+    """Append ``texts``, with vectors unless ``encoded`` is False; returns the ids."""
+    batch = drafts(*texts, namespace=namespace, user_id=user_id)
+    return ledger.append(namespace, batch.drafts, vectors=vectors_of(batch) if encoded else {}).ids
+
+
+class LedgerContract:
+    """What every ledger promises. ``ledger``: an empty one whose store keeps vectors. ``again``: opens it once more."""
+
+    @pytest.fixture
+    def ledger(self) -> Iterator[Ledger]:
+        raise pytest.UsageError("override the fixture `ledger`")
+
+    @pytest.fixture
+    def again(self) -> Callable[[], Ledger]:
+        raise pytest.UsageError("override the fixture `again`")
+
+    def seqs(self, ledger: Ledger, namespace: str = "default", **scope: str) -> list[int]:
+        found: list[int] = ledger.select(Scope(namespace=namespace, **scope), None, None, -1)[0].tolist()
+        return found
+
+    def test_what_is_appended_is_there_in_order(self, ledger: Ledger) -> None:
+        ids = write(ledger, "one", "two", "three")
+        rows = ledger.listing(Scope(), None, 10, None)
+        _same([(row.id, row.text) for row in rows], list(zip(ids, ("one", "two", "three"), strict=True)))
+        _check(rows[0].seq < rows[1].seq < rows[2].seq, "seqs do not ascend")
+        _same(ledger.listing(Scope(), None, 1, ids[0])[0].id, ids[1])
+        _same(ledger.get("default", ids[1]), rows[1])
+        _same(ledger.fetch("default", [rows[2].seq, rows[0].seq, 10**9]), [rows[2], rows[0]])
+
+    def test_another_connection_sees_every_write_at_once(self, ledger: Ledger, again: Callable[[], Ledger]) -> None:
+        other = again()
+        ids = write(ledger, "one")
+        _same(other.get("default", ids[0]), ledger.get("default", ids[0]))
+        other.delete("default", ids)
+        _same(self.seqs(ledger), [])
+        other.close()
+
+    def test_the_same_content_again_is_counted_and_not_copied(self, ledger: Ledger) -> None:
+        first = drafts("one", "two")
+        ledger.append("default", first.drafts, vectors=vectors_of(first))
+        added = ledger.append("default", drafts("two", "three").drafts, vectors={})
+        _same((added.added, added.repeated, added.pending), (1, 1, 1))
+        _same([row.repeats for row in ledger.listing(Scope(), None, 10, None)], [0, 1, 0])
+
+    def test_an_operation_is_done_once_and_its_key_is_bound_to_its_payload(self, ledger: Ledger) -> None:
+        operation = Operation(key="k", payload=b"1")
+        _same(ledger.replay("default", operation), None)
+        ids = ledger.append("default", drafts("one").drafts, vectors={}, operation=operation).ids
+        for done in (
+            ledger.replay("default", operation),
+            ledger.append("default", drafts("one").drafts, vectors={}, operation=operation),
+        ):
+            _same(done and (done.ids, done.added), (ids, 0))
+        _same(ledger.replay("other", operation), None)
+        with pytest.raises(IdempotencyConflict):
+            ledger.append("default", drafts("two").drafts, vectors={}, operation=Operation(key="k", payload=b"2"))
+        _same(len(self.seqs(ledger)), 1)
+
+    def test_a_revision_is_a_new_row_with_the_same_id(self, ledger: Ledger) -> None:
+        (id,) = write(ledger, "one")
+        old = ledger.get("default", id)
+        new = ledger.revise("default", id, drafts("two").drafts[0], {})
+        _same((new.id, new.version, new.text), (id, 2, "two"))
+        _check(new.seq > old.seq, "the new version is not the newest row")
+        _same(
+            [(event.event, event.text) for event in ledger.history("default", id)], [("ADD", "one"), ("UPDATE", "two")]
+        )
+        _same(self.seqs(ledger), [new.seq])
+        _same(ledger.rows("default").tolist(), [old.seq, new.seq])
+        _same(ledger.removals("default", 0)[1].tolist(), [old.seq])
+        as_of = ledger.select(Scope(), None, old.recorded_at, -1)[0].tolist()
+        _same(as_of, [old.seq])
+        write(ledger, "three")
+        with pytest.raises(InvalidInput):
+            ledger.revise("default", id, drafts("three").drafts[0], {})
+        _same(ledger.get("default", id), new)
+
+    def test_a_deletion_leaves_a_tombstone_and_no_content(self, ledger: Ledger) -> None:
+        one, two = write(ledger, "one", "two")
+        seq = ledger.get("default", one).seq
+        entry = ledger.last_removal("default")
+        _same(ledger.delete("default", [one, one, "no id"]), 1)
+        with pytest.raises(NotFound):
+            ledger.get("default", one)
+        _same([(event.event, event.text) for event in ledger.history("default", one)], [("DELETE", None)])
+        _same(ledger.known(list(drafts("one").texts)), set())
+        _same(ledger.known(list(drafts("two").texts)), set(drafts("two").texts))
+        _same(ledger.tail_postings("default", "one", 0).tolist(), [])
+        _same(ledger.removals("default", entry)[1].tolist(), [seq])
+        _same([row.id for row in ledger.listing(Scope(), None, 10, None)], [two])
+
+    def test_a_scope_is_deleted_whole_and_nothing_else(self, ledger: Ledger) -> None:
+        write(ledger, "one", "two", user_id="ana")
+        write(ledger, "one", user_id="ben")
+        write(ledger, "one", user_id="ana", namespace="other")
+        _same(ledger.delete_scope(Scope(user_id="ana"), parse_filter({"text": "two"})), 1)
+        _same(ledger.delete_scope(Scope(user_id="ana"), None), 1)
+        _same([row.user_id for row in ledger.listing(Scope(), None, 10, None)], ["ben"])
+        _same([row.user_id for row in ledger.listing(Scope(namespace="other"), None, 10, None)], ["ana"])
+
+    def test_no_call_reaches_into_another_namespace(self, ledger: Ledger) -> None:
+        (id,) = write(ledger, "one")
+        write(ledger, "one two", namespace="other")
+        seq = ledger.get("default", id).seq
+        for missing in ("other", "nowhere"):
+            for call in (ledger.get, ledger.history, ledger.document):
+                with pytest.raises(NotFound):
+                    call(missing, id)
+            with pytest.raises(NotFound):
+                ledger.revise(missing, id, drafts("two").drafts[0], {})
+            _same(ledger.delete(missing, [id]), 0)
+            _same(ledger.fetch(missing, [seq]), [])
+            _same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
+            _check(seq not in ledger.rows(missing), "rows of another namespace")
+            _check(seq not in ledger.tail_postings(missing, "one", 0), "postings of another namespace")
+            _check(seq not in [row for row, _ in ledger.tail_terms(missing, 0, 10)], "terms of another namespace")
+            _check(seq not in [row.seq for row in ledger.texts(missing, 0, 10**9, 10)], "texts of another namespace")
+            _check(seq not in ledger.vectors(missing, 0, 10)[0], "vectors of another namespace")
+        _same(ledger.namespaces(), ["default", "other"])
+
+    def test_what_has_no_vector_waits_until_it_comes(self, ledger: Ledger) -> None:
+        write(ledger, "one", "two", encoded=False)
+        write(ledger, "one", encoded=False, namespace="other")
+        _same((ledger.count_pending("default"), ledger.count_pending(None)), (2, 3))
+        waiting = ledger.pending("default", 1)[0]
+        _same((waiting.text, waiting.namespace), ("one", "default"))
+        _same(ledger.encoded(vectors_of(drafts("one"))), 2)
+        _same(ledger.pending_seqs("default").tolist(), [waiting.seq + 1])
+        seqs, vectors = ledger.vectors("default", 0, 10)
+        _same((seqs.tolist(), vectors.shape, vectors.dtype), ([waiting.seq], (1, 64), np.dtype(np.float32)))
+        ledger.encoded(vectors_of(drafts("nobody waits for this")))
+        _same(ledger.known(list(drafts("nobody waits for this").texts)), set())
+
+    def test_the_tail_gives_each_occurrence_of_a_term(self, ledger: Ledger) -> None:
+        write(ledger, "echo echo echo", "silence", "one echo")
+        first, _, last = self.seqs(ledger)
+        (term,) = set(drafts("echo").drafts[0].terms)
+        _same(sorted(ledger.tail_postings("default", term, 0).tolist()), [first, first, first, last])
+        _same(ledger.tail_postings("default", term, first).tolist(), [last])
+        _same([seq for seq, _ in ledger.tail_terms("default", first, 10)], [first + 1, last])
+        while ledger.trim_tail("default", first):
+            pass
+        _same(ledger.tail_postings("default", term, 0).tolist(), [last])
+        _same([row.text for row in ledger.texts("default", 0, first, 10)], ["echo echo echo"])
+
+    def test_a_selection_has_seqs_in_order_and_how_many_terms_each_row_has(self, ledger: Ledger) -> None:
+        write(ledger, "lisbon porto faro", "lisbon", user_id="ana")
+        write(ledger, "porto", user_id="ben")
+        seqs, counted = ledger.select(Scope(user_id="ana"), None, None, -1)
+        _same((seqs.dtype, counted.dtype, counted.tolist()), (np.dtype(np.int64), np.dtype(np.int32), [3, 1]))
+        _same(ledger.select(Scope(), parse_filter({"user_id": {"ne": "ana"}}), None, int(seqs[0]))[1].tolist(), [1])
+        _same(ledger.count_after("default", int(seqs[0])), 2)
+
+    def test_snapshots_and_values_are_kept(self, ledger: Ledger, again: Callable[[], Ledger]) -> None:
+        write(ledger, "one")
+        first = Snapshot(namespace="default", view="v", position=1, rows=1, file="a", checksum="c")
+        ledger.put_snapshot(first)
+        _same((ledger.snapshot("default", "v"), ledger.snapshot("default", "w")), (first, None))
+        second = replace(first, position=2, file="b")
+        ledger.put_snapshot(second)
+        ledger.put_values({"color": "red"}, replace=False)
+        ledger.put_values({"color": "blue"}, replace=False)
+        other = again()
+        _same((other.snapshot("default", "v"), other.value("color")), (second, "red"))
+        ledger.put_values({"color": "blue"}, replace=True)
+        ledger.drop_snapshot("default", "v")
+        _same((other.snapshot("default", "v"), other.value("color"), other.value("shape")), (None, "blue", None))
+        other.close()
+
+    def test_reads_within_reading_see_one_moment(self, ledger: Ledger) -> None:
+        write(ledger, "one")
+        with ThreadPoolExecutor(1) as pool, ledger.reading():
+            before = self.seqs(ledger)
+            pool.submit(write, ledger, "two").result()
+            _same(self.seqs(ledger), before)
+        _same(len(self.seqs(ledger)), 2)
+
+    def test_a_write_that_fails_leaves_nothing(self, ledger: Ledger) -> None:
+        batch = drafts("one", "two")
+        with pytest.raises(Exception, match=r".+"):
+            ledger.append("default", [*batch.drafts, replace(batch.drafts[0], piece=None)], vectors={})  # type: ignore[arg-type]
+        _same((self.seqs(ledger), ledger.count_pending(None)), ([], 0))
+
+    def test_several_threads_may_write_and_read_at_once(self, ledger: Ledger) -> None:
+        def work(number: int) -> int:
+            for step in range(10):
+                write(ledger, f"thread {number} step {step}", user_id=f"user{number}")
+                _same(len(self.seqs(ledger, user_id=f"user{number}")), step + 1)
+            return number
+
+        with ThreadPoolExecutor(4) as pool:
+            _same(list(pool.map(work, range(4))), [0, 1, 2, 3])
+        _same(len(self.seqs(ledger)), 40)
+
+    def test_everything_read_back_is_what_was_written(self, ledger: Ledger) -> None:
+        write(ledger, "one", "two")
+        (id,) = write(ledger, "three", encoded=False)
+        ledger.revise("default", id, drafts("four").drafts[0], {})
+        _same([problem for _, _, problem in ledger.problems() if problem is not None], [])
+        ledger.tidy()
+        _same(len(self.seqs(ledger)), 3)
+
+    def test_what_was_closed_refuses(self, ledger: Ledger) -> None:
+        ledger.close()
+        ledger.close()
+        with pytest.raises(StoreClosed):
+            ledger.namespaces()
+        with pytest.raises(StoreClosed):
+            write(ledger, "one")
+
+
+class ViewContract:
+    """What every view promises. ``ledger`` and ``view``: an empty store on disk; a view of it that keeps a snapshot of
+    ``rows`` rows or fewer. ``ask`` says how it is searched."""
+
+    rows = 32
+
+    @pytest.fixture
+    def ledger(self) -> Iterator[Ledger]:
+        raise pytest.UsageError("override the fixture `ledger`")
+
+    @pytest.fixture
+    def view(self, ledger: Ledger) -> View:
+        raise pytest.UsageError("override the fixture `view`")
+
+    @pytest.fixture
+    def folder(self) -> Path:
+        raise pytest.UsageError("override the fixture `folder`: where the view keeps its snapshots")
+
+    def again(self, ledger: Ledger, folder: Path) -> View:
+        """Another view of the same store, as another process has it."""
+        raise pytest.UsageError("override the method `again`")
+
+    def ask(self, view: View, selection: Selection, text: str) -> Scored:
+        """What ``view`` finds for ``text``, best first."""
+        raise pytest.UsageError("override the method `ask`")
+
+    def best(self, ledger: Ledger, view: View, text: str, k: int = 1, **scope: str) -> list[str]:
+        selection = Selections(ledger).of(Scope(**scope))
+        found = self.ask(view, selection, text)
+        _check(found.seqs.dtype == np.int64 and found.scores.dtype == np.float32, "not int64 and float32")
+        _check(np.isin(found.seqs, selection.seqs).all(), "rows that are not in the selection")
+        _check(len(np.unique(found.seqs)) == len(found.seqs), "a row twice")
+        return [row.text for row in ledger.fetch(selection.namespace, found.top(k).seqs.tolist())]
+
+    def fill(self, ledger: Ledger, start: int = 0, user_id: str | None = None) -> list[str]:
+        """Write ``rows`` texts that share no word but their last two."""
+        texts = [
+            f"wq{'bcdfghkmnp'[step // 10]}{'bcdfghkmnp'[step % 10]}x stands here"
+            for step in range(start, start + self.rows)
+        ]
+        write(ledger, *texts, user_id=user_id)
+        return texts
+
+    def test_a_row_is_found_as_soon_as_it_is_written(self, ledger: Ledger, view: View) -> None:
+        _same(self.best(ledger, view, "zwieback"), [])
+        write(ledger, "zwieback in the drawer")
+        _same(self.best(ledger, view, "zwieback"), ["zwieback in the drawer"])
+        self.fill(ledger)
+        write(ledger, "kumquats in the drawer")
+        _same(self.best(ledger, view, "kumquats"), ["kumquats in the drawer"])
+
+    def test_only_rows_of_the_selection_are_found(self, ledger: Ledger, view: View) -> None:
+        write(ledger, "zwieback of ana", user_id="ana")
+        write(ledger, "zwieback of ben", user_id="ben")
+        write(ledger, "zwieback elsewhere", namespace="other")
+        for _ in range(2):
+            _same(self.best(ledger, view, "zwieback", 5, user_id="ben"), ["zwieback of ben"])
+            _same(self.best(ledger, view, "zwieback", 5, namespace="other"), ["zwieback elsewhere"])
+            self.fill(ledger, user_id="ana")
+            view.compact("default")
+
+    def test_folding_the_tail_changes_where_rows_are_and_not_whether_they_are_found(
+        self, ledger: Ledger, view: View, folder: Path
+    ) -> None:
+        texts = self.fill(ledger)
+        _same(view.status("default")["tail"], self.rows)
+        _check(view.compact("default"), "nothing was folded")
+        status = view.status("default")
+        _same((status["rows"], status["tail"], status["failure"]), (self.rows, 0, None))
+        _check(view.size() > 0, "no file was written")
+        _check(not view.compact("default"), "it was folded again without need")
+        late = self.fill(ledger, start=50)
+        for reader in (view, self.again(ledger, folder)):
+            for text in (*texts, *late):
+                _same(self.best(ledger, reader, text), [text])
+
+    def test_removed_rows_are_not_found_before_and_after_folding(self, ledger: Ledger, view: View) -> None:
+        ids = write(ledger, "zwieback one", "zwieback two", "zwieback three")
+        self.fill(ledger)
+        ledger.delete("default", ids[:1])
+        _same(set(self.best(ledger, view, "zwieback", 2)), {"zwieback two", "zwieback three"})
+        view.compact("default")
+        ledger.delete("default", ids[1:2])
+        _same(self.best(ledger, view, "zwieback"), ["zwieback three"])
+        _check(view.compact("default"), "what was removed is still in the snapshot")
+        _same(self.best(ledger, view, "zwieback"), ["zwieback three"])
+
+    def test_another_process_uses_a_new_snapshot_at_its_next_search(
+        self, ledger: Ledger, view: View, folder: Path
+    ) -> None:
+        texts = self.fill(ledger)
+        other = self.again(ledger, folder)
+        _same(self.best(ledger, other, texts[3]), [texts[3]])
+        view.compact("default")
+        late = self.fill(ledger, start=50)
+        view.compact("default")
+        _same([self.best(ledger, other, text)[0] for text in (texts[3], late[4])], [texts[3], late[4]])
+        _same(other.failure, None)
+
+    @pytest.mark.parametrize("how", ["removed", "cut", "changed"])
+    def test_a_damaged_file_costs_no_row_and_is_reported_and_mended(
+        self, ledger: Ledger, view: View, folder: Path, how: str
+    ) -> None:
+        texts = self.fill(ledger)
+        view.compact("default")
+        _same(view.problems("default"), [])
+        (file,) = (file for file in folder.iterdir() if file.stat().st_size)
+        raw = file.read_bytes()
+        if how == "removed":
+            file.unlink()
+        else:
+            file.write_bytes(raw[:-9] if how == "cut" else raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+        for reader in (view, self.again(ledger, folder)):
+            _same(len(reader.problems("default")), 1)
+            _same([self.best(ledger, reader, text)[0] for text in texts], texts)
+        _check(reader.failure, "the damage was swallowed")
+        _check(reader.compact("default"), "the damage was not mended")
+        _same((reader.failure, reader.problems("default")), (None, []))
+        _same([self.best(ledger, reader, text)[0] for text in texts], texts)
+
+    def test_it_can_be_built_from_the_ledger_alone(self, ledger: Ledger, view: View) -> None:
+        texts = self.fill(ledger)
+        seen: list[tuple[int, int]] = []
+        _check(
+            view.compact("default", force=True, progress=lambda done, total, what: seen.append((done, total))),
+            "nothing was built",
+        )
+        _check(seen and all(0 < done <= total for done, total in seen), f"progress was {seen}")
+        _same([self.best(ledger, view, text)[0] for text in texts], texts)
+
+    def test_what_a_crash_left_is_swept_away(self, ledger: Ledger, view: View, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        leftover = folder / f"{view.name}-0123456789ab.part"
+        leftover.write_bytes(b"half a snapshot")
+        self.fill(ledger)
+        view.compact("default")
+        _check(not leftover.exists(), f"{leftover} is still there")
+        _same(view.problems("default"), [])

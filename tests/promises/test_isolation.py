@@ -14,7 +14,23 @@ import pytest
 from memspan import Memory, NotFound, as_dict
 from memspan.records import Segment
 
-WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis".split()
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "dune",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "marsh",
+    "north",
+    "oasis",
+]
 QUERIES = ("amber birch", "who saw the fjord and the grove", "oasis")
 
 

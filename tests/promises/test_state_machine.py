@@ -122,7 +122,9 @@ class Store(RuleBasedStateMachine):
             assert known.id == row.id
             self.model.swap(known, replace(known, repeats=known.repeats + 1))
 
-    @rule(ns=NAMESPACES, user=USERS, session=SESSIONS, common=st.booleans(), pick=PICKS, wait=st.booleans(), level=PICKS)
+    @rule(
+        ns=NAMESPACES, user=USERS, session=SESSIONS, common=st.booleans(), pick=PICKS, wait=st.booleans(), level=PICKS
+    )
     def add_text(
         self, ns: str, user: str | None, session: str | None, common: bool, pick: int, wait: bool, level: int
     ) -> None:
@@ -130,9 +132,7 @@ class Store(RuleBasedStateMachine):
         importance = level % 11 / 10
         key = (user, session, None, text, 0)
         known = self.model.same(ns, key)
-        added = self.memory.add(
-            text, namespace=ns, user_id=user, session=session, importance=importance, wait=wait
-        )
+        added = self.memory.add(text, namespace=ns, user_id=user, session=session, importance=importance, wait=wait)
         assert (added.added, added.repeated) == ((0, 1) if known else (1, 0))
         self.note(Row(added.ids[0], ns, user, session, None, text, importance, key, (text,)))
 
@@ -326,7 +326,7 @@ class Filled(Store):
 
 
 QUICK = settings(
-    max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 LONG = settings(QUICK, max_examples=400, stateful_step_count=80)
 

@@ -20,7 +20,9 @@ from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderError
 from memspan.records import Hit
 
-WORDS = [a + b for a in ("bir", "kof", "lum", "nad", "pov", "rug", "tem", "vig") for b in ("do", "ka", "mu", "po", "ta")]
+WORDS = [
+    a + b for a in ("bir", "kof", "lum", "nad", "pov", "rug", "tem", "vig") for b in ("do", "ka", "mu", "po", "ta")
+]
 QUERIES = ("birdo kofka", "lummu nadpo pova", "rugta temdo vigka birmu")
 
 pytestmark = pytest.mark.usefixtures("small_snapshots")
@@ -49,7 +51,11 @@ def filled(path: Path, rows: int = 400, seed: int = 1) -> Memory:
         for user in range(3):
             memory.add(
                 [
-                    {"role": "user", "content": f"{' '.join(choose.choices(WORDS, k=6))} {step}", "metadata": {"n": step}}
+                    {
+                        "role": "user",
+                        "content": f"{' '.join(choose.choices(WORDS, k=6))} {step}",
+                        "metadata": {"n": step},
+                    }
                     for step in range(start, stop)
                     if step % 3 == user
                 ],

@@ -209,7 +209,8 @@ class VectorView:
                 return state.file is not None
             anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
             anew = anew or self._largest(namespace, fresh) > _reach(state.graph)
-            gone = not anew and bool((_codes(state.graph)[~kept] != ZERO).any())  # removed, and their vectors still here
+            # removed rows whose vectors are still in the file
+            gone = not anew and bool((_codes(state.graph)[~kept] != ZERO).any())
             if not (anew or len(fresh) or gone or self._files.problems(namespace)):
                 self.failure = None
                 return False
