@@ -239,7 +239,7 @@ class Store(RuleBasedStateMachine):
     @rule(pick=PICKS, cut=st.booleans(), open=st.booleans())
     def damage_a_snapshot(self, pick: int, cut: bool, open: bool) -> None:
         self.memory.close()
-        files = sorted((self.store / "views").glob("*.safetensors"))
+        files = [file for file in sorted((self.store / "views").glob("*.safetensors")) if file.stat().st_size]
         if files:
             file = files[pick % len(files)]
             raw = file.read_bytes()

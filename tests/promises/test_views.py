@@ -194,7 +194,7 @@ def test_a_selective_filter_finds_exactly_what_an_exact_scan_finds(tmp_path: Pat
             exact = {row.id: cosine for row, cosine in zip(rows, cosines, strict=True)}
             found = [hit.channels["semantic"] for hit in hits if hit.channels is not None]
             assert found == pytest.approx([max(exact[hit.id], 0) for hit in hits], abs=0.02)
-            assert found == sorted(found, reverse=True)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
 def test_what_is_added_without_waiting_is_found_by_words_and_by_meaning(memory: Memory) -> None:
