@@ -289,7 +289,7 @@ class Memory:
         )
         pending = added.pending
         if pending and large and wait:
-            pending = self._projection.settle(scope.namespace, progress)
+            pending = self._projection.settle(scope.namespace, progress=progress)
         self._projection.written(scope.namespace, added.added, pending=pending)
         return replace(added, pending=pending)
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from memspan.ledger.base import Ledger, Unencoded
 from memspan.views.base import Progress, View
 
 BATCH = 256
+CANARY = "memspan"  # a text no encoder refuses: it tells a refused text from an encoder that is down
 PAUSE = 0.05  # seconds without a write after which the worker begins
 LONGEST_BURST = 2.0  # seconds after which it begins all the same
 TENDED_ROWS = 1_024  # how many rows this process writes between two looks at whether a view should be compacted
@@ -48,6 +49,7 @@ class Projection:
         self._untended: dict[str, int] = {}
         self._due: set[str] = set()
         self._mended: set[str] = set()
+        self._refused: set[int] = set()
 
     # Encoding
 
@@ -84,14 +86,15 @@ class Projection:
     ) -> int:
         """Encode what waits, oldest first, at most ``limit`` segments; returns how many were served.
 
-        Ends early when another process is at it: that one goes on. Raises what the encoder raises.
+        Ends early when another process is at it: that one goes on. A text that the encoder alone refuses is left
+        waiting and passed over by this process. Raises what the encoder raises when it takes nothing at all.
         """
         if self.encoder is None:
             return 0
         served, total = 0, 0
-        while (limit is None or served < limit) and self._ledger.pending(namespace, 1):
+        while (limit is None or served < limit) and self._waiting(namespace, 1):
             with self._turn, self._only_process() as alone:
-                batch = self._ledger.pending(namespace, min(BATCH, BATCH if limit is None else limit - served))
+                batch = self._waiting(namespace, min(BATCH, BATCH if limit is None else limit - served))
                 if not batch or not alone:
                     break
                 self._encode_batch(batch)
@@ -101,18 +104,32 @@ class Projection:
                 progress(min(served, total), total, "encoding")
         return served
 
-    def settle(self, namespace: str, progress: Progress | None = None) -> int:
+    def settle(self, namespace: str, *, limit: int | None = None, progress: Progress | None = None) -> int:
         """Catch up with a namespace as far as the encoder allows; returns how many segments still wait."""
         try:
-            self.catch_up(namespace, progress=progress)
+            self.catch_up(namespace, limit=limit, progress=progress)
         except Exception as error:  # noqa: BLE001 - as in ``vectors``: what was written stays, and waits
             self._failed(error)
         return self._ledger.count_pending(namespace)
 
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
         texts = {row.content: row.encoded_text for row in batch}
-        vectors = self.encode(list(texts.values())).astype(np.float16)
-        self._ledger.encoded(dict(zip(texts, vectors, strict=True)))
+        done: dict[bytes, NDArray[np.float16]] = {}
+        try:
+            done = dict(zip(texts, self.encode(list(texts.values())).astype(np.float16), strict=True))
+        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code
+            self.encode([CANARY])  # raises when it takes nothing at all
+            for content, text in texts.items():
+                with suppress(Exception):
+                    done[content] = self.encode([text])[0].astype(np.float16)
+            self._failed(error)
+        self._ledger.encoded(done)
+        self._refused.update(row.seq for row in batch if row.content not in done)
+
+    def _waiting(self, namespace: str | None, limit: int) -> list[Unencoded]:
+        """Segments that wait, without those that the encoder has refused."""
+        rows = self._ledger.pending(namespace, limit + len(self._refused))
+        return [row for row in rows if row.seq not in self._refused][:limit]
 
     @contextmanager
     def _only_process(self) -> Iterator[bool]:
@@ -203,8 +220,9 @@ class Projection:
     def compact(self, namespaces: Sequence[str], *, force: bool = False, progress: Progress | None = None) -> list[str]:
         """Catch up and fold every tail that is worth it; returns what was rewritten as "namespace/view".
 
-        ``force`` builds each view anew from the ledger alone.
+        ``force`` builds each view anew from the ledger alone. What the encoder refused before is tried again.
         """
+        self._refused.clear()
         self.catch_up(progress=progress)
         return [
             f"{namespace}/{view.name}"

@@ -91,9 +91,9 @@ class Retrieval:
         vector = None
         if "semantic" in recipe.channels and "semantic" in self._channels:
             try:
-                self._projection.catch_up(namespace, limit=CATCH_UP)
                 vector = self._projection.encode([text])[0]
                 self.failure = None
+                self._projection.settle(namespace, limit=CATCH_UP)
             except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code; words still find
                 message = f"{type(error).__name__}: {error}"
                 if message != self.failure:

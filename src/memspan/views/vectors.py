@@ -93,9 +93,12 @@ class VectorView:
         scores = np.full(len(seqs), np.nan, np.float32)
         at, inside = find_sorted(state.seqs, seqs)
         scores[inside] = _cosines(state.tail[at[inside]], vector)
-        at, inside = find_sorted(state.graph_seqs, seqs)
-        if inside.any():
-            scores[inside] = _cosines(_decoded(state.graph, at[inside]), vector)
+        _, inside = find_sorted(state.graph_seqs, seqs)
+        if inside.any():  # the graph only finds: its 8 bits depend on all rows in it, a score on the row alone
+            found, vectors = self._ledger.vectors_of(namespace, seqs[inside].tolist())
+            at, there = find_sorted(found, seqs)
+            there &= inside
+            scores[there] = _cosines(vectors[at[there]], vector)
         return scores
 
     def _walk(self, state: _State, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
@@ -298,15 +301,6 @@ def _codes(graph: Any) -> NDArray[np.uint8]:
     flat = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size())
     codes: NDArray[np.uint8] = flat.reshape(storage.ntotal, -1)
     return codes
-
-
-def _decoded(graph: Any, rows: NDArray[np.intp]) -> Vectors:
-    """What the 8-bit codes of these rows stand for; faiss does the same, and starts its threads for it."""
-    import faiss
-
-    least, span = faiss.vector_to_array(faiss.downcast_index(graph.storage).sq.trained).reshape(2, -1)
-    decoded: Vectors = least + span * ((_codes(graph)[rows] + np.float32(0.5)) / np.float32(255))
-    return decoded
 
 
 def _without(graph: Any, removed: NDArray[np.bool_]) -> Any:
