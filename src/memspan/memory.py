@@ -403,18 +403,8 @@ class Memory:
         "semantic" or "keyword". Filters: see ``memspan.filtering``. Raises InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        return self._retrieval.search(
-            Query(
-                text=check_text(query, "query"),
-                scope=scope,
-                filters=parse_filter(filters),
-                as_of=parse_time(as_of, "as_of"),
-                k=arguments.count("k", k),
-                threshold=arguments.threshold(threshold),
-                recipe=recipe,
-                explain=bool(explain),
-            )
-        )
+        count = arguments.count("k", k)
+        return self._retrieval.search(_query(query, scope, filters, threshold, as_of, recipe, count, bool(explain)))
 
     def context(
         self,
@@ -444,15 +434,8 @@ class Memory:
         if order not in ("time", "score"):
             raise InvalidInput("order", f"there is no {shown(order)}", mend="use 'time' or 'score'")
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
-        wanted = Query(
-            text=check_text(query, "query"),
-            scope=scope,
-            filters=parse_filter(filters),
-            as_of=parse_time(as_of, "as_of"),
-            k=min(max(20, budget // 8), 1_000),
-            threshold=arguments.threshold(threshold),
-            recipe=recipe,
-        )
+        enough = min(max(20, budget // 8), 1_000)
+        wanted = _query(query, scope, filters, threshold, as_of, recipe, enough)
         selection = self._retrieval.select(wanted)
         few = len(selection.seqs) <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
         hits = self._retrieval.search(replace(wanted, k=max(1, len(selection.seqs))) if few else wanted)
@@ -612,6 +595,28 @@ class Memory:
 
 def _made(spec: str | Encoder | None) -> Encoder | None:
     return make("minilm" if spec == AUTO else spec)
+
+
+def _query(
+    text: object,
+    scope: Scope,
+    filters: Mapping[str, Any] | None,
+    threshold: float,
+    as_of: datetime | str | float | None,
+    recipe: str,
+    k: int,
+    explain: bool = False,
+) -> Query:
+    return Query(
+        text=check_text(text, "query"),
+        scope=scope,
+        filters=parse_filter(filters),
+        as_of=parse_time(as_of, "as_of"),
+        k=k,
+        threshold=arguments.threshold(threshold),
+        recipe=recipe,
+        explain=explain,
+    )
 
 
 def _about(encoder: Encoder | None) -> str:
