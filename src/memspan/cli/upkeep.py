@@ -30,9 +30,12 @@ def compact(
     _show(report, json)
 
 
-def verify(store: o.Store = None, json: o.Json = False) -> None:
-    """Read and hash everything again, through the same path a search reads by. Exit code 1 if anything is wrong."""
-    with o.open_memory(store, None, None) as memory, output.progress("Verifying", show=not json) as advance:
+def verify(store: o.Store = None, encoder: o.Encoder = None, json: o.Json = False) -> None:
+    """Read and hash everything again, through the same path a search reads by. Exit code 1 if anything is wrong.
+
+    Where the model is missing, --encoder none checks all but the vector index.
+    """
+    with o.open_memory(store, encoder, None) as memory, output.progress("Verifying", show=not json) as advance:
         report = memory.verify(progress=advance)
     _show(report, json)
     if not report["ok"]:
