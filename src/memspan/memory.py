@@ -200,14 +200,8 @@ class Memory:
         safe. Raises InvalidInput, IdempotencyConflict, StoreError; then nothing was written.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        common = Common(
-            scope=scope,
-            category=arguments.category(category),
-            importance=arguments.importance(importance),
-            metadata=arguments.metadata(metadata),
-            occurred_at=parse_time(occurred_at, "occurred_at"),
-            source=None if source is None else arguments.source(source),
-        )
+        said_by = None if source is None else arguments.source(source)
+        common = _common(scope, category, importance, metadata, occurred_at, said_by)
         batch = Batch(self._cut, common)
         if isinstance(content, str):
             batch.text(check_text(content, "content"))
@@ -248,14 +242,7 @@ class Memory:
         stays in the history. Raises InvalidInput, MissingExtra, StoreError; then nothing was written.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        common = Common(
-            scope=scope,
-            category=arguments.category(category),
-            importance=arguments.importance(importance),
-            metadata=arguments.metadata(metadata),
-            occurred_at=parse_time(occurred_at, "occurred_at"),
-            source="document",
-        )
+        common = _common(scope, category, importance, metadata, occurred_at, "document")
         file = arguments.path(path)
         document = read_file(file)
         check_text(document.text, "path")
@@ -289,7 +276,8 @@ class Memory:
         )
         pending = added.pending
         if pending and large and wait:
-            pending = self._projection.settle(scope.namespace, progress=progress)
+            self._projection.settle(scope.namespace, progress=progress)
+            pending = self._ledger.count_pending(scope.namespace)
         self._projection.written(scope.namespace, added.added, pending=pending)
         return replace(added, pending=pending)
 
@@ -595,6 +583,24 @@ class Memory:
 
 def _made(spec: str | Encoder | None) -> Encoder | None:
     return make("minilm" if spec == AUTO else spec)
+
+
+def _common(
+    scope: Scope,
+    category: object,
+    importance: object,
+    metadata: object,
+    occurred_at: object,
+    source: Source | None,
+) -> Common:
+    return Common(
+        scope=scope,
+        category=arguments.category(category),
+        importance=arguments.importance(importance),
+        metadata=arguments.metadata(metadata),
+        occurred_at=parse_time(occurred_at, "occurred_at"),
+        source=source,
+    )
 
 
 def _query(

@@ -104,13 +104,12 @@ class Projection:
                 progress(min(served, total), total, "encoding")
         return served
 
-    def settle(self, namespace: str, *, limit: int | None = None, progress: Progress | None = None) -> int:
-        """Catch up with a namespace as far as the encoder allows; returns how many segments still wait."""
+    def settle(self, namespace: str, *, limit: int | None = None, progress: Progress | None = None) -> None:
+        """Catch up with a namespace as far as the encoder allows; a failure is kept and logged, not raised."""
         try:
             self.catch_up(namespace, limit=limit, progress=progress)
         except Exception as error:  # noqa: BLE001 - as in ``vectors``: what was written stays, and waits
             self._failed(error)
-        return self._ledger.count_pending(namespace)
 
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
         texts = {row.content: row.encoded_text for row in batch}

@@ -225,7 +225,7 @@ class SnapshotFiles:
         return load(raw)
 
     def save(self, namespace: str, position: int, rows: int, arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
-        """Write a snapshot and make it the one every process uses; the one before it is removed."""
+        """Write a snapshot and make it the one every process uses; others are removed. Only under the lock."""
         from safetensors.numpy import save
 
         raw = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -233,12 +233,12 @@ class SnapshotFiles:
         path = self.folder() / name
         aside = path.with_suffix(".part")
         try:
-            with translated(path), aside.open("wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            earlier = self._ledger.snapshot(namespace, self._view)
+            with translated(path):
+                with aside.open("wb") as file:
+                    file.write(raw)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
             snapshot = Snapshot(
                 namespace=namespace, view=self._view, position=position, rows=rows, file=name, checksum=_digest(raw)
             )
@@ -247,9 +247,19 @@ class SnapshotFiles:
             aside.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
-        if earlier is not None:
-            (self.folder() / earlier.file).unlink(missing_ok=True)
+        self.sweep()
         return snapshot
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """``position`` and ``rows`` of the snapshot, and how many rows are in the ``tail`` after it."""
+        snapshot = self._ledger.snapshot(namespace, self._view)
+        position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
+        return {"position": position, "rows": rows, "tail": self._ledger.count_after(namespace, position)}
+
+    def outgrown(self, namespace: str, least: int) -> bool:
+        """Whether the tail has ``least`` rows and a fifth of the snapshot's, so that folding it in pays."""
+        status = self.status(namespace)
+        return self.enabled and status["tail"] >= max(least, status["rows"] // 5)
 
     def problems(self, namespace: str) -> list[str]:
         """Why the namespace's snapshot cannot be used, if it cannot."""
@@ -273,7 +283,7 @@ class SnapshotFiles:
         return size
 
     def sweep(self) -> None:
-        """Remove files no snapshot names: what a crash in the middle of writing left. Only under the lock."""
+        """Remove files no snapshot names: replaced ones, and what a crash while writing left. Only under the lock."""
         named = {
             snapshot.file
             for space in self._ledger.namespaces()

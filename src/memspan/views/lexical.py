@@ -189,8 +189,7 @@ class LexicalView:
 
     def due(self, namespace: str) -> bool:
         """Whether the tail has grown so long that folding it in now makes searches faster."""
-        status = self.status(namespace)
-        return self._files.enabled and status["tail"] >= max(SNAPSHOT_ROWS, status["rows"] // 5)
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
 
     def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
         """Fold the tail into the snapshot and drop removed rows from it; small tails without a snapshot stay.
@@ -214,10 +213,9 @@ class LexicalView:
                 base, documents = Postings.empty(), self._analysed(namespace, last)
             else:
                 base, documents = state.postings, self._tail(namespace, state.position, last)
-            counted = counting(documents, len(alive) - (0 if force else len(alive) - tail), self.name, progress)
+            counted = counting(documents, len(alive) if force else tail, self.name, progress)
             postings = base.extended(counted, alive)
             self._files.save(namespace, last, len(postings.seqs), postings.arrays())
-            self._files.sweep()
             self.failure = None
             while self._ledger.trim_tail(namespace, last):
                 pass
@@ -225,10 +223,7 @@ class LexicalView:
 
     def status(self, namespace: str) -> dict[str, Any]:
         """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
-        snapshot = self._ledger.snapshot(namespace, self.name)
-        position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
-        tail = self._ledger.count_after(namespace, position)
-        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure or self._outdated()}
+        return {**self._files.status(namespace), "failure": self.failure or self._outdated()}
 
     def problems(self, namespace: str) -> list[str]:
         """What is wrong with the snapshot, if there is one."""

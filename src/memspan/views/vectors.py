@@ -185,8 +185,7 @@ class VectorView:
 
     def due(self, namespace: str) -> bool:
         """Whether the tail has grown so long that folding it in now makes searches faster."""
-        status = self.status(namespace)
-        return self._files.enabled and status["tail"] >= max(SNAPSHOT_ROWS, status["rows"] // 5)
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
 
     def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
         """Fold the tail into the graph; a graph with over a fifth of its rows removed is built anew.
@@ -234,16 +233,12 @@ class VectorView:
             seqs = todo if anew else np.concatenate([state.graph_seqs, fresh])
             arrays = {"graph": faiss.serialize_index(graph), "seqs": seqs}
             self._files.save(namespace, int(seqs[-1]), len(seqs), arrays)
-            self._files.sweep()
             self.failure = None
         return True
 
     def status(self, namespace: str) -> dict[str, Any]:
         """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
-        snapshot = self._ledger.snapshot(namespace, self.name)
-        position, rows = (snapshot.position, snapshot.rows) if snapshot else (0, 0)
-        tail = self._ledger.count_after(namespace, position)
-        return {"position": position, "rows": rows, "tail": tail, "failure": self.failure}
+        return {**self._files.status(namespace), "failure": self.failure}
 
     def problems(self, namespace: str) -> list[str]:
         """What is wrong with the snapshot, if there is one."""
