@@ -13,8 +13,9 @@ from typing import Any
 
 from memspan import arguments
 from memspan.analysis import terms
-from memspan.ledger.base import DocumentDraft, analysed_text, encoded_text
-from memspan.records import NOTHING, Draft, Message, Piece, Scope, Source
+from memspan.entities import entities
+from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text
+from memspan.records import NOTHING, Draft, Message, Piece, Scope, Segment, Source
 from memspan.segmenting import check_text
 
 ROLES: Mapping[str, Source] = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
@@ -131,6 +132,7 @@ class Batch:
             occurred_at=when,
             metadata={**common.metadata, **metadata} if metadata else common.metadata,
             terms=tuple(terms(analysed_text(text, when))),
+            names=names_of(text),
             content=content_key(text),
         )
         first = identity(draft)
@@ -139,6 +141,48 @@ class Batch:
         self.texts[draft.content] = text
         # equal segments within one call are all kept; said again in another call they are repeats
         self.drafts.append(replace(draft, identity=_hashed(first, again) if again else first))
+
+
+def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> tuple[Revision, str]:
+    """``old`` as it shall be from now on, with another ``piece`` where given, and the text to encode for it."""
+    kept = Piece(text=old.text, gap=old.gap, tail=old.tail, heading=old.heading, tokens=old.tokens)
+    if piece is not None:
+        kept = replace(piece, gap=old.gap, tail=old.tail, heading=old.heading)
+    text = encoded_text(kept.text, old.speaker, kept.heading)
+    draft = Draft(
+        piece=kept,
+        scope=Scope(
+            namespace=old.namespace,
+            user_id=old.user_id,
+            agent_id=old.agent_id,
+            run_id=old.run_id,
+            session=old.session,
+        ),
+        document_id=old.document_id,
+        position=old.position,
+        role=old.role,
+        speaker=old.speaker,
+        category=changes.get("category", old.category),
+        importance=changes.get("importance", old.importance),
+        source=old.source,
+        occurred_at=changes.get("occurred_at", old.occurred_at),
+        metadata=changes.get("metadata", old.metadata),
+        names=names_of(text),
+        content=content_key(text),
+    )
+    unchanged = (kept.text, draft.occurred_at) == (old.text, old.occurred_at)
+    draft = replace(
+        draft,
+        terms=tuple(terms(analysed_text(text, draft.occurred_at))),
+        identity=b"" if unchanged else identity(draft),
+    )
+    return Revision(id=old.id, version=old.version, draft=draft), text
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """What ``text`` mentions: its title first, or an empty string, then the names."""
+    found = entities(text)
+    return (found.title or "", *found.names)
 
 
 def content_key(text: str) -> bytes:

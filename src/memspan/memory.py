@@ -1,37 +1,23 @@
-"""``Memory``: the one public door, and the only place where the parts are wired together."""
+"""``Memory``: the one public door. What is behind it is in ``memspan.store``."""
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from datetime import datetime
+from typing import Any
 
 from memspan import arguments
-from memspan.analysis import VERSION as ANALYSER
-from memspan.analysis import terms
-from memspan.channels import Channel, KeywordChannel, SemanticChannel
-from memspan.config import Config
 from memspan.context import Order, pack
-from memspan.drafting import Batch, Common, content_key, identity
-from memspan.encoders import make
-from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
+from memspan.drafting import Batch, Common, redrafted
+from memspan.errors import InvalidInput
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Operation, analysed_text, encoded_text
-from memspan.ledger.sqlite import SqliteLedger
-from memspan.projection import Projection
+from memspan.ledger.base import Operation
 from memspan.records import (
     Added,
     Context,
     Document,
-    Draft,
     Event,
     Hit,
     Message,
@@ -41,7 +27,7 @@ from memspan.records import (
     Segment,
     Source,
 )
-from memspan.retrieval import Retrieval, hit_of
+from memspan.retrieval import hit_of
 from memspan.segmenting import (
     Tokenizer,
     WordTokenizer,
@@ -53,18 +39,16 @@ from memspan.segmenting import (
     shown,
     tokenizer_of,
 )
-from memspan.views.base import Progress, Selections, View
-from memspan.views.lexical import LexicalView
-from memspan.views.vectors import VectorView
+from memspan.store import Store
+from memspan.views.base import Progress
 
-AUTO = "auto"
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
 LEXICAL_WINDOW = 256
 MOST_TOKENS = 10_000_000
 
 
-class Memory:
+class Memory(Store):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -74,104 +58,6 @@ class Memory:
 
     Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, InvalidInput.
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        encoder: str | Encoder | None = AUTO,
-        namespace: str | None = None,
-        tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
-        config: Config | None = None,
-    ) -> None:
-        config = config or Config.load()
-        named = config.namespace if namespace is None else namespace
-        self.namespace = arguments.scope(named, None, None, None, None).namespace
-        self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
-        self._closed = False
-        exists = self.path is not None and _is_store(self.path)
-        wanted = encoder if exists or encoder != AUTO else config.encoder
-        made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
-        counter = None if tokenizer is None else tokenizer_of(tokenizer)
-        self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
-        try:
-            self._encoder = self._agreed(wanted if exists else made, config.encoder)
-            self._wire()
-            self._tokenizer = counter or self._default_tokenizer()
-        except BaseException:
-            self._ledger.close()
-            raise
-
-    # Wiring
-
-    def _wire(self) -> None:
-        self._process = os.getpid()
-        views_path = None if self.path is None else self.path / "views"
-        lexical = LexicalView(self._ledger, views_path)
-        views: list[View] = [lexical]
-        channels: list[Channel] = [KeywordChannel(lexical)]
-        if self._encoder is not None:
-            vectors = VectorView(self._ledger, views_path, self._encoder.dim)
-            views.append(vectors)
-            channels.append(SemanticChannel(vectors))
-        self._selections = Selections(self._ledger)
-        self._projection = Projection(self._ledger, self._encoder, views, self.path)
-        self._retrieval = Retrieval(self._ledger, self._selections, channels, self._projection)
-
-    def _agreed(self, wanted: str | Encoder | None, configured: str) -> Encoder | None:
-        """The encoder this store's vectors come from; the first to open a new store decides."""
-        encoder: Encoder | None = None
-        wanted = None if wanted == "none" else wanted
-        if self._ledger.value("encoder") is None:
-            encoder = _made(configured if wanted == AUTO else wanted)
-            self._ledger.put_values(
-                {
-                    "store_id": str(uuid.uuid4()),
-                    "created_at": datetime.now(UTC).isoformat(),
-                    "analyser": ANALYSER,
-                    "encoder": _about(encoder),
-                },
-                replace=False,
-            )
-        self._recorded = str(self._ledger.value("encoder"))
-        known = json.loads(self._recorded)
-        if encoder is None and (wanted is None or (known is None and wanted == AUTO)):
-            return None  # keywords only: what is added waits for its vector until an encoder is there again
-        if encoder is None and wanted == AUTO:
-            if known["spec"] is None:
-                raise EncoderMismatch(
-                    f"{self.path} was made with the encoder {known['id']!r}, which has no name to find it by",
-                    mend="pass it: Memory(path, encoder=...)",
-                )
-            wanted = known["spec"]
-        encoder = encoder or _made(wanted)
-        if known is None or encoder is None or encoder.id != known["id"]:
-            self._mismatch(known, encoder)
-        return encoder
-
-    def _mismatch(self, known: Mapping[str, Any] | None, encoder: Encoder | None) -> None:
-        spec = getattr(encoder, "spec", None) or "SPEC"
-        command = ["memspan", "rebuild", "--store", str(self.path), "--encoder", spec]
-        was = "no encoder" if known is None else f"encoder {known['id']!r}"
-        raise EncoderMismatch(
-            f"{self.path or 'the store'} was made with {was}, not {None if encoder is None else encoder.id!r}",
-            mend=f"open it without encoder=, or re-encode it: {shlex.join(command)}",
-        )
-
-    def _default_tokenizer(self) -> Tokenizer:
-        return WordTokenizer() if self._encoder is None else self._encoder.tokenizer
-
-    def _scope(
-        self, namespace: str | None, user_id: str | None, agent_id: str | None, run_id: str | None, session: str | None
-    ) -> Scope:
-        if self._closed:
-            raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
-        if self._process != os.getpid():  # a forked child: its parent's threads, and the locks they held, are not here
-            self._wire()
-        if self._ledger.value("encoder") != self._recorded:
-            problem = f"{self.path} was given another encoder since this Memory opened it"
-            raise EncoderMismatch(problem, mend="close this Memory and open it again")
-        return arguments.scope(self.namespace if namespace is None else namespace, user_id, agent_id, run_id, session)
 
     # Writing
 
@@ -297,46 +183,26 @@ class Memory:
         Raises NotFound, InvalidInput (also when the text no longer fits one segment).
         """
         scope = self._scope(namespace, None, None, None, None)
-        old = self._ledger.get(scope.namespace, id)
-        piece = Piece(text=old.text, gap=old.gap, tail=old.tail, heading=old.heading, tokens=old.tokens)
-        if text is not None:
-            pieces = self._cut(check_text(text, "text"), "text")
-            if len(pieces) > 1:
-                mend = "delete it and add the new text instead"
-                raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
-            piece = replace(pieces[0], gap=old.gap, tail=old.tail, heading=old.heading)
-        draft = Draft(
-            piece=piece,
-            scope=Scope(
-                namespace=old.namespace,
-                user_id=old.user_id,
-                agent_id=old.agent_id,
-                run_id=old.run_id,
-                session=old.session,
-            ),
-            document_id=old.document_id,
-            position=old.position,
-            role=old.role,
-            speaker=old.speaker,
-            category=old.category if category is None else arguments.category(category),
-            importance=old.importance if importance is None else arguments.importance(importance),
-            source=old.source,
-            occurred_at=old.occurred_at if occurred_at is None else parse_time(occurred_at, "occurred_at"),
-            metadata=old.metadata if metadata is None else arguments.metadata(metadata),
-        )
-        encoded = encoded_text(piece.text, old.speaker, piece.heading)
-        unchanged = (piece.text, draft.occurred_at) == (old.text, old.occurred_at)
-        draft = replace(
-            draft,
-            terms=tuple(terms(analysed_text(encoded, draft.occurred_at))),
-            content=content_key(encoded),
-            identity=b"" if unchanged else identity(draft),
-        )
-        texts = {draft.content: encoded}
-        vectors = None if self._recorded == "null" else self._projection.vectors(texts)
-        new = self._ledger.revise(scope.namespace, id, draft, vectors)
+        changes: dict[str, Any] = {
+            "category": None if category is None else arguments.category(category),
+            "importance": None if importance is None else arguments.importance(importance),
+            "metadata": None if metadata is None else arguments.metadata(metadata),
+            "occurred_at": None if occurred_at is None else parse_time(occurred_at, "occurred_at"),
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
+        if pieces is not None and len(pieces) > 1:
+            mend = "delete it and add the new text instead"
+            raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
+        while True:  # until nobody else has changed it between our reading and our writing
+            old = self._ledger.get(scope.namespace, id)
+            revision, encoded = redrafted(old, None if pieces is None else pieces[0], changes)
+            texts = {revision.draft.content: encoded}
+            vectors = None if self._recorded == "null" else self._projection.vectors(texts)
+            if (new := self._ledger.revise(scope.namespace, [revision], vectors)) is not None:
+                break
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))
-        return new
+        return new[0]
 
     def delete(self, id: str | Sequence[str], *, namespace: str | None = None) -> int:
         """Remove one segment or several: text, vectors and index entries of every version. Returns how many there were.
@@ -475,115 +341,6 @@ class Memory:
         """A document put back together from its segments, to the character. Raises NotFound."""
         return self._ledger.document(self._scope(namespace, None, None, None, None).namespace, id)
 
-    # Care
-
-    def stats(self) -> dict[str, Any]:
-        """Where the store is, what is in it, what it weighs, how far each view is and what last failed."""
-        self._scope(None, None, None, None, None)
-        counts = self._ledger.counts()
-        namespaces = list(counts["namespaces"])
-        views = self._projection.status(namespaces)
-        ledger_bytes = 0 if self.path is None else sum(_size(file) for file in self.path.glob("ledger.db*"))
-        views_bytes = sum(view["bytes"] for view in views.values())
-        segments = sum(space["segments"] for space in counts["namespaces"].values())
-        about = json.loads(self._recorded)
-        return {
-            "path": ":memory:" if self.path is None else str(self.path),
-            "store_id": self._ledger.value("store_id"),
-            "created_at": self._ledger.value("created_at"),
-            "schema": counts["schema"],
-            "segments": segments,
-            "tokens": sum(space["tokens"] for space in counts["namespaces"].values()),
-            "documents": counts["documents"],
-            "versions": counts["versions"],
-            "repeats": counts["repeats"],
-            "tombstones": counts["tombstones"],
-            "namespaces": counts["namespaces"],
-            "encoder": None
-            if about is None
-            else {**about, "active": self._encoder is not None, "failure": self._projection.failure},
-            "channels": self._retrieval.active(),
-            "search_failure": self._retrieval.failure,
-            "pending": self._ledger.count_pending(None),
-            "views": views,
-            "bytes": {
-                "ledger": ledger_bytes,
-                "views": views_bytes,
-                "total": ledger_bytes + views_bytes,
-                "per_segment": round((ledger_bytes + views_bytes) / segments) if segments else 0,
-            },
-        }
-
-    def compact(self, *, progress: Progress | None = None) -> dict[str, Any]:
-        """Encode what waits, fold the views' tails into snapshots where that pays, shrink the log. Never needed, only
-        faster: it happens in the background too. Returns what was rewritten, and bytes before and after."""
-        before = self.stats()["bytes"]["total"]
-        outdated = self._ledger.value("analyser") != ANALYSER
-        rewritten = self._projection.compact(self._ledger.namespaces(), force=outdated, progress=progress)
-        self._ledger.put_values({"analyser": ANALYSER}, replace=True)
-        self._ledger.tidy()
-        return {"rewritten": rewritten, "bytes_before": before, "bytes_after": self.stats()["bytes"]["total"]}
-
-    def verify(self, *, progress: Progress | None = None) -> dict[str, Any]:
-        """Read everything back the way searches do and compare it with what was written.
-
-        Returns ``{"ok": bool, "segments": int, "problems": [str]}``; ``problems`` names each damaged segment or file.
-        """
-        self._scope(None, None, None, None, None)
-        problems, done = [], 0
-        for done, total, problem in self._ledger.problems():
-            if problem is not None:
-                problems.append(problem)
-            if progress is not None:
-                progress(done, total, "verifying")
-        problems += self._projection.problems(self._ledger.namespaces())
-        return {"ok": not problems, "segments": done, "problems": problems}
-
-    def rebuild(self, *, encoder: str | Encoder | None = AUTO, progress: Progress | None = None) -> dict[str, Any]:
-        """Build every view anew from the ledger; with another ``encoder``, from vectors of that one.
-
-        Searches go on meanwhile, by keywords where vectors are still missing; it can be interrupted and goes on at the
-        next ``compact``. Returns the encoder's id and what was rewritten.
-        """
-        self._scope(None, None, None, None, None)
-        if encoder != AUTO:
-            new = _made(encoder)
-            if _about(new) != self._recorded:
-                self._projection.close()
-                self._ledger.forget_activations(_about(new), encode=new is not None)
-                self._recorded = _about(new)
-                self._encoder = new
-                self._wire()
-                self._tokenizer = self._default_tokenizer()
-        rewritten = self._projection.compact(self._ledger.namespaces(), force=True, progress=progress)
-        self._ledger.put_values({"analyser": ANALYSER}, replace=True)
-        self._ledger.tidy()
-        return {"encoder": None if self._encoder is None else self._encoder.id, "rewritten": rewritten}
-
-    def close(self) -> None:
-        """Finish what the background worker is at and close the store. Calling it twice does nothing."""
-        if not self._closed:
-            self._closed = True
-            if self._process == os.getpid():
-                self._projection.close()
-            self._ledger.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        encoder = None if self._encoder is None else self._encoder.id
-        return f"<Memory {str(self.path or ':memory:')!r} namespace={self.namespace!r} encoder={encoder!r}>"
-
-
-def _made(spec: str | Encoder | None) -> Encoder | None:
-    return make("minilm" if spec == AUTO else spec)
-
 
 def _common(
     scope: Scope,
@@ -623,46 +380,3 @@ def _query(
         recipe=recipe,
         explain=explain,
     )
-
-
-def _about(encoder: Encoder | None) -> str:
-    """What the store records of its encoder."""
-    if encoder is None:
-        return "null"
-    about = {"spec": getattr(encoder, "spec", None), "id": encoder.id, "dim": encoder.dim, "window": encoder.window}
-    return json.dumps({**about, "normalised": True})
-
-
-def _is_store(path: Path) -> bool:
-    """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
-    try:
-        inside = {entry.name for entry in path.iterdir()} - {"open.lock"}
-        lost = bool(inside & {"views", "activations"})
-        if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
-            return True
-    except FileNotFoundError:
-        return False
-    except NotADirectoryError as error:
-        raise NotAStore(f"{path} is a file", mend="give a directory (it is created), or ':memory:'") from error
-    except OSError as error:
-        raise NotWritable(f"cannot read {path} ({error.strerror})", mend="choose a place you can write") from error
-    if lost:
-        raise NotAStore(f"{path} was a store but its ledger.db is gone", mend="restore ledger.db from a backup")
-    if inside:
-        raise NotAStore(f"{path} holds other files and no store", mend="give an empty or new directory")
-    return False
-
-
-def _directory(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotWritable(f"cannot make {path} ({error.strerror})", mend="choose a place you can write") from error
-    return path
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -83,6 +83,7 @@ class Draft:
     content: bytes = b""
     identity: bytes = b""
     terms: tuple[str, ...] = ()
+    names: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +128,67 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit(Segment):
-    """A segment found by a search, with its score in [0, 1], and, if asked to explain, each channel's part."""
+    """A segment found by a search, with its score in [0, 1], and, if asked to explain, each channel's part.
+
+    ``path`` says how the graph led to it: empty for what the query found by itself.
+    """
 
     score: float
     channels: Mapping[str, float] | None = None
+    path: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """A stated link from one segment to another: ``kind`` is the relation, ``weight`` in (0, 1] how strong it is."""
+
+    source: str
+    target: str
+    kind: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One hop in the graph, from the segment ``id`` onward: by ``kind``, for ``mentions`` over the name ``via``."""
+
+    id: str
+    kind: str
+    via: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbor(Segment):
+    """A segment reached from another one: ``strength`` in (0, 1], and the ``path`` that led there, one step a hop."""
+
+    strength: float
+    path: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node of the category tree: a category somebody named, or a cluster that grew by itself.
+
+    ``path`` is the category's path (a cluster's: of the category it lies in); ``label`` its last step, or a cluster's
+    most telling words. ``segments`` counts everything below it. ``examples`` are texts from it.
+    """
+
+    key: str
+    kind: Literal["category", "cluster"]
+    path: tuple[str, ...]
+    label: str
+    segments: int
+    children: tuple[Node, ...] = ()
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theme:
+    """A community of the graph: what its segments are about, how many they are, and the most central of them."""
+
+    label: str
+    segments: int
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from memspan.encoders.base import Encoded, Encoder
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Ledger, Operation, Snapshot
+from memspan.ledger.base import Ledger, Operation, Revision, Snapshot
 from memspan.records import Piece, Scope
 from memspan.segmenting import Tokenizer
 from memspan.views.base import Scored, Selection, Selections, View
@@ -213,7 +213,8 @@ class LedgerContract:
     def test_a_revision_is_a_new_row_with_the_same_id(self, ledger: Ledger) -> None:
         (id,) = write(ledger, "one")
         old = ledger.get("default", id)
-        new = ledger.revise("default", id, drafts("two").drafts[0], {})
+        revised = ledger.revise("default", [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
+        new = (revised or [])[0]
         _same((new.id, new.version, new.text), (id, 2, "two"))
         _check(new.seq > old.seq, "the new version is not the newest row")
         _same(
@@ -226,7 +227,7 @@ class LedgerContract:
         _same(as_of, [old.seq])
         write(ledger, "three")
         with pytest.raises(InvalidInput):
-            ledger.revise("default", id, drafts("three").drafts[0], {})
+            ledger.revise("default", [Revision(id=id, version=2, draft=drafts("three").drafts[0])], {})
         _same(ledger.get("default", id), new)
 
     def test_a_deletion_leaves_a_tombstone_and_no_content(self, ledger: Ledger) -> None:
@@ -261,7 +262,7 @@ class LedgerContract:
                 with pytest.raises(NotFound):
                     call(missing, id)
             with pytest.raises(NotFound):
-                ledger.revise(missing, id, drafts("two").drafts[0], {})
+                ledger.revise(missing, [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
             _same(ledger.delete(missing, [id]), 0)
             _same(ledger.fetch(missing, [seq]), [])
             _same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
@@ -349,7 +350,7 @@ class LedgerContract:
     def test_everything_read_back_is_what_was_written(self, ledger: Ledger) -> None:
         write(ledger, "one", "two")
         (id,) = write(ledger, "three", encoded=False)
-        ledger.revise("default", id, drafts("four").drafts[0], {})
+        ledger.revise("default", [Revision(id=id, version=1, draft=drafts("four").drafts[0])], {})
         _same([problem for _, _, problem in ledger.problems() if problem is not None], [])
         ledger.tidy()
         _same(len(self.seqs(ledger)), 3)

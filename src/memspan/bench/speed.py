@@ -25,8 +25,9 @@ from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput, MemspanError
-from memspan.memory import AUTO, Memory
+from memspan.memory import Memory
 from memspan.segmenting import Tokenizer
+from memspan.store import AUTO
 
 Progress = Callable[[int, int, str], None]
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segment
+from memspan.records import Added, Document, Draft, Edge, Event, Filter, Scope, Segment
 
 SEPARATOR = "\x1f"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,6 +91,62 @@ class Unencoded:
         return analysed_text(self.encoded_text, self.occurred_at)
 
 
+class Placed(NamedTuple):
+    """Where a row stands: what the tree and the graph are made of, beside vectors.
+
+    ``group`` names the session or document in which ``position`` counts, None for a text that stands alone. ``names``
+    are those it mentions, joined by U+001F, the title or an empty text first; None where they are not kept any more.
+    """
+
+    seq: int
+    group: bytes | None
+    position: int
+    category: tuple[str, ...]
+    names: str | None
+
+
+class Link(NamedTuple):
+    """An edge between two rows that are current now, in its own direction."""
+
+    source: int
+    target: int
+    kind: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A new version of the segment ``id``, of which ``version`` is the one it was made from."""
+
+    id: str
+    version: int
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Standing:
+    """What else is known of rows, beside what they say: one entry a row, in the order asked.
+
+    All float64[n]: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` and ``accessed_at`` (0 where never) in
+    microseconds since 1970; ``accesses`` a count. A row that is gone has importance NaN.
+    """
+
+    importance: NDArray[np.float64]
+    heard_at: NDArray[np.float64]
+    accesses: NDArray[np.float64]
+    accessed_at: NDArray[np.float64]
+    relevance: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """How a segment was returned by searches: how often, when last, and the best of its scores."""
+
+    times: int
+    at: datetime
+    relevance: float
+
+
 def encoded_text(text: str, speaker: str | None, heading: tuple[str, ...]) -> str:
     """What the encoder reads of a segment: its text, after who said it or the heading it stands under.
 
@@ -122,11 +178,14 @@ class Ledger(Protocol):
         operation: Operation | None = None,
     ) -> Added: ...
     def revise(
-        self, namespace: str, id: str, draft: Draft, vectors: Mapping[bytes, NDArray[np.float16]] | None
-    ) -> Segment: ...
+        self, namespace: str, revisions: Sequence[Revision], vectors: Mapping[bytes, NDArray[np.float16]] | None
+    ) -> list[Segment] | None: ...
     def delete(self, namespace: str, ids: Sequence[str]) -> int: ...
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
     def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]]) -> int: ...
+    def link(self, namespace: str, edge: Edge) -> None: ...
+    def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int: ...
+    def used(self, namespace: str, uses: Mapping[str, Use]) -> None: ...
 
     # Reading. Within ``reading()`` all reads of this thread see one moment of the store.
     def reading(self) -> AbstractContextManager[object]: ...
@@ -139,6 +198,7 @@ class Ledger(Protocol):
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def replay(self, namespace: str, operation: Operation) -> Added | None: ...
     def namespaces(self) -> list[str]: ...
+    def edges(self, namespace: str, ids: Sequence[str]) -> list[Edge]: ...
 
     # Feeding the views
     def select(
@@ -157,10 +217,14 @@ class Ledger(Protocol):
     def tail_postings(self, namespace: str, term: str, after: int) -> Seqs: ...
     def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]: ...
     def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]: ...
+    def structure(self, namespace: str, after: int, limit: int) -> list[Placed]: ...
+    def links(self, namespace: str, seqs: Sequence[int]) -> list[Link]: ...
+    def standing(self, namespace: str, seqs: Sequence[int]) -> Standing: ...
     def snapshot(self, namespace: str, view: str) -> Snapshot | None: ...
     def put_snapshot(self, snapshot: Snapshot) -> None: ...
     def drop_snapshot(self, namespace: str, view: str) -> None: ...
     def trim_tail(self, namespace: str, upto: int) -> int: ...
+    def trim_mentions(self, namespace: str, upto: int) -> int: ...
 
     # The store itself
     def value(self, key: str) -> str | None: ...

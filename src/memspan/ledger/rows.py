@@ -10,10 +10,11 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from memspan.ledger.base import SEPARATOR, instant, microseconds
+from memspan.ledger.base import SEPARATOR, Placed, instant, microseconds
 from memspan.records import NOTHING, Draft, Segment
 
 COLUMNS = (
@@ -27,6 +28,8 @@ INSERT = (
     " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO UPDATE SET repeats = repeats + 1"
     " RETURNING seq, id, repeats"
 )
+
+CHUNK = 900  # values bound in one statement
 
 _uuid_lock = threading.Lock()
 _uuid_last = 0
@@ -113,12 +116,45 @@ def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
     )
 
 
+def placed_of(row: Sequence[Any]) -> Placed:
+    """(seq, user_id, agent_id, run_id, session, document, role, position, category, names) as a record."""
+    seq, user_id, agent_id, run_id, session, document, role, position, category, names = row
+    group: tuple[Any, ...] | None = None
+    if document is not None and role is None:
+        group = (document,)
+    elif session is not None or role is not None:
+        group = (user_id, agent_id, run_id, session)
+    return Placed(seq, None if group is None else _group(group), position, path_of(category), names)
+
+
+@lru_cache(maxsize=4_096)
+def _group(parts: tuple[Any, ...]) -> bytes:
+    return sha256(repr(parts).encode()).digest()[:8]
+
+
 def path_of(joined: str | None) -> tuple[str, ...]:
     return tuple(joined.split(SEPARATOR)) if joined else ()
 
 
 def metadata_of(raw: str | None) -> Mapping[str, Any]:
     return json.loads(raw) if raw else NOTHING
+
+
+def namespace_number(connection: sqlite3.Connection, name: str, *, create: bool = False) -> int:
+    """The namespace's number; 0, which no row has, where there is no such namespace."""
+    row = connection.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
+    if row is None and create:
+        row = connection.execute("INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def marks(chunk: Sequence[Any]) -> str:
+    return ", ".join("?" * len(chunk))
 
 
 def find_problems(connection: sqlite3.Connection) -> Iterator[tuple[int, int, str | None]]:

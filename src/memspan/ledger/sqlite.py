@@ -10,50 +10,38 @@ import json
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.errors import (
-    IdempotencyConflict,
-    InvalidInput,
-    NotFound,
-)
+from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
-from memspan.ledger.base import (
-    DocumentDraft,
-    Operation,
-    Seqs,
-    Snapshot,
-    Unencoded,
-    Vectors,
-    instant,
-)
-from memspan.ledger.connections import BUSY_SECONDS, Connections
+from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
+from memspan.ledger.connections import BUSY_SECONDS
+from memspan.ledger.feeding import Feeding
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
+    chunks,
     find_problems,
     id_bytes,
+    marks,
     metadata_of,
+    namespace_number,
     now,
-    path_of,
     row_of,
     segment_of,
     uuid7,
 )
 from memspan.ledger.where import scope_sql
-from memspan.records import Added, Document, Draft, Event, Filter, Scope, Segment
-
-CHUNK = 900
+from memspan.records import Added, Document, Draft, Edge, Event, Filter, Scope, Segment
 
 
-class SqliteLedger(Connections):
+class SqliteLedger(Feeding):
     """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only."""
 
     def __init__(self, path: Path | None) -> None:
@@ -82,7 +70,7 @@ class SqliteLedger(Connections):
         keeps no vectors. A document replaces the earlier version of the same owner. Raises IdempotencyConflict.
         """
         with self.writing() as connection:
-            number = _namespace(connection, namespace, create=True)
+            number = namespace_number(connection, namespace, create=True)
             if operation is not None and (done := _replayed(connection, number, operation)) is not None:
                 return done
             moment = now()
@@ -117,51 +105,83 @@ class SqliteLedger(Connections):
             return added
 
     def revise(
-        self, namespace: str, id: str, draft: Draft, vectors: Mapping[bytes, NDArray[np.float16]] | None
-    ) -> Segment:
-        """A new version of segment ``id``; an empty identity keeps the old one. See ``append`` for ``vectors``.
+        self, namespace: str, revisions: Sequence[Revision], vectors: Mapping[bytes, NDArray[np.float16]] | None
+    ) -> list[Segment] | None:
+        """New versions of segments, all or none; an empty identity keeps the old one. See ``append`` for ``vectors``.
 
-        Raises NotFound, and InvalidInput when another segment of the same scope says exactly this already.
+        None, and nothing written, when one of them has another version by now. Raises NotFound, and InvalidInput when
+        another segment of the same scope says exactly this already.
         """
+        seqs: list[int] = []
         with self.writing() as connection:
-            number = _namespace(connection, namespace)
-            key = id_bytes(id)
-            old = connection.execute(
-                "SELECT seq, version, position, identity FROM segments"
-                " WHERE namespace = ? AND id = ? AND ended_at IS NULL",
-                (number, key),
-            ).fetchone()
-            if old is None:
-                raise _missing(id, namespace)
-            seq, version, position, same = old
+            number = namespace_number(connection, namespace)
             moment = now()
-            connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
-            draft = replace(draft, identity=draft.identity or same)
-            row = row_of(number, key, version + 1, draft, position, moment)
-            seq, id_, repeats = connection.execute(INSERT, row).fetchone()
-            if repeats:
-                other = uuid.UUID(bytes=id_)
-                raise InvalidInput("text", f"segment {other} already says exactly this", mend="delete one of the two")
-            _derive(connection, number, seq, draft, vectors)
-            new = connection.execute(f"SELECT {COLUMNS} FROM segments WHERE seq = ?", (seq,)).fetchone()
-            return segment_of(namespace, new)
+            olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
+            if any(old[1] != revision.version for old, revision in zip(olds, revisions, strict=True)):
+                return None
+            for (seq, version, position, same), revision in zip(olds, revisions, strict=True):
+                connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
+                draft = replace(revision.draft, identity=revision.draft.identity or same)
+                row = row_of(number, id_bytes(revision.id), version + 1, draft, position, moment)
+                new, id, repeats = connection.execute(INSERT, row).fetchone()
+                if repeats:
+                    other = uuid.UUID(bytes=id)
+                    mend = "delete one of the two"
+                    raise InvalidInput("text", f"segment {other} already says exactly this", mend=mend)
+                _derive(connection, number, new, draft, vectors)
+                seqs.append(new)
+        return self.fetch(namespace, seqs)
+
+    def link(self, namespace: str, edge: Edge) -> None:
+        """State an edge between two current segments; said again, its weight is replaced. Raises NotFound."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            ends = (edge.source, edge.target)
+            for id in ends:
+                _current(connection, number, id, namespace)
+            connection.execute(
+                "INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
+                (number, *map(id_bytes, ends), edge.kind, edge.weight, now()),
+            )
+
+    def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int:
+        """Take back edges from ``source`` to ``target``, of one kind or of all; returns how many there were."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            return connection.execute(
+                "DELETE FROM edges WHERE namespace = ? AND source = ? AND target = ? AND (? IS NULL OR kind = ?)",
+                (number, id_bytes(source), id_bytes(target), kind, kind),
+            ).rowcount
+
+    def used(self, namespace: str, uses: Mapping[str, Use]) -> None:
+        """Count that searches returned these segments; what is gone meanwhile is left out."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            connection.executemany(
+                "INSERT INTO usage SELECT ?1, ?2, ?3, ?4, max(0.5, ?5) WHERE EXISTS"
+                " (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?2)"
+                " ON CONFLICT (namespace, id) DO UPDATE SET accesses = accesses + excluded.accesses,"
+                " accessed_at = max(accessed_at, excluded.accessed_at), relevance = max(relevance, ?5)",
+                [(number, id_bytes(id), use.times, microseconds(use.at), use.relevance) for id, use in uses.items()],
+            )
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Remove segments with every version, vector and index entry; returns how many there were."""
         with self.writing() as connection:
-            number = _namespace(connection, namespace)
+            number = namespace_number(connection, namespace)
             return sum(
                 connection.execute(
-                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({_marks(chunk)}) RETURNING ended_at IS NULL",
+                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING ended_at IS NULL",
                     (number, *map(id_bytes, chunk)),
                 ).fetchall().count((1,))
-                for chunk in _chunks(ids)
+                for chunk in chunks(ids)
             )  # fmt: skip
 
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int:
         """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
         with self.writing() as connection:
-            number = _namespace(connection, scope.namespace)
+            number = namespace_number(connection, scope.namespace)
             clause, values = scope_sql(scope, filters, None)
             clause = clause.replace("ended_at IS NULL", "1", 1)
             if filters is not None:
@@ -201,7 +221,7 @@ class SqliteLedger(Connections):
         with self.reading() as connection:
             row = connection.execute(
                 f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
-                (_namespace(connection, namespace), id_bytes(id)),
+                (namespace_number(connection, namespace), id_bytes(id)),
             ).fetchone()
         if row is None:
             raise _missing(id, namespace)
@@ -211,10 +231,10 @@ class SqliteLedger(Connections):
         """The rows with these seqs that still exist in this namespace, in the order asked."""
         found: dict[int, Segment] = {}
         with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            for chunk in _chunks(seqs):
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
                 rows = connection.execute(
-                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({_marks(chunk)}) AND namespace = ?",
+                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
                     (*map(int, chunk), number),
                 )
                 found.update((row[0], segment_of(namespace, row)) for row in rows)
@@ -224,7 +244,7 @@ class SqliteLedger(Connections):
         """Current segments in the order they were written, at most ``limit``, after the segment ``after``."""
         clause, values = scope_sql(scope, filters, None)
         with self.reading() as connection:
-            number = _namespace(connection, scope.namespace)
+            number = namespace_number(connection, scope.namespace)
             start = 0
             if after is not None:
                 start = connection.execute(
@@ -241,7 +261,7 @@ class SqliteLedger(Connections):
     def history(self, namespace: str, id: str) -> list[Event]:
         """Every version in order; of a deleted segment only that it was deleted. Raises NotFound."""
         with self.reading() as connection:
-            where = (_namespace(connection, namespace), id_bytes(id))
+            where = (namespace_number(connection, namespace), id_bytes(id))
             rows = connection.execute(
                 "SELECT version, recorded_at, text, metadata FROM segments WHERE namespace = ? AND id = ?"
                 " ORDER BY version",
@@ -262,7 +282,7 @@ class SqliteLedger(Connections):
     def document(self, namespace: str, id: str) -> Document:
         """The document with its text put back together from its current segments. Raises NotFound."""
         with self.reading() as connection:
-            where = (_namespace(connection, namespace), id_bytes(id))
+            where = (namespace_number(connection, namespace), id_bytes(id))
             row = connection.execute(
                 "SELECT uri, title, media, sha256, recorded_at FROM documents WHERE namespace = ? AND id = ?", where
             ).fetchone()
@@ -290,19 +310,19 @@ class SqliteLedger(Connections):
             rows = connection.execute(
                 "SELECT s.id FROM documents AS d JOIN segments AS s ON s.namespace = d.namespace AND s.document = d.id"
                 " WHERE d.namespace = ? AND d.id = ? AND d.ended_at IS NULL AND s.ended_at IS NULL ORDER BY s.position",
-                (_namespace(connection, namespace), id_bytes(document_id)),
+                (namespace_number(connection, namespace), id_bytes(document_id)),
             ).fetchall()
         return tuple(str(uuid.UUID(bytes=id)) for (id,) in rows) or None
 
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]:
         """The titles of those documents that have one."""
         with self.reading() as connection:
-            number = _namespace(connection, namespace)
+            number = namespace_number(connection, namespace)
             return {
                 str(uuid.UUID(bytes=id)): title
-                for chunk in _chunks(ids)
+                for chunk in chunks(ids)
                 for id, title in connection.execute(
-                    f"SELECT id, title FROM documents WHERE namespace = ? AND title <> '' AND id IN ({_marks(chunk)})",
+                    f"SELECT id, title FROM documents WHERE namespace = ? AND title <> '' AND id IN ({marks(chunk)})",
                     (number, *map(id_bytes, chunk)),
                 )
             }
@@ -310,174 +330,31 @@ class SqliteLedger(Connections):
     def replay(self, namespace: str, operation: Operation) -> Added | None:
         """What an earlier call with this idempotency key did, or None. Raises IdempotencyConflict."""
         with self.reading() as connection:
-            return _replayed(connection, _namespace(connection, namespace), operation)
+            return _replayed(connection, namespace_number(connection, namespace), operation)
+
+    def edges(self, namespace: str, ids: Sequence[str]) -> list[Edge]:
+        """The stated edges from and to these segments."""
+        found: list[Edge] = []
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for id in dict.fromkeys(ids):
+                rows = connection.execute(
+                    "SELECT source, target, kind, weight FROM edges"
+                    " WHERE namespace = ?1 AND (source = ?2 OR target = ?2) ORDER BY created_at, kind",
+                    (number, id_bytes(id)),
+                ).fetchall()
+                found += [
+                    Edge(
+                        source=str(uuid.UUID(bytes=source)), target=str(uuid.UUID(bytes=target)), kind=kind,
+                        weight=weight,
+                    )
+                    for source, target, kind, weight in rows
+                ]  # fmt: skip
+        return list(dict.fromkeys(found))
 
     def namespaces(self) -> list[str]:
         with self.reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM namespaces ORDER BY number")]
-
-    # Feeding the views
-
-    def select(
-        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
-    ) -> tuple[Seqs, NDArray[np.int32]]:
-        """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms."""
-        clause, values = scope_sql(scope, filters, as_of)
-        with self.reading() as connection:
-            rows = connection.execute(
-                f"SELECT seq, terms FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq",
-                (_namespace(connection, scope.namespace), after, *values),
-            ).fetchall()
-        table = np.array(rows, np.int64).reshape(-1, 2)
-        return table[:, 0].copy(), table[:, 1].astype(np.int32)
-
-    def rows(self, namespace: str) -> Seqs:
-        """int64[n], ascending: every row of the namespace, current or ended."""
-        with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            return _seqs(connection.execute("SELECT seq FROM segments WHERE namespace = ? ORDER BY seq", (number,)))
-
-    def count_after(self, namespace: str, after: int) -> int:
-        """How many rows of the namespace have a seq greater than ``after``."""
-        with self.reading() as connection:
-            values = (_namespace(connection, namespace), after)
-            sql = "SELECT count(*) FROM segments WHERE namespace = ? AND seq > ?"
-            return int(connection.execute(sql, values).fetchone()[0])
-
-    def last_removal(self, namespace: str) -> int:
-        """The number of the last entry of the removal log, 0 when there is none."""
-        with self.reading() as connection:
-            sql = "SELECT coalesce(max(entry), 0) FROM removals WHERE namespace = ?"
-            return int(connection.execute(sql, (_namespace(connection, namespace),)).fetchone()[0])
-
-    def removals(self, namespace: str, after: int) -> tuple[int, Seqs]:
-        """The last entry of the removal log and the seqs that went after entry ``after``."""
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT entry, seq FROM removals WHERE namespace = ? AND entry > ? ORDER BY entry",
-                (_namespace(connection, namespace), after),
-            ).fetchall()
-        return (rows[-1][0] if rows else after), np.array([seq for _, seq in rows], np.int64)
-
-    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
-        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT seq, pooled FROM segments JOIN activations USING (content) WHERE namespace = ? AND seq > ?"
-                " ORDER BY seq LIMIT ?",
-                (_namespace(connection, namespace), after, limit),
-            ).fetchall()
-        return _vectors(rows)
-
-    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
-        """The vectors of these seqs, where there are any, in ascending order of seq."""
-        rows: list[tuple[int, bytes]] = []
-        with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            for chunk in _chunks(seqs):
-                rows += connection.execute(
-                    "SELECT seq, pooled FROM segments JOIN activations USING (content)"
-                    f" WHERE seq IN ({_marks(chunk)}) AND namespace = ?",
-                    (*map(int, chunk), number),
-                ).fetchall()
-        return _vectors(sorted(rows))
-
-    def known(self, contents: Sequence[bytes]) -> set[bytes]:
-        """Those of ``contents`` whose vector is kept already."""
-        with self.reading() as connection:
-            return {
-                content
-                for chunk in _chunks(contents)
-                for (content,) in connection.execute(
-                    f"SELECT content FROM activations WHERE content IN ({_marks(chunk)})", tuple(chunk)
-                )
-            }
-
-    def pending(self, namespace: str | None, limit: int) -> list[Unencoded]:
-        """Segments that wait for a vector, oldest first; of every namespace when None (for the encoder only)."""
-        with self.reading() as connection:
-            where, values = (
-                ("1", ()) if namespace is None else ("p.namespace = ?", (_namespace(connection, namespace),))
-            )
-            return _unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
-
-    def count_pending(self, namespace: str | None) -> int:
-        """How many segments wait for a vector."""
-        with self.reading() as connection:
-            sql = "SELECT count(*) FROM pending WHERE ? IS NULL OR namespace = ?"
-            number = None if namespace is None else _namespace(connection, namespace)
-            return int(connection.execute(sql, (number, number)).fetchone()[0])
-
-    def pending_seqs(self, namespace: str) -> Seqs:
-        with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            return _seqs(connection.execute("SELECT seq FROM pending WHERE namespace = ? ORDER BY seq", (number,)))
-
-    def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]:
-        """Rows with ``after < seq <= upto``, at most ``limit``, for rebuilding a view from nothing."""
-        with self.reading() as connection:
-            values = (_namespace(connection, namespace), after, upto)
-            return _unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
-
-    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
-        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
-        with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            return _seqs(
-                connection.execute(
-                    "SELECT doc FROM lexical_instances WHERE term = ? AND doc > ?", (f"{number}_{term}", after)
-                )
-            )
-
-    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
-        """(seq, terms) of rows after ``after`` in the lexical tail, at most ``limit``."""
-        with self.reading() as connection:
-            number = _namespace(connection, namespace)
-            rows = connection.execute(
-                "SELECT s.seq, t.terms FROM segments AS s JOIN lexical_tail AS t ON t.rowid = s.seq"
-                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
-                (number, after, limit),
-            ).fetchall()
-        prefix = len(f"{number}_")
-        return [(seq, [term[prefix:] for term in terms.split()]) for seq, terms in rows]
-
-    def trim_tail(self, namespace: str, upto: int) -> int:
-        """Drop some rows up to ``upto``, which a snapshot holds, from the tail; returns how many, 0 when done."""
-        with self.writing() as connection:
-            number = _namespace(connection, namespace)
-            rows = connection.execute(
-                "SELECT t.id FROM lexical_tail_docsize AS t JOIN segments AS s ON s.seq = t.id"
-                " WHERE t.id <= ? AND s.namespace = ? LIMIT 2000",
-                (upto, number),
-            ).fetchall()
-            connection.executemany("DELETE FROM lexical_tail WHERE rowid = ?", rows)
-            return len(rows)
-
-    def snapshot(self, namespace: str, view: str) -> Snapshot | None:
-        with self.reading() as connection:
-            row = connection.execute(
-                "SELECT position, rows, file, checksum FROM snapshots WHERE namespace = ? AND view = ?",
-                (_namespace(connection, namespace), view),
-            ).fetchone()
-        if row is None:
-            return None
-        position, rows, file, checksum = row
-        return Snapshot(
-            namespace=namespace, view=view, position=position, rows=rows, file=file, checksum=checksum
-        )  # fmt: skip
-
-    def put_snapshot(self, snapshot: Snapshot) -> None:
-        with self.writing() as connection:
-            number = _namespace(connection, snapshot.namespace)
-            connection.execute(
-                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, snapshot.view, snapshot.position, snapshot.rows, snapshot.file, snapshot.checksum, now()),
-            )
-
-    def drop_snapshot(self, namespace: str, view: str) -> None:
-        with self.writing() as connection:
-            number = _namespace(connection, namespace)
-            connection.execute("DELETE FROM snapshots WHERE namespace = ? AND view = ?", (number, view))
 
     # The store itself
 
@@ -532,12 +409,15 @@ class SqliteLedger(Connections):
             connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
-def _namespace(connection: sqlite3.Connection, name: str, *, create: bool = False) -> int:
-    """The namespace's number; 0, which no row has, where there is no such namespace."""
-    row = connection.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
-    if row is None and create:
-        row = connection.execute("INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)).fetchone()
-    return int(row[0]) if row else 0
+def _current(connection: sqlite3.Connection, number: int, id: str, namespace: str) -> tuple[int, int, int, bytes]:
+    """(seq, version, position, identity) of a segment as it is now. Raises NotFound."""
+    row: tuple[int, int, int, bytes] | None = connection.execute(
+        "SELECT seq, version, position, identity FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
+        (number, id_bytes(id)),
+    ).fetchone()
+    if row is None:
+        raise _missing(id, namespace)
+    return row
 
 
 def _replayed(connection: sqlite3.Connection, number: int, operation: Operation) -> Added | None:
@@ -616,6 +496,7 @@ def _derive(
         "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
         (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
     )
+    connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
     if vectors is None:
         return 0
     if draft.content in vectors:
@@ -634,47 +515,6 @@ def _keep_vector(connection: sqlite3.Connection, content: bytes, vector: NDArray
     return connection.execute(
         "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?) RETURNING seq", (content,)
     ).fetchall()
-
-
-def _unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
-    rows = connection.execute(
-        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
-        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
-        (*values, limit),
-    )
-    return [
-        Unencoded(
-            seq=seq,
-            namespace=name,
-            content=content,
-            text=text,
-            speaker=speaker,
-            heading=path_of(heading),
-            occurred_at=None if occurred_at is None else instant(occurred_at),
-        )
-        for seq, content, text, speaker, heading, occurred_at, name in rows
-    ]
-
-
-def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
-    return np.fromiter((seq for (seq,) in rows), np.int64)
-
-
-def _vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
-    seqs = np.array([seq for seq, _ in rows], np.int64)
-    if not rows:
-        return seqs, np.zeros((0, 0), np.float32)
-    flat = np.frombuffer(b"".join(blob for _, blob in rows), np.float16)
-    return seqs, flat.reshape(len(rows), -1).astype(np.float32)
-
-
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
-
-
-def _marks(chunk: Sequence[Any]) -> str:
-    return ", ".join("?" * len(chunk))
 
 
 def _missing(id: str, namespace: str, what: str = "segment") -> NotFound:

@@ -1,0 +1,272 @@
+"""What the SQLite ledger hands to the views: selections, vectors, terms, structure, and where their snapshots lie."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Vectors, instant
+from memspan.ledger.connections import Connections
+from memspan.ledger.rows import chunks, marks, namespace_number, now, path_of, placed_of
+from memspan.ledger.where import scope_sql
+from memspan.records import Filter, Scope
+
+
+class Feeding(Connections):
+    """The part of ``SqliteLedger`` that only views read."""
+
+    def select(
+        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
+    ) -> tuple[Seqs, NDArray[np.int32]]:
+        """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms."""
+        clause, values = scope_sql(scope, filters, as_of)
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"SELECT seq, terms FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq",
+                (namespace_number(connection, scope.namespace), after, *values),
+            ).fetchall()
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0].copy(), table[:, 1].astype(np.int32)
+
+    def rows(self, namespace: str) -> Seqs:
+        """int64[n], ascending: every row of the namespace, current or ended."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return _seqs(connection.execute("SELECT seq FROM segments WHERE namespace = ? ORDER BY seq", (number,)))
+
+    def count_after(self, namespace: str, after: int) -> int:
+        """How many rows of the namespace have a seq greater than ``after``."""
+        with self.reading() as connection:
+            values = (namespace_number(connection, namespace), after)
+            sql = "SELECT count(*) FROM segments WHERE namespace = ? AND seq > ?"
+            return int(connection.execute(sql, values).fetchone()[0])
+
+    def last_removal(self, namespace: str) -> int:
+        """The number of the last entry of the removal log, 0 when there is none."""
+        with self.reading() as connection:
+            sql = "SELECT coalesce(max(entry), 0) FROM removals WHERE namespace = ?"
+            return int(connection.execute(sql, (namespace_number(connection, namespace),)).fetchone()[0])
+
+    def removals(self, namespace: str, after: int) -> tuple[int, Seqs]:
+        """The last entry of the removal log and the seqs that went after entry ``after``."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT entry, seq FROM removals WHERE namespace = ? AND entry > ? ORDER BY entry",
+                (namespace_number(connection, namespace), after),
+            ).fetchall()
+        return (rows[-1][0] if rows else after), np.array([seq for _, seq in rows], np.int64)
+
+    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
+        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT seq, pooled FROM segments JOIN activations USING (content) WHERE namespace = ? AND seq > ?"
+                " ORDER BY seq LIMIT ?",
+                (namespace_number(connection, namespace), after, limit),
+            ).fetchall()
+        return _vectors(rows)
+
+    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
+        """The vectors of these seqs, where there are any, in ascending order of seq."""
+        rows: list[tuple[int, bytes]] = []
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows += connection.execute(
+                    "SELECT seq, pooled FROM segments JOIN activations USING (content)"
+                    f" WHERE seq IN ({marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                ).fetchall()
+        return _vectors(sorted(rows))
+
+    def known(self, contents: Sequence[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose vector is kept already."""
+        with self.reading() as connection:
+            return {
+                content
+                for chunk in chunks(contents)
+                for (content,) in connection.execute(
+                    f"SELECT content FROM activations WHERE content IN ({marks(chunk)})", tuple(chunk)
+                )
+            }
+
+    def pending(self, namespace: str | None, limit: int) -> list[Unencoded]:
+        """Segments that wait for a vector, oldest first; of every namespace when None (for the encoder only)."""
+        with self.reading() as connection:
+            where, values = (
+                ("1", ()) if namespace is None else ("p.namespace = ?", (namespace_number(connection, namespace),))
+            )
+            return _unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
+
+    def count_pending(self, namespace: str | None) -> int:
+        """How many segments wait for a vector."""
+        with self.reading() as connection:
+            sql = "SELECT count(*) FROM pending WHERE ? IS NULL OR namespace = ?"
+            number = None if namespace is None else namespace_number(connection, namespace)
+            return int(connection.execute(sql, (number, number)).fetchone()[0])
+
+    def pending_seqs(self, namespace: str) -> Seqs:
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return _seqs(connection.execute("SELECT seq FROM pending WHERE namespace = ? ORDER BY seq", (number,)))
+
+    def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]:
+        """Rows with ``after < seq <= upto``, at most ``limit``, for rebuilding a view from nothing."""
+        with self.reading() as connection:
+            values = (namespace_number(connection, namespace), after, upto)
+            return _unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
+
+    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
+        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return _seqs(
+                connection.execute(
+                    "SELECT doc FROM lexical_instances WHERE term = ? AND doc > ?", (f"{number}_{term}", after)
+                )
+            )
+
+    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
+        """(seq, terms) of rows after ``after`` in the lexical tail, at most ``limit``."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            rows = connection.execute(
+                "SELECT s.seq, t.terms FROM segments AS s JOIN lexical_tail AS t ON t.rowid = s.seq"
+                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
+                (number, after, limit),
+            ).fetchall()
+        prefix = len(f"{number}_")
+        return [(seq, [term[prefix:] for term in terms.split()]) for seq, terms in rows]
+
+    def trim_tail(self, namespace: str, upto: int) -> int:
+        """Drop some rows up to ``upto``, which a snapshot holds, from the tail; returns how many, 0 when done."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            rows = connection.execute(
+                "SELECT t.id FROM lexical_tail_docsize AS t JOIN segments AS s ON s.seq = t.id"
+                " WHERE t.id <= ? AND s.namespace = ? LIMIT 2000",
+                (upto, number),
+            ).fetchall()
+            connection.executemany("DELETE FROM lexical_tail WHERE rowid = ?", rows)
+            return len(rows)
+
+    def structure(self, namespace: str, after: int, limit: int) -> list[Placed]:
+        """Rows after ``after``, current and ended, in ascending order of seq, at most ``limit``."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, names"
+                " FROM segments AS s LEFT JOIN mentions AS m ON m.seq = s.seq"
+                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
+                (namespace_number(connection, namespace), after, limit),
+            ).fetchall()
+        return [placed_of(row) for row in rows]
+
+    def links(self, namespace: str, seqs: Sequence[int]) -> list[Link]:
+        """The edges from and to these rows whose other end is a current row too."""
+        found: set[Link] = set()
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for near, far in (("source", "target"), ("target", "source")):
+                for chunk in chunks(seqs):
+                    rows = connection.execute(
+                        f"SELECT a.seq, b.seq, kind, weight FROM segments AS a"
+                        f" JOIN edges AS e ON e.namespace = a.namespace AND e.{near} = a.id"
+                        f" JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far} AND b.ended_at IS NULL"
+                        f" WHERE a.seq IN ({marks(chunk)}) AND a.namespace = ?",
+                        (*map(int, chunk), number),
+                    )
+                    found.update(Link(*((a, b) if near == "source" else (b, a)), *rest) for a, b, *rest in rows)
+        return sorted(found)
+
+    def standing(self, namespace: str, seqs: Sequence[int]) -> Standing:
+        """Importance, age and use of these rows."""
+        known: dict[int, tuple[float, ...]] = {}
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows = connection.execute(
+                    "SELECT seq, importance, coalesce(occurred_at, recorded_at), coalesce(accesses, 0),"
+                    " coalesce(accessed_at, 0), coalesce(relevance, 0.5) FROM segments AS s LEFT JOIN usage AS u"
+                    f" ON u.namespace = s.namespace AND u.id = s.id WHERE seq IN ({marks(chunk)}) AND s.namespace = ?",
+                    (*map(int, chunk), number),
+                )
+                known.update((row[0], row[1:]) for row in rows)
+        gone = (np.nan, 0.0, 0.0, 0.0, 0.5)
+        table = np.array([known.get(seq, gone) for seq in map(int, seqs)], np.float64).reshape(-1, 5)
+        importance, heard_at, accesses, accessed_at, relevance = table.T
+        return Standing(
+            importance=importance, heard_at=heard_at, accesses=accesses, accessed_at=accessed_at, relevance=relevance
+        )
+
+    def trim_mentions(self, namespace: str, upto: int) -> int:
+        """Drop some names of rows up to ``upto``, which the graph's snapshot holds; returns how many, 0 when done."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            return connection.execute(
+                "DELETE FROM mentions WHERE seq IN"
+                " (SELECT seq FROM mentions WHERE namespace = ? AND seq <= ? LIMIT 10000)",
+                (number, upto),
+            ).rowcount
+
+    def snapshot(self, namespace: str, view: str) -> Snapshot | None:
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT position, rows, file, checksum FROM snapshots WHERE namespace = ? AND view = ?",
+                (namespace_number(connection, namespace), view),
+            ).fetchone()
+        if row is None:
+            return None
+        position, rows, file, checksum = row
+        return Snapshot(
+            namespace=namespace, view=view, position=position, rows=rows, file=file, checksum=checksum
+        )  # fmt: skip
+
+    def put_snapshot(self, snapshot: Snapshot) -> None:
+        with self.writing() as connection:
+            number = namespace_number(connection, snapshot.namespace)
+            connection.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, snapshot.view, snapshot.position, snapshot.rows, snapshot.file, snapshot.checksum, now()),
+            )
+
+    def drop_snapshot(self, namespace: str, view: str) -> None:
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            connection.execute("DELETE FROM snapshots WHERE namespace = ? AND view = ?", (number, view))
+
+
+def _unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
+    rows = connection.execute(
+        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
+        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
+        (*values, limit),
+    )
+    return [
+        Unencoded(
+            seq=seq,
+            namespace=name,
+            content=content,
+            text=text,
+            speaker=speaker,
+            heading=path_of(heading),
+            occurred_at=None if occurred_at is None else instant(occurred_at),
+        )
+        for seq, content, text, speaker, heading, occurred_at, name in rows
+    ]
+
+
+def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
+    return np.fromiter((seq for (seq,) in rows), np.int64)
+
+
+def _vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
+    seqs = np.array([seq for seq, _ in rows], np.int64)
+    if not rows:
+        return seqs, np.zeros((0, 0), np.float32)
+    flat = np.frombuffer(b"".join(blob for _, blob in rows), np.float16)
+    return seqs, flat.reshape(len(rows), -1).astype(np.float32)
