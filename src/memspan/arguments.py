@@ -21,6 +21,7 @@ LARGEST_METADATA = 1 << 20  # bytes of JSON
 MOST_VALUES = LARGEST_METADATA // 2  # a value and its comma
 DEEPEST_CATEGORY = 32
 MOST_HITS = 10_000
+DERIVED = ("next", "mentions", "similar")  # kinds of edges that the graph finds by itself
 SOURCES: tuple[str, ...] = get_args(Source)
 
 
@@ -189,6 +190,34 @@ def threshold(value: object) -> float:
     if not 0 <= number <= 1:
         raise InvalidInput("threshold", f"{shown(value)} is not a number from 0 to 1", mend="scores are in [0, 1]")
     return number
+
+
+def relation(value: object) -> str:
+    """What a user calls a link: a short name, none of those the graph finds by itself."""
+    checked = name("relation", value)
+    if checked is None or checked in DERIVED:
+        mend = "use a word of your own, such as 'reply', 'supersedes' or 'related'"
+        raise InvalidInput("relation", f"{shown(value)} cannot be stated: the graph finds such edges itself", mend=mend)
+    return checked
+
+
+def weight(value: object) -> float:
+    """A number in (0, 1]."""
+    number = _number(value)
+    if not 0 < number <= 1:
+        raise InvalidInput("weight", f"{shown(value)} is not above 0 and at most 1", mend="1.0 is the strongest")
+    return number
+
+
+def kinds(value: object) -> tuple[str, ...] | None:
+    """Kinds of edges: one, or several; None is all."""
+    if value is None:
+        return None
+    several = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
+    if not several or not all(isinstance(kind, str) and kind.strip() for kind in several):
+        mend = f"give {', '.join(map(repr, DERIVED))}, or a relation you stated"
+        raise InvalidInput("kinds", f"{shown(value)} names no kind of edge", mend=mend)
+    return several
 
 
 def ids(value: object) -> list[str]:

@@ -1,11 +1,12 @@
-"""All first-stage retrievers side by side. A channel proposes rows and can score any row of the selection.
+"""All retrievers side by side. A channel proposes rows and can score any row of the selection; a follower does the same
+from what the channels found, along the graph.
 
-A new channel is one class here, a name in a recipe of ``retrieval.RECIPES``, and its weight there.
+A new one is one class here, a name in a recipe of ``retrieval.RECIPES``, and its weight there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from memspan.ledger.base import Seqs
 from memspan.views.base import Scored, Selection, find_sorted
+from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalView
+from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
 
 
@@ -27,12 +30,17 @@ class Question:
     vector: NDArray[np.float32] | None
 
 
+def _nowhere(seq: int) -> Sequence[Origin]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A channel's answer: its best rows, and the score float32[n] it gives to any rows (NaN: it cannot say)."""
+    """An answer: its best rows; the score float32[n] it gives to any (NaN: it cannot say); how it came to a row."""
 
     best: Scored
     score: Callable[[Seqs], NDArray[np.float32]]
+    path: Callable[[int], Sequence[Origin]] = _nowhere
 
 
 class Channel(Protocol):
@@ -42,6 +50,15 @@ class Channel(Protocol):
 
     def search(self, question: Question, selection: Selection, k: int) -> Found:
         """The ``k`` best rows of ``selection``."""
+
+
+class Follower(Protocol):
+    """Scores are in [0, 1], higher is better."""
+
+    name: str
+
+    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        """What the ``seeds``, best first, lead to in ``selection``; ``found`` is what the channels answered."""
 
 
 class SemanticChannel:
@@ -62,6 +79,23 @@ class SemanticChannel:
         )
 
 
+class TreeChannel:
+    """The semantic channel among the rows that beam search in the category tree leads to; says nothing of scores."""
+
+    name = "tree"
+    BEAM = 64
+
+    def __init__(self, tree: TreeView, vectors: VectorView) -> None:
+        self._tree = tree
+        self._vectors = vectors
+
+    def search(self, question: Question, selection: Selection, k: int) -> Found:
+        if question.vector is None:
+            return _found(_NONE)
+        routed = self._tree.route(selection, question.vector, self.BEAM)
+        return _found(self._vectors.among(selection, routed.seqs, question.vector, k))
+
+
 class KeywordChannel:
     """BM25 over the selection, as a share of the best score any row could have for this query."""
 
@@ -72,14 +106,87 @@ class KeywordChannel:
 
     def search(self, question: Question, selection: Selection, k: int) -> Found:
         matches = self._view.search(selection, question.terms)
+        at = matches.top(k)
+        return Found(at, _found(matches).score)
+
+
+class NextFollower:
+    """The best keyword score of the rows before and after: an answer often stands beside the words of its question."""
+
+    name = "next"
+    SEEDS = 30
+
+    def __init__(self, view: GraphView) -> None:
+        self._view = view
+
+    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        _, beside = self._view.beside(selection, seeds.seqs[: self.SEEDS])
+        keyword = found["keyword"].score
 
         def score(seqs: Seqs) -> NDArray[np.float32]:
-            at, inside = find_sorted(matches.seqs, seqs)
             scores = np.zeros(len(seqs), np.float32)
-            scores[inside] = matches.scores[at[inside]]
+            index, neighbours = self._view.beside(selection, seqs)
+            np.maximum.at(scores, index, keyword(neighbours))
             return scores
 
-        return Found(matches.top(k), score)
+        def path(seq: int) -> Sequence[Origin]:
+            _, neighbours = self._view.beside(selection, np.array([seq], np.int64))
+            scores = keyword(neighbours)
+            return (Origin(int(neighbours[scores.argmax()]), "next"),) if scores.max(initial=0) > 0 else ()
+
+        proposed = np.unique(beside)
+        return Found(Scored(proposed, np.zeros(len(proposed), np.float32)), score, path)
+
+
+class MentionsFollower:
+    """Rows that share a name with a strong seed: the seed's score, times how telling the name is."""
+
+    name = "mentions"
+    SEEDS = 10
+    MOST = 50
+
+    def __init__(self, view: GraphView) -> None:
+        self._view = view
+
+    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        reached = self._view.expand(
+            selection, seeds.first(self.SEEDS), kinds=("mentions",), most=self.MOST, among_seeds=True
+        )
+        return _found(Scored(reached.seqs, reached.activation), reached)
+
+
+class GraphFollower:
+    """How near any edges bring a row to a strong seed: 1 for a seed, then 1 / (1 + hops), for two hops at most."""
+
+    name = "graph"
+    SEEDS = 10
+    MOST = 50
+
+    def __init__(self, view: GraphView) -> None:
+        self._view = view
+
+    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        first = seeds.first(self.SEEDS)
+        reached = self._view.expand(selection, first, hops=2, decay=0.5, most=self.MOST)
+        seqs = np.concatenate([first.seqs, reached.seqs])
+        near = np.concatenate([np.ones(len(first.seqs)), 1 / (1 + reached.hops)]).astype(np.float32)
+        return _found(Scored(seqs, near), reached)
+
+
+def _found(scored: Scored, reached: Reached | None = None) -> Found:
+    """An answer that scores the rows in ``scored``, and 0 any other."""
+    order = np.argsort(scored.seqs)
+    seqs, values = scored.seqs[order], scored.scores[order]
+
+    def score(rows: Seqs) -> NDArray[np.float32]:
+        at, inside = find_sorted(seqs, rows)
+        scores = np.zeros(len(rows), np.float32)
+        scores[inside] = values[at[inside]]
+        return scores
+
+    if reached is None:
+        return Found(scored, score)
+    return Found(scored, score, reached.path)
 
 
 _NONE = Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))

@@ -13,8 +13,7 @@ from typing import Any
 
 from memspan import arguments
 from memspan.analysis import terms
-from memspan.entities import entities
-from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text
+from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text, names_in
 from memspan.records import NOTHING, Draft, Message, Piece, Scope, Segment, Source
 from memspan.segmenting import check_text
 
@@ -132,7 +131,7 @@ class Batch:
             occurred_at=when,
             metadata={**common.metadata, **metadata} if metadata else common.metadata,
             terms=tuple(terms(analysed_text(text, when))),
-            names=names_of(text),
+            names=names_in(text),
             content=content_key(text),
         )
         first = identity(draft)
@@ -167,7 +166,7 @@ def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> 
         source=old.source,
         occurred_at=changes.get("occurred_at", old.occurred_at),
         metadata=changes.get("metadata", old.metadata),
-        names=names_of(text),
+        names=names_in(text),
         content=content_key(text),
     )
     unchanged = (kept.text, draft.occurred_at) == (old.text, old.occurred_at)
@@ -177,12 +176,6 @@ def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> 
         identity=b"" if unchanged else identity(draft),
     )
     return Revision(id=old.id, version=old.version, draft=draft), text
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """What ``text`` mentions: its title first, or an empty string, then the names."""
-    found = entities(text)
-    return (found.title or "", *found.names)
 
 
 def content_key(text: str) -> bytes:

@@ -1,17 +1,20 @@
-"""Features → one score in [0, 1]: a logistic model with few, absolute features, so that a score means the same on every
-store and does not depend on which other candidates happen to be there.
+"""Features → one score in [0, 1]: a logistic model with few, absolute features, so that a score means the same on
+every store and does not depend on which other candidates happen to be there.
 
-The weights are data with their provenance. A feature that is NaN (a row without a vector yet) is left out and the model
-fitted without it is used for that row.
+The weights are data with their provenance. A row that lacks a feature of ``weights`` (one without a vector yet lacks the
+semantic one) is scored by a model fitted without it; one that lacks a feature of ``extras`` gets nothing for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+Features = Mapping[str, NDArray[np.float32]]
+"""Of the same rows, by name: float32[n], NaN where a row has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +23,29 @@ class Model:
 
     bias: float
     weights: Mapping[str, float]
+    extras: Mapping[str, float] = field(default_factory=dict)
     provenance: str
 
 
-def score(model: Model, features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """float32[n] in [0, 1] from features float32[n] by name."""
+def fuse(models: Sequence[Model], features: Features, rows: int) -> NDArray[np.float32]:
+    """float32[n] in [0, 1]: each row by the first model all of whose ``weights`` it has features for; 0 without one."""
+    scores = np.zeros(rows, np.float32)
+    left = np.ones(rows, bool)
+    for model in models:
+        if all(name in features for name in model.weights):
+            has = left & ~np.any([np.isnan(features[name]) for name in model.weights], axis=0)
+            scores[has] = score(model, {name: values[has] for name, values in features.items()})
+            left &= ~has
+    return scores
+
+
+def score(model: Model, features: Features) -> NDArray[np.float32]:
+    """float32[n] in [0, 1] of rows that have all of the model's ``weights``."""
     total = np.full(len(next(iter(features.values()))), model.bias, np.float32)
     for name, weight in model.weights.items():
         total += np.float32(weight) * features[name]
+    for name, weight in model.extras.items():
+        if name in features:
+            total += np.float32(weight) * np.nan_to_num(features[name], nan=0.0)
     probability: NDArray[np.float32] = np.divide(1, 1 + np.exp(-total), dtype=np.float32)
     return probability

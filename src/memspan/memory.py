@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from memspan import arguments
-from memspan.context import Order, pack
+from memspan.context import Order, pack, pack_active
 from memspan.drafting import Batch, Common, redrafted
-from memspan.errors import InvalidInput
+from memspan.errors import InvalidInput, NotFound
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Operation
 from memspan.records import (
     Added,
     Context,
     Document,
+    Edge,
     Event,
     Hit,
     Message,
+    Neighbor,
     Piece,
     Query,
     Scope,
@@ -40,12 +44,13 @@ from memspan.segmenting import (
     tokenizer_of,
 )
 from memspan.store import Store
-from memspan.views.base import Progress
+from memspan.views.base import Progress, Scored
 
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
 LEXICAL_WINDOW = 256
 MOST_TOKENS = 10_000_000
+MOST_HOPS = 4
 
 
 class Memory(Store):
@@ -233,6 +238,54 @@ class Memory(Store):
             raise InvalidInput("scope", "delete_all() would remove a whole namespace nobody named", mend=mend)
         return self._ledger.delete_scope(scope, parsed)
 
+    def link(
+        self, a: str, b: str, relation: str = "related", weight: float = 1.0, *, namespace: str | None = None
+    ) -> Edge:
+        """State that segment ``a`` is linked to ``b``: by "reply", "supersedes", or a relation of your own.
+
+        It holds for every later version of both, and goes when one is deleted. Stated again, the ``weight`` in (0, 1]
+        is replaced. Raises NotFound, InvalidInput.
+        """
+        scope = self._scope(namespace, None, None, None, None)
+        if a == b:
+            raise InvalidInput("b", "is the segment itself", mend="link two different segments")
+        edge = Edge(source=a, target=b, kind=arguments.relation(relation), weight=arguments.weight(weight))
+        self._ledger.link(scope.namespace, edge)
+        return edge
+
+    def unlink(self, a: str, b: str, relation: str | None = None, *, namespace: str | None = None) -> int:
+        """Take back what ``link`` stated from ``a`` to ``b``, one relation or all; returns how many there were."""
+        scope = self._scope(namespace, None, None, None, None)
+        kind = None if relation is None else arguments.relation(relation)
+        return self._ledger.unlink(scope.namespace, a, b, kind)
+
+    def move_category(
+        self, old: str | Sequence[str], new: str | Sequence[str] | None, *, namespace: str | None = None
+    ) -> int:
+        """Rename a category, move it, or merge it into another: what is in ``old`` and below it goes to ``new``.
+
+        All of it or nothing. ``new`` None takes the category away. Each segment gets a new version; ``history`` keeps
+        the old one. Returns how many segments there were. Raises InvalidInput, NotFound when there are none.
+        """
+        scope = self._scope(namespace, None, None, None, None)
+        source, target = arguments.category(old), arguments.category(new)
+        if not source:
+            raise InvalidInput("old", "is empty", mend="name the category to move")
+        if target[: len(source)] == source:
+            raise InvalidInput("new", "lies in the category that is to be moved", mend="move it somewhere else")
+        within = parse_filter({"category": list(source)})
+        while True:  # until nobody else has changed one of them between our reading and our writing
+            seqs, _ = self._ledger.select(scope, within, None, -1)
+            rows = self._ledger.fetch(scope.namespace, seqs.tolist())
+            if not rows:
+                mend = "memory.tree() lists the categories"
+                raise NotFound(f"nothing is in the category {' / '.join(source)!r}", mend=mend)
+            moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
+            if self._ledger.revise(scope.namespace, moved, None if self._recorded == "null" else {}) is not None:
+                break
+        self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
+        return len(moved)
+
     # Reading
 
     def search(
@@ -253,8 +306,10 @@ class Memory(Store):
     ) -> list[Hit]:
         """The ``k`` segments that answer ``query`` best, best first, with scores in [0, 1] of at least ``threshold``.
 
-        ``as_of`` searches what was known then. ``explain`` gives each channel's part. ``recipe`` is "default",
-        "semantic" or "keyword". Filters: see ``memspan.filtering``. Raises InvalidInput, StoreError.
+        ``as_of`` searches what was known then. ``explain`` gives each channel's part, and the path through the graph
+        that led to a hit. ``recipe`` is "default", "dsm" (routed by the tree, graph distance and the whole priority
+        vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part. Filters: see
+        ``memspan.filtering``. Raises InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)
@@ -312,6 +367,72 @@ class Memory(Store):
         return pack(
             hits, query=query.text, budget=budget, tokenizer=counter, titles=titles, order=order, complete=complete
         )
+
+    def active_context(
+        self,
+        query: str,
+        *,
+        budget: int = 1000,
+        k: int | None = None,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        threshold: float = 0.0,
+        as_of: datetime | str | float | None = None,
+        tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
+        recipe: str = "dsm",
+    ) -> Context:
+        """DSM's active context: the query, one line for each segment, then each segment with its category, scores and
+        text; at most ``k`` segments and ``budget`` tokens as a whole string, best first.
+
+        The text of each is quoted. Raises BudgetTooSmall, InvalidInput, StoreError.
+        """
+        scope = self._scope(namespace, user_id, agent_id, run_id, session)
+        budget = arguments.count("budget", budget, most=MOST_TOKENS)
+        counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
+        count = min(max(5, budget // 32), 200) if k is None else arguments.count("k", k)
+        wanted = _query(query, scope, filters, threshold, as_of, recipe, count, explain=True)
+        return pack_active(self._retrieval.search(wanted), query=wanted.text, budget=budget, tokenizer=counter)
+
+    def neighbors(
+        self,
+        id: str,
+        kinds: str | Sequence[str] | None = None,
+        hops: int = 1,
+        *,
+        limit: int = 20,
+        namespace: str | None = None,
+    ) -> list[Neighbor]:
+        """What the graph leads to from segment ``id``, strongest first, each with the path there.
+
+        ``kinds``: "next" in its session or document, "mentions" of the same names, "similar" in meaning, and the
+        relations stated by ``link``; None is all. A second hop counts half. Raises NotFound, InvalidInput.
+        """
+        scope = self._scope(namespace, None, None, None, None)
+        most = arguments.count("limit", limit)
+        seed = self._ledger.get(scope.namespace, id)
+        start = Scored(np.array([seed.seq], np.int64), np.ones(1, np.float32))
+        reached = self._graph.expand(
+            self._selections.of(scope),
+            start,
+            kinds=arguments.kinds(kinds),
+            hops=arguments.count("hops", hops, most=MOST_HOPS),
+            decay=0.5,
+            most=most,
+        )
+        rows = {row.seq: row for row in self._ledger.fetch(scope.namespace, reached.seqs[:most].tolist())}
+        return [
+            Neighbor(
+                **{field.name: getattr(rows[seq], field.name) for field in fields(Segment)},
+                strength=min(1.0, 2.0 * strength),
+                path=self._retrieval.steps(scope.namespace, reached.path(seq)),
+            )
+            for seq, strength in zip(reached.seqs[:most].tolist(), reached.activation.tolist(), strict=False)
+            if seq in rows
+        ]
 
     def get(self, id: str, *, namespace: str | None = None) -> Segment:
         """The current version of a segment. Raises NotFound."""

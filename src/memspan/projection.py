@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderError, MemspanError
-from memspan.ledger.base import Ledger, Unencoded
+from memspan.errors import EncoderError, MemspanError, StoreError
+from memspan.ledger.base import Ledger, Unencoded, Use
+from memspan.records import Hit
 from memspan.views.base import Progress, View
 
 BATCH = 256
 CANARY = "memspan"  # a text no encoder refuses: it tells a refused text from an encoder that is down
 PAUSE = 0.05  # seconds without a write after which the worker begins
 LONGEST_BURST = 2.0  # seconds after which it begins all the same
+USES = 1_024  # segments returned by searches after which that is written down
 TENDED_ROWS = 1_024  # how many rows this process writes between two looks at whether a view should be compacted
 
 log = logging.getLogger("memspan")
@@ -50,6 +53,8 @@ class Projection:
         self._due: set[str] = set()
         self._mended: set[str] = set()
         self._refused: set[int] = set()
+        self._uses: dict[str, dict[str, Use]] = {}
+        self._told = threading.Lock()
 
     # Encoding
 
@@ -164,6 +169,29 @@ class Projection:
         if (pending and self.encoder is not None) or self._due:
             self._ask()
 
+    def used(self, namespace: str, hits: Sequence[Hit]) -> None:
+        """Tell that a search returned ``hits``: counted in memory now, written in batches by the worker.
+
+        What a crash loses is a count, never a memory; a store that cannot be written to counts nothing.
+        """
+        moment = datetime.now(UTC)
+        with self._told:
+            uses = self._uses.setdefault(namespace, {})
+            for hit in hits:
+                times, relevance = (uses[hit.id].times, uses[hit.id].relevance) if hit.id in uses else (0, 0.0)
+                uses[hit.id] = Use(times=times + 1, at=moment, relevance=max(relevance, hit.score))
+            many = len(uses) >= USES
+        if many:
+            self._ask()
+
+    def _write_uses(self) -> None:
+        with self._told:
+            told, self._uses = self._uses, {}
+        for namespace, uses in told.items():
+            if uses:
+                with suppress(StoreError):  # read-only, full or busy: nobody waits for a count
+                    self._ledger.used(namespace, uses)
+
     def mend(self, namespace: str) -> None:
         """Have the worker write a view's snapshot again when it could not be read; searches are right meanwhile."""
         if any(view.failure for view in self.views) and namespace not in self._mended:
@@ -194,6 +222,7 @@ class Projection:
                     pass
                 while self._due and not self._stopping:
                     self.tend(self._due.pop())
+                self._write_uses()
             except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
                 self._failed(error)
 
@@ -254,3 +283,4 @@ class Projection:
             self._wake.notify_all()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
+        self._write_uses()

@@ -1,38 +1,53 @@
-"""A query from top to bottom: encode, channels, features, fusion, fetch."""
+"""A query from top to bottom: encode, channels, followers, features, fusion, fetch."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import fusion
 from memspan.analysis import terms
-from memspan.channels import Channel, Question
+from memspan.channels import Channel, Follower, Found, Question
 from memspan.errors import InvalidInput
-from memspan.fusion import Model
+from memspan.fusion import Features, Model, fuse
 from memspan.ledger.base import Ledger, Seqs
 from memspan.projection import Projection
-from memspan.records import Hit, Query, Segment
+from memspan.records import Hit, Query, Segment, Step
 from memspan.segmenting import shown
-from memspan.views.base import Selection, Selections
+from memspan.views.base import Scored, Selection, Selections
+from memspan.views.graph import GraphView, Origin
+from memspan.views.tree import TreeView
 
 CANDIDATES = 100  # per channel: recall of the union is within 0.5 points of taking 300
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
+HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
+USES = 10.0  # accesses after which a segment's frequency is 1 - 1/e
+PRIORITY = ("importance", "recency", "frequency", "relevance")
 
 log = logging.getLogger("memspan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Which channels propose and how their scores become one. ``models`` by the features a row has, most first."""
+    """Which channels propose, which followers go on from what they found, and how their scores become one.
+
+    ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers.
+    """
 
     channels: tuple[str, ...]
     models: tuple[Model, ...]
+    followers: tuple[str, ...] = ()
+    seeding: tuple[Model, ...] = ()
     candidates: int = CANDIDATES
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The names of all features that its models read."""
+        return frozenset(name for model in self.models for name in (*model.weights, *model.extras))
 
 
 _FITTED = (
@@ -43,8 +58,34 @@ BOTH = Model(bias=-6.7, weights={"semantic": 5.0, "keyword": 5.5}, provenance=_F
 KEYWORD = Model(bias=-5.2, weights={"keyword": 8.1}, provenance=_FITTED)
 SEMANTIC = Model(bias=-7.0, weights={"semantic": 7.7}, provenance=_FITTED)
 
+_ALONG = "the graph's weights: docs/decisions/0008-graph.md; the rest is the fusion without it"
+ASSOCIATIONS = {"next": 3.0, "mentions": 1.5}
+PRIORITIES = {"importance": 0.6, "recency": 0.3, "frequency": 0.3, "relevance": 0.3}
+
+
+def _with(model: Model, extras: Mapping[str, float]) -> Model:
+    """``model`` with extras; a segment of importance and relevance 0.5 that nobody used scores as before."""
+    usual = 0.5 * sum(extras.get(name, 0.0) for name in ("importance", "relevance"))
+    return replace(model, bias=model.bias - usual, extras=extras, provenance=f"{model.provenance}; {_ALONG}")
+
+
+_DEFAULT = ASSOCIATIONS | {"category": 1.0, "importance": PRIORITIES["importance"]}
+_DSM = _DEFAULT | PRIORITIES | {"graph": 0.3}
+
 RECIPES: Mapping[str, Recipe] = {
-    "default": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
+    "default": Recipe(
+        channels=("semantic", "keyword"),
+        models=(_with(BOTH, _DEFAULT), _with(KEYWORD, _DEFAULT)),
+        followers=("next", "mentions"),
+        seeding=(BOTH, KEYWORD),
+    ),
+    "dsm": Recipe(
+        channels=("tree", "semantic", "keyword"),
+        models=(_with(BOTH, _DSM), _with(KEYWORD, _DSM)),
+        followers=("next", "mentions", "graph"),
+        seeding=(BOTH, KEYWORD),
+    ),
+    "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
     "semantic": Recipe(channels=("semantic",), models=(SEMANTIC,)),
     "keyword": Recipe(channels=("keyword",), models=(KEYWORD,)),
 }
@@ -52,23 +93,34 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Rows with their score, best first, and each channel's part: all float32[n], NaN where a channel has none."""
+    """Rows with their score, best first, and each feature: all float32[n], NaN where a row has none."""
 
     seqs: Seqs
     scores: NDArray[np.float32]
-    parts: Mapping[str, NDArray[np.float32]]
+    features: Features
+    found: Mapping[str, Found]
 
 
 class Retrieval:
     """Answers queries from the ledger's views. ``failure`` says why the semantic channel was last left out."""
 
     def __init__(
-        self, ledger: Ledger, selections: Selections, channels: Sequence[Channel], projection: Projection
+        self,
+        ledger: Ledger,
+        selections: Selections,
+        channels: Sequence[Channel],
+        followers: Sequence[Follower],
+        tree: TreeView | None,
+        graph: GraphView,
+        projection: Projection,
     ) -> None:
         self.failure: str | None = None
         self._ledger = ledger
         self._selections = selections
         self._channels = {channel.name: channel for channel in channels}
+        self._followers = {follower.name: follower for follower in followers}
+        self._tree = tree
+        self._graph = graph
         self._projection = projection
 
     def search(self, query: Query) -> list[Hit]:
@@ -76,16 +128,19 @@ class Retrieval:
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
         ranked = self.rank(question, recipe, self.select(query), query.k)
+        hits = self._hits(query, ranked)
         self._projection.mend(query.scope.namespace)
-        return self._hits(query, ranked)
+        self._projection.used(query.scope.namespace, hits)
+        return hits
 
     def select(self, query: Query) -> Selection:
         """The rows the query may see."""
         return self._selections.of(query.scope, query.filters, query.as_of)
 
     def active(self, recipe: str = "default") -> list[str]:
-        """The channels a recipe has on this store."""
-        return [name for name in recipe_named(recipe).channels if name in self._channels]
+        """The channels and followers a recipe has on this store."""
+        chosen = recipe_named(recipe)
+        return [name for name in chosen.channels if name in self._channels] + list(chosen.followers)
 
     def _question(self, text: str, recipe: Recipe, namespace: str) -> Question:
         vector = None
@@ -102,55 +157,107 @@ class Retrieval:
         return Question(text, terms(text), vector)
 
     def rank(self, question: Question, recipe: Recipe, selection: Selection, k: int) -> Ranked:
-        """The candidates of all the recipe's channels, each scored by all of them, fused and sorted."""
+        """The candidates of the recipe's channels and of its followers, scored by all of them, fused and sorted."""
         depth = max(recipe.candidates, k)
-        found = {
-            name: self._channels[name].search(question, selection, depth)
-            for name in recipe.channels
-            if name in self._channels
-        }
-        seqs = np.unique(np.concatenate([np.zeros(0, np.int64), *(each.best.seqs for each in found.values())]))
-        parts = {name: each.score(seqs) for name, each in found.items()}
-        scores = _fuse(recipe, parts, len(seqs))
+        with self._ledger.reading():
+            found = {
+                name: self._channels[name].search(question, selection, depth)
+                for name in recipe.channels
+                if name in self._channels
+            }
+            seqs = _union(found)
+            features = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
+            if recipe.followers and len(seqs):
+                seeds = Scored(seqs, fuse(recipe.seeding, features, len(seqs))).top(depth)
+                along = {name: self._followers[name].follow(selection, seeds, found) for name in recipe.followers}
+                more = np.setdiff1d(_union(along), seqs, assume_unique=True)
+                features = {name: np.concatenate([part, found[name].score(more)]) for name, part in features.items()}
+                seqs = np.concatenate([seqs, more])
+                features |= {name: each.score(seqs) for name, each in along.items()}
+                features |= self._standing(question, recipe, selection.namespace, seqs)
+                found = along | found
+        scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
-        return Ranked(seqs[order], scores[order], {name: part[order] for name, part in parts.items()})
+        return Ranked(seqs[order], scores[order], {name: part[order] for name, part in features.items()}, found)
+
+    def _standing(
+        self, question: Question, recipe: Recipe, namespace: str, seqs: Seqs
+    ) -> dict[str, NDArray[np.float32]]:
+        """What is known of rows beside what they say: how their category suits the question, and their priorities.
+
+        Recency halves every 30 days since a segment was last returned, or else since it happened.
+        """
+        features: dict[str, NDArray[np.float32]] = {}
+        if "category" in recipe.features and self._tree is not None and question.vector is not None:
+            features["category"] = self._tree.prior(namespace, question.vector, seqs)
+        if recipe.features.intersection(PRIORITY):
+            known = self._ledger.standing(namespace, seqs.tolist())
+            age = (time.time() * 1e6 - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)
+            values = {
+                "importance": known.importance,
+                "recency": np.exp2(-age / HALF_LIFE),
+                "frequency": 1 - np.exp(-known.accesses / USES),
+                "relevance": known.relevance,
+            }
+            features |= {name: part.astype(np.float32) for name, part in values.items() if name in recipe.features}
+        return features
 
     def _hits(self, query: Query, ranked: Ranked) -> list[Hit]:
         """The best that are still there: what was removed since the views looked makes way for the next."""
         hits: list[Hit] = []
+        namespace = query.scope.namespace
         good = int(np.count_nonzero(ranked.scores >= query.threshold))
         start = 0
         while len(hits) < query.k and start < good:
             stop = min(good, start + query.k - len(hits))
-            rows = {row.seq: row for row in self._ledger.fetch(query.scope.namespace, ranked.seqs[start:stop].tolist())}
+            rows = {row.seq: row for row in self._ledger.fetch(namespace, ranked.seqs[start:stop].tolist())}
             for at in range(start, stop):
                 row = rows.get(int(ranked.seqs[at]))
                 if row is not None and (query.as_of is not None or row.ended_at is None):
-                    parts = {name: float(part[at]) for name, part in ranked.parts.items() if not np.isnan(part[at])}
-                    hits.append(hit_of(row, float(ranked.scores[at]), parts if query.explain else None))
+                    hit = hit_of(row, float(ranked.scores[at]))
+                    hits.append(self._explained(namespace, hit, ranked, at) if query.explain else hit)
             start = stop
         return hits
 
+    def _explained(self, namespace: str, hit: Hit, ranked: Ranked, at: int) -> Hit:
+        """With the features of the row, and the hops by the follower that gave it most."""
+        parts = {name: float(part[at]) for name, part in ranked.features.items() if not np.isnan(part[at])}
+        strongest = max(
+            (name for name in self._followers if parts.get(name, 0) > 0), key=lambda name: parts[name], default=None
+        )
+        path = ranked.found[strongest].path(hit.seq) if strongest else ()
+        return replace(hit, channels=parts, path=self.steps(namespace, path))
+
+    def steps(self, namespace: str, path: Sequence[Origin]) -> tuple[Step, ...]:
+        """Hops between rows as steps between segments."""
+        rows = {row.seq: row.id for row in self._ledger.fetch(namespace, [origin.seq for origin in path])}
+        return tuple(
+            Step(
+                id=rows[origin.seq],
+                kind=origin.kind,
+                via=self._graph.name_of(namespace, origin.seq, origin.via) if origin.via else None,
+            )
+            for origin in path
+            if origin.seq in rows
+        )
+
 
 def recipe_named(name: str) -> Recipe:
-    """The recipe called ``name``. Raises InvalidInput."""
-    if not isinstance(name, str) or name not in RECIPES:
+    """The recipe called ``name``; "default-next" is the default one without the follower ``next``.
+
+    Raises InvalidInput.
+    """
+    known, *without = name.split("-") if isinstance(name, str) else ("",)
+    if known not in RECIPES or not set(without) <= set(RECIPES[known].followers):
         raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    recipe = RECIPES[known]
+    return replace(recipe, followers=tuple(part for part in recipe.followers if part not in without))
 
 
-def hit_of(row: Segment, score: float, channels: Mapping[str, float] | None = None) -> Hit:
+def hit_of(row: Segment, score: float) -> Hit:
     """A segment as a hit."""
-    return Hit(**{field.name: getattr(row, field.name) for field in fields(row)}, score=score, channels=channels)
+    return Hit(**{field.name: getattr(row, field.name) for field in fields(row)}, score=score)
 
 
-def _fuse(recipe: Recipe, parts: Mapping[str, NDArray[np.float32]], rows: int) -> NDArray[np.float32]:
-    """Each row by the first model all of whose features it has; 0 where it has none."""
-    scores = np.zeros(rows, np.float32)
-    left = np.ones(rows, bool)
-    for model in recipe.models:
-        if all(name in parts for name in model.weights):
-            has = left & ~np.any([np.isnan(parts[name]) for name in model.weights], axis=0)
-            scores[has] = fusion.score(model, {name: parts[name][has] for name in model.weights})
-            left &= ~has
-    return scores
+def _union(found: Mapping[str, Found]) -> Seqs:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(each.best.seqs for each in found.values())]))

@@ -8,24 +8,39 @@ import shlex
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from memspan import arguments
 from memspan.analysis import VERSION as ANALYSER
-from memspan.channels import Channel, KeywordChannel, SemanticChannel
+from memspan.channels import (
+    Channel,
+    GraphFollower,
+    KeywordChannel,
+    MentionsFollower,
+    NextFollower,
+    SemanticChannel,
+    TreeChannel,
+)
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, NotAStore, NotWritable, StoreClosed
+from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Scope
 from memspan.retrieval import Retrieval
 from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
 from memspan.views.base import Progress, Selections, View
+from memspan.views.graph import GraphView, NearestIn
 from memspan.views.lexical import LexicalView
+from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
 
 AUTO = "auto"
@@ -67,15 +82,25 @@ class Store:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
         lexical = LexicalView(self._ledger, views_path)
+        self._selections = Selections(self._ledger)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
+        self._tree: TreeView | None = None
+        nearest: NearestIn | None = None
         if self._encoder is not None:
             vectors = VectorView(self._ledger, views_path, self._encoder.dim)
-            views.append(vectors)
-            channels.append(SemanticChannel(vectors))
-        self._selections = Selections(self._ledger)
+            self._tree = TreeView(self._ledger, views_path, self._encoder.dim)
+            views += [vectors, self._tree]
+            channels += [SemanticChannel(vectors), TreeChannel(self._tree, vectors)]
+            nearest = partial(_nearest, vectors, self._selections)
+
+        self._graph = GraphView(self._ledger, views_path, nearest)
+        views.append(self._graph)
+        followers = (NextFollower(self._graph), MentionsFollower(self._graph), GraphFollower(self._graph))
         self._projection = Projection(self._ledger, self._encoder, views, self.path)
-        self._retrieval = Retrieval(self._ledger, self._selections, channels, self._projection)
+        self._retrieval = Retrieval(
+            self._ledger, self._selections, channels, followers, self._tree, self._graph, self._projection
+        )
 
     def _agreed(self, wanted: str | Encoder | None, configured: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides."""
@@ -237,6 +262,13 @@ class Store:
         encoder = None if self._encoder is None else self._encoder.id
         where = str(self.path or ":memory:")
         return f"<{type(self).__name__} {where!r} namespace={self.namespace!r} encoder={encoder!r}>"
+
+
+def _nearest(
+    vectors: VectorView, selections: Selections, namespace: str, seqs: Seqs, k: int
+) -> tuple[Seqs, NDArray[np.float32]]:
+    """The rows of the namespace, as they are now, nearest to each of ``seqs``."""
+    return vectors.nearest(selections.of(Scope(namespace=namespace)), seqs, k)
 
 
 def _made(spec: str | Encoder | None) -> Encoder | None:

@@ -95,7 +95,7 @@ class Store(RuleBasedStateMachine):
             self.memory.compact()
             report = self.memory.verify()
             assert report["problems"] == []
-            assert [view["failure"] for view in self.memory.stats()["views"].values()] == [None, None]
+            assert [view["failure"] for view in self.memory.stats()["views"].values()] == [None] * 4
             assert self.memory.stats()["pending"] == 0
             self.memory.close()
         finally:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.entities import entities
 from memspan.records import Added, Document, Draft, Edge, Event, Filter, Scope, Segment
 
 SEPARATOR = "\x1f"
@@ -162,6 +163,12 @@ def analysed_text(encoded: str, occurred_at: datetime | None) -> str:
     if occurred_at is None:
         return encoded
     return f"{encoded}\n{occurred_at.day} {MONTHS[occurred_at.month - 1]} {occurred_at.year}"
+
+
+def names_in(encoded: str) -> tuple[str, ...]:
+    """What it mentions, for the graph: its title first, or an empty text, then the other names."""
+    found = entities(encoded)
+    return (found.title or "", *found.names)
 
 
 class Ledger(Protocol):

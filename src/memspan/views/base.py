@@ -39,6 +39,10 @@ class Scored:
     seqs: Seqs
     scores: NDArray[np.float32]
 
+    def first(self, k: int) -> Scored:
+        """The first ``k`` as they are."""
+        return Scored(self.seqs[:k], self.scores[:k])
+
     def top(self, k: int) -> Scored:
         """The k best, best first; of equal scores the newer row first."""
         if len(self.seqs) > 4 * k:  # only what can be among the k best is worth sorting

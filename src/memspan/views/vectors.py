@@ -87,6 +87,22 @@ class VectorView:
         both = Scored(np.concatenate([graph.seqs, tail.seqs]), np.concatenate([graph.scores, tail.scores]))
         return both.top(k)
 
+    def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored:
+        """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; every one is compared."""
+        state = self._state(selection.namespace)
+        _, inside = find_sorted(seqs, state.seqs)
+        tail = Scored(state.seqs[inside], _cosines(state.tail[inside], vector))
+        if not len(state.graph_seqs):
+            return tail.top(k)
+        import faiss
+
+        _, members = find_sorted(seqs, state.graph_seqs)
+        only = faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
+        scores, rows = state.graph.storage.search(vector[None, :], k, params=faiss.SearchParameters(sel=only))
+        found = rows[0] >= 0
+        every = np.concatenate([state.graph_seqs[rows[0][found]], tail.seqs])
+        return Scored(every, np.concatenate([scores[0][found], tail.scores])).top(k)
+
     def score(self, namespace: str, vector: NDArray[np.float32], seqs: Seqs) -> NDArray[np.float32]:
         """Cosine of ``vector`` with each of ``seqs``, float32[n]; NaN where a row has no vector yet."""
         state = self._state(namespace)
@@ -100,6 +116,46 @@ class VectorView:
             there &= inside
             scores[there] = _cosines(vectors[at[there]], vector)
         return scores
+
+    def nearest(self, selection: Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
+        """The ``k`` rows of ``selection`` nearest to each of ``seqs``: seqs int64[n, k] and cosines float32[n, k].
+
+        Where there are fewer, and for rows without a vector, seqs are -1. A row is near itself.
+        """
+        near = np.full((len(seqs), k), -1, np.int64)
+        cosines = np.zeros((len(seqs), k), np.float32)
+        found, vectors = self._ledger.vectors_of(selection.namespace, seqs.tolist())
+        if not len(found):
+            return near, cosines
+        state = self._state(selection.namespace)
+        _, inside = selection.find(state.seqs)
+        tail_seqs, scores = state.seqs[inside], vectors @ state.tail[inside].T
+        best = np.argpartition(-scores, k, axis=1)[:, :k] if len(tail_seqs) > k else np.arange(len(tail_seqs))[None, :]
+        best = np.broadcast_to(best, (len(found), best.shape[1]))
+        parts = [
+            (tail_seqs[best], np.take_along_axis(scores, best, axis=1)),
+            self._walk_all(state, selection, vectors, k),
+        ]
+        every, values = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+        rows = np.searchsorted(seqs, found)
+        near[rows, : order.shape[1]] = np.take_along_axis(every, order, axis=1)
+        cosines[rows, : order.shape[1]] = np.take_along_axis(values, order, axis=1)
+        return near, cosines
+
+    def _walk_all(
+        self, state: _State, selection: Selection, vectors: Vectors, k: int
+    ) -> tuple[Seqs, NDArray[np.float32]]:
+        """Of the graph's rows in the selection the ``k`` nearest to each of ``vectors``; -1 where there are fewer."""
+        if not len(state.graph_seqs):
+            return np.zeros((len(vectors), 0), np.int64), np.zeros((len(vectors), 0), np.float32)
+        import faiss
+
+        members = state.places.of(selection) >= 0
+        only = None if members.all() else faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
+        parameters = faiss.SearchParametersHNSW(sel=only, efSearch=SEARCH_BEAM // 2)
+        scores, rows = state.graph.search(vectors, k, params=parameters)
+        return np.where(rows >= 0, state.graph_seqs[rows], -1), np.where(rows >= 0, scores, -1).astype(np.float32)
 
     def _walk(self, state: _State, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored:
         total = len(state.graph_seqs)

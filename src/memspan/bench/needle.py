@@ -1,0 +1,539 @@
+"""Needles in a haystack: facts hidden at every depth of real text, each asked for in words it does not use.
+
+After G. Kamradt's "Needle In A Haystack" (2023), with questions that share few words with their needle, as in NoLiMa
+(Modarressi et al., arXiv:2502.05167). The needles ship with memspan, were written once and are never changed for being
+missed. The haystack is text that is on every machine: a folder you name, Python's documentation and sources, then
+those of the installed packages. No paragraph stands in it twice.
+
+No language model reads anything here: a needle counts as found at the place its segment has among the hits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.analysis import terms
+from memspan.bench.measures import machine, milliseconds, ranks_of
+from memspan.config import Config
+from memspan.encoders import make
+from memspan.encoders.base import Encoded, Encoder
+from memspan.errors import InvalidInput
+from memspan.ledger.sqlite import SqliteLedger
+from memspan.memory import MOST_TOKENS, Memory
+from memspan.reading import read_file
+from memspan.retrieval import recipe_named
+from memspan.segmenting import Tokenizer, WordTokenizer
+
+Progress = Callable[[int, int, str], None]
+Comparisons = Callable[[Memory, str], int]
+Ranks = Sequence[int | None]
+
+PLAIN = "plain vectors"
+NAMESPACE = "haystack"
+HITS = 10
+WARMING = 20  # searches before the clock runs, of words from the haystack
+PASSAGE = 2_000  # characters of a passage, about 500 tokens; a page of a book
+PAGE = 8_192  # vectors compared at once
+LEAST = 1_000
+LEAST_BUDGET = 100  # a citation with any of the needles
+SUFFIXES = frozenset((".txt", ".md", ".rst", ".py", ".html"))  # of what is read in a folder
+GOAL_MS = 10.0  # p50 of a whole search among up to GOAL_TOKENS
+GOAL_TOKENS = 1_000_000
+
+_CUT = re.compile(r"\S.{0,1999}(?=\n|\Z)|\S.{0,1999}(?!\S)|\S{2000}", re.DOTALL)  # at lines, at words, anywhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needle:
+    """A fact, a question only it answers, the words of it that answer, and the proper name both share, if any."""
+
+    text: str
+    question: str
+    answer: str
+    name: str | None
+
+    @property
+    def shared(self) -> float:
+        """The share of the question's distinct content terms that occur in the needle, in [0, 1]."""
+        asked = set(terms(self.question))
+        return len(asked & set(terms(self.text))) / len(asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A piece of the haystack: where it is from, and its size by the encoder's tokenizer."""
+
+    text: str
+    source: str
+    tokens: int
+
+
+def run(
+    *,
+    tokens: int | Sequence[int] = 1_000_000,
+    needles: int = 100,
+    depths: int = 10,
+    data: str | Path | None = None,
+    recipes: Sequence[str] = ("default",),
+    budget: int = 1_000,
+    encoder: str | Encoder | None = None,
+    store: str | Path | None = None,
+    comparisons: Comparisons | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Hide the first ``needles`` needles at ``depths`` depths and search for them; a report of values, ready for JSON.
+
+    ``tokens`` is the length of the haystack, or several: each gets a store of its own, a shorter haystack is the
+    beginning of a longer one, and what two of them share is encoded once. ``depths`` are even, from 0 to 100 % of the
+    tokens; as many needles stand at each. ``data`` is a folder read first. Every recipe is asked on the same stores.
+    ``budget`` is that of a context. ``encoder`` is a spec, an Encoder, or None for the configured one. ``store`` is a
+    folder in which the stores are kept, one for each length; None keeps none. ``comparisons`` counts the vectors that
+    answering a question compares, for an index that knows; without it that column stays empty.
+
+    Takes about as long as encoding the longest haystack. Raises InvalidInput naming the argument (``tokens`` also where
+    there is less text than was asked for), EncoderError, StoreError.
+    """
+    measured_on = machine()
+    lengths = sorted({tokens} if isinstance(tokens, int) else set(tokens))
+    hidden = _chosen(lengths, needles, depths, recipes, budget)
+    model = _encoder(encoder)
+    tell = progress or (lambda done, total, what: None)
+    counter = WordTokenizer() if model is None else model.tokenizer
+    folder = None if store is None else Path(store)
+    for length in lengths:
+        if folder is not None and (folder / str(length)).exists():
+            raise InvalidInput("store", f"{folder / str(length)} is there already", mend="name a new folder")
+    passages = haystack(lengths[-1], counter, data, without=[needle.text for needle in hidden], progress=tell)
+    ends = np.cumsum([passage.tokens for passage in passages])
+    remembering = None if model is None else Remembering(model)
+    report: dict[str, Any] = {
+        "benchmark": "needles in a haystack of real text",
+        "needles": {
+            "count": needles,
+            "with_a_shared_name": sum(needle.name is not None for needle in hidden),
+            "terms_shared_with_the_question": round(float(np.mean([needle.shared for needle in hidden])), 4),
+        },
+        "depths_percent": [round(100 * depth, 1) for depth in np.linspace(0, 1, depths).tolist()],
+        "encoder": None if model is None else model.id,
+        "budget": budget,
+        "lengths": [],
+    }
+    for length in lengths:
+        hay = passages[: int(np.searchsorted(ends, length)) + 1]
+        with tempfile.TemporaryDirectory(prefix="memspan-needle-") if folder is None else nullcontext(folder) as kept:
+            path = Path(kept, str(length))
+            entry, ids = _filled(path, hay, hidden, depths, remembering, tell)
+            results: dict[str, Any] = {}
+            with Memory(path, encoder=model, namespace=NAMESPACE) as memory:  # not remembering: queries are encoded
+                for recipe in recipes:
+                    for passage in hay[:: -(-len(hay) // WARMING)]:
+                        memory.search(" ".join(passage.text.split()[:8]), recipe=recipe)
+                    results[f"memspan {recipe}"] = _asked(
+                        memory, recipe, hidden, ids, depths, budget, entry["tokens"], comparisons, tell
+                    )
+            if model is not None:
+                tell(0, 1, "comparing with every vector")
+                ranks = _plain_ranks(path, model, hidden, ids)
+                results[PLAIN] = _found(ranks, depths) | {
+                    "comparisons": {"mean": entry["vectors"], "most": entry["vectors"]}
+                }
+            report["lengths"].append({"asked_for": length} | entry | {"results": results})
+    report["bars"] = _bars(report["lengths"])
+    report["machine"] = measured_on
+    tell(1, 1, "")
+    return report
+
+
+def attention(active: int, total: int) -> dict[str, float]:
+    """Operations of attention over ``total`` tokens and over ``active`` of them, and how many times fewer those are.
+
+    Self-attention compares every token with every token: n^2 for n tokens (Vaswani et al. 2017, table 1; a layer's
+    width and the number of layers are the same on both sides). The formula is that of DSM's table, in which 65,536 is
+    256^2 and the ratio of 401,075 makes "1M tokens" 162,126. ``active`` and ``total`` are at least 1.
+    """
+    return {
+        "dense_attention_ops": total**2,
+        "active_attention_ops": active**2,
+        "reduction_ratio": round(total**2 / active**2, 1),
+    }
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The results of ``run`` for people: DSM's table, hit@5 by length and depth, and the numbers of missed needles."""
+    heads = ("tokens", "segments", "", "hit@1", "hit@5", "hit@10", "p50 ms", "p99 ms", "compared", "context")
+    costs = ("dense ops", "active ops", "ratio")
+    rows: list[Sequence[str]] = [(*heads, *costs)]
+    grid: list[Sequence[str]] = [("tokens", "hit@5 at", *(f"{depth:g}%" for depth in report["depths_percent"]))]
+    missed = []
+    for entry in report["lengths"]:
+        size = f"{entry['tokens']:,}"
+        for system, found in entry["results"].items():
+            search, context, cost = (found.get(part, {}) for part in ("search", "context", "attention"))
+            rows.append(
+                (
+                    *(size, f"{entry['segments']:,}", system),
+                    *(f"{found[hit]:.2f}" for hit in ("hit@1", "hit@5", "hit@10")),
+                    *(_number(search.get(part), ".2f") for part in ("p50_ms", "p99_ms")),
+                    _number((found["comparisons"] or {}).get("mean"), ",.0f"),
+                    _number(context.get("mean_tokens"), ",.0f"),
+                    *(_number(cost.get(f"{part}_attention_ops"), ".3g") for part in ("dense", "active")),
+                    _number(cost.get("reduction_ratio"), ",.0f"),
+                )
+            )
+            grid.append((size, system, *(f"{value:.2f}" for value in found["hit@5_by_depth"])))
+            if found["missed"]:
+                missed.append(f"{size} tokens, {system}: not among the first 5: {', '.join(map(str, found['missed']))}")
+    return "\n\n".join(part for part in (_aligned(rows), _aligned(grid), "\n".join(missed)) if part)
+
+
+# The needles and the haystack
+
+
+def shipped() -> tuple[Needle, ...]:
+    """The needles that come with memspan, in their order: number 1 is the first."""
+    raw = resources.files("memspan.bench").joinpath("needles.json").read_text(encoding="utf-8")
+    return tuple(Needle(**entry) for entry in json.loads(raw))
+
+
+def haystack(
+    tokens: int,
+    tokenizer: Tokenizer,
+    data: str | Path | None = None,
+    *,
+    without: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> list[Passage]:
+    """Passages of real text, as many as make ``tokens`` tokens together; always the same.
+
+    First the texts in the folder ``data`` and below, in the order of their paths; then Python's documentation, its
+    library's sources (its own tests last), and the sources of the installed packages. A passage is of one file and has
+    up to 2,000 characters. A paragraph that was there before, is one of ``without``, or is hardly text (fewer than
+    four words, or fewer letters than other signs: tables of numbers) is left out.
+
+    Raises InvalidInput naming ``data``, and ``tokens`` where there is not so much text.
+    """
+    sources = chain(() if data is None else _folder(Path(data)), _documentation(), _library(), _packages())
+    seen = {_key(text.split()) for text in without}
+    texts = ((source, text) for source, document in sources for text in _passages(document, seen))
+    found: list[Passage] = []
+    total = 0
+    while batch := list(islice(texts, 64)):
+        if progress is not None:
+            progress(total, tokens, "reading")
+        for (source, text), count in zip(batch, tokenizer.count([text for _, text in batch]), strict=True):
+            found.append(Passage(text=text, source=source, tokens=count))
+            total += count
+            if total >= tokens:
+                return found
+    raise InvalidInput(
+        "tokens",
+        f"there are only {total:,} tokens of text here, and {tokens:,} were asked for",
+        mend="ask for fewer, or name a folder with more text as data",
+    )
+
+
+def places(sizes: Sequence[int], needles: int, depths: int) -> NDArray[np.intp]:
+    """intp[needles], ascending: how many of the passages of ``sizes`` tokens stand before each needle.
+
+    A needle stands at the border between two passages that is nearest to the share of all tokens that is its depth.
+    """
+    borders = np.concatenate([[0], np.cumsum(sizes)])
+    wanted = levels(needles, depths) / (depths - 1) * borders[-1]
+    after = np.searchsorted(borders, wanted)
+    before = np.maximum(after - 1, 0)
+    nearer: NDArray[np.intp] = np.where(wanted - borders[before] < borders[after] - wanted, before, after)
+    return nearer
+
+
+def levels(needles: int, depths: int) -> NDArray[np.int64]:
+    """int64[needles], ascending: to which depth of 0 ... ``depths - 1`` each needle belongs, as evenly as it goes.
+
+    Needles that share a name with their question take turns with those that do not, so each depth has both.
+    """
+    return np.arange(needles) * depths // needles
+
+
+def _folder(folder: Path) -> Iterator[tuple[str, str]]:
+    if not folder.is_dir():
+        raise InvalidInput(
+            "data", f"there is no folder {str(folder)!r}", mend="name a folder of txt, md, rst, py or html"
+        )
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise InvalidInput("data", f"{str(folder)!r} holds no text", mend="name a folder of txt, md, rst, py or html")
+    yield from _read("given folder", files)
+
+
+def _documentation() -> Iterator[tuple[str, str]]:
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield "Python's documentation", topics[name]
+
+
+def _library() -> Iterator[tuple[str, str]]:
+    library = Path(sysconfig.get_path("stdlib"))
+    files = [file for file in library.rglob("*.py") if not {"site-packages", "dist-packages"} & set(file.parts)]
+    files.sort(key=lambda file: ("test" in str(file.relative_to(library)), str(file)))
+    yield from _read("Python's library", files)
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    folders = sorted({Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")})
+    files = (file for folder in folders for file in sorted(folder.rglob("*.py")))
+    yield from _read("installed packages", (file for file in files if "memspan" not in file.parts))
+
+
+def _read(source: str, files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        try:
+            yield source, read_file(file).text
+        except InvalidInput:  # empty, or no text in spite of its name
+            continue
+
+
+def _passages(document: str, seen: set[bytes]) -> Iterator[str]:
+    """Paragraphs of ``document`` that are text and not in ``seen``, joined to passages; ``seen`` learns them.
+
+    A paragraph longer than a passage is cut first: long tables often differ in a few lines only.
+    """
+    passage = ""
+    for paragraph in re.split(r"\n\s*\n", document):
+        for part in [paragraph] if len(paragraph) <= PASSAGE else _CUT.findall(paragraph):
+            words = part.split()
+            signs = "".join(words)
+            if len(words) < 4 or 2 * sum(map(str.isalpha, signs)) < len(signs) or (key := _key(words)) in seen:
+                continue
+            seen.add(key)
+            if passage and len(passage) + 2 + len(part) > PASSAGE:
+                yield passage
+                passage = ""
+            passage = f"{passage}\n\n{part}" if passage else part
+    if passage:
+        yield passage
+
+
+def _key(words: Sequence[str]) -> bytes:
+    return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+# What is measured
+
+
+class Remembering:
+    """An encoder that keeps the vectors it made (as the store does, in float16), so that each text is encoded once."""
+
+    def __init__(self, inner: Encoder) -> None:
+        self._inner = inner
+        self._kept: dict[bytes, NDArray[np.float16]] = {}
+
+    @property
+    def id(self) -> str:
+        return self._inner.id
+
+    @property
+    def spec(self) -> str | None:
+        spec: str | None = getattr(self._inner, "spec", None)
+        return spec
+
+    @property
+    def dim(self) -> int:
+        return self._inner.dim
+
+    @property
+    def window(self) -> int:
+        return self._inner.window
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._inner.tokenizer
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        keys = [_key([text]) for text in texts]
+        if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}:
+            made = self._inner.encode(list(missing.values())).pooled.astype(np.float16)
+            self._kept.update(zip(missing, made, strict=True))
+        pooled = np.array([self._kept[key] for key in keys], np.float32).reshape(len(texts), self.dim)
+        return Encoded(pooled)
+
+
+def _filled(
+    path: Path, hay: Sequence[Passage], hidden: Sequence[Needle], depths: int, encoder: Encoder | None, tell: Progress
+) -> tuple[dict[str, Any], list[str]]:
+    """A compacted store of the haystack with its needles, in order: what it holds, and the needles' ids."""
+    sizes = [passage.tokens for passage in hay]
+    before = places(sizes, len(hidden), depths)
+    depth = np.concatenate([[0], np.cumsum(sizes)])[before] / sum(sizes)
+    wanted = levels(len(hidden), depths) / (depths - 1)
+    made_of: Counter[str] = Counter()
+    for passage in hay:
+        made_of[passage.source] += passage.tokens
+    ids: list[str] = []
+    started = time.perf_counter()
+    with Memory(path, encoder=encoder, namespace=NAMESPACE) as memory:
+        for at in range(len(hay) + 1):
+            tell(at, len(hay), "adding")
+            while len(ids) < len(hidden) and before[len(ids)] == at:
+                added = memory.add(hidden[len(ids)].text, wait=False)
+                if len(added.ids) != 1:
+                    raise InvalidInput(
+                        "encoder", "its window cuts a needle in two", mend="take one that reads 64 tokens"
+                    )
+                ids += added.ids
+            if at < len(hay):
+                memory.add(hay[at].text, source="document", wait=False)
+        memory.compact(progress=tell)
+        held = memory.stats()
+    entry = {
+        "tokens": held["tokens"],
+        "segments": held["segments"],
+        "vectors": 0 if encoder is None else held["segments"],
+        "passages": len(hay),
+        "haystack_tokens": dict(made_of),
+        "farthest_from_its_depth_percent": round(100 * float(np.abs(depth - wanted).max()), 3),
+        "filled_seconds": round(time.perf_counter() - started, 1),
+    }
+    return entry, ids
+
+
+def _asked(
+    memory: Memory,
+    recipe: str,
+    hidden: Sequence[Needle],
+    ids: Sequence[str],
+    depths: int,
+    budget: int,
+    total: int,
+    comparisons: Comparisons | None,
+    tell: Progress,
+) -> dict[str, Any]:
+    """Every question once by ``search`` on the clock, then once by ``context``."""
+    ranks: list[int | None] = []
+    seconds = []
+    for needle, id in zip(hidden, ids, strict=True):
+        tell(len(ranks), len(hidden), f"searching, {recipe}")
+        started = time.perf_counter()
+        hits = memory.search(needle.question, k=HITS, recipe=recipe)
+        seconds.append(time.perf_counter() - started)
+        ranks += ranks_of([hit.id for hit in hits], [id])
+    tell(0, 1, f"making contexts, {recipe}")
+    contexts = [memory.context(needle.question, budget=budget, recipe=recipe) for needle in hidden]
+    counts = [context.tokens for context in contexts]
+    compared = None if comparisons is None else [comparisons(memory, needle.question) for needle in hidden]
+    mean = round(float(np.mean(counts)))
+    return _found(ranks, depths) | {
+        "search": milliseconds(seconds),
+        "comparisons": None if compared is None else {"mean": float(np.mean(compared)), "most": max(compared)},
+        "context": {
+            "mean_tokens": mean,
+            "most_tokens": max(counts),
+            "with_the_needle": float(np.mean([n.text in c.text for n, c in zip(hidden, contexts, strict=True)])),
+        },
+        "attention": attention(mean, total),
+    }
+
+
+def _plain_ranks(path: Path, model: Encoder, hidden: Sequence[Needle], ids: Sequence[str]) -> list[int]:
+    """The place of each needle when every vector of the store is compared with its question, by cosine, exactly."""
+    asked = np.concatenate([model.encode([needle.question]).pooled for needle in hidden])
+    with closing(SqliteLedger(path / "ledger.db")) as ledger:
+        own = np.array([ledger.get(NAMESPACE, id).seq for id in ids])
+        _, vectors = ledger.vectors_of(NAMESPACE, own.tolist())  # ascending, as the needles were added
+        least = np.einsum("ij,ij->i", asked, vectors)[:, None]
+        better = np.zeros(len(ids), np.int64)
+        after = -1
+        while len((page := ledger.vectors(NAMESPACE, after, PAGE))[0]):
+            seqs, vectors = page
+            better += np.count_nonzero((asked @ vectors.T > least) & (seqs != own[:, None]), axis=1)
+            after = int(seqs[-1])
+    ranks: list[int] = (better + 1).tolist()
+    return ranks
+
+
+def _found(ranks: Ranks, depths: int) -> dict[str, Any]:
+    """hit@1, @5 and @10 of 1-based ranks, hit@5 by depth, and the numbers of the needles not among the first five."""
+
+    def within(k: int) -> list[bool]:
+        return [rank is not None and rank <= k for rank in ranks]
+
+    five = np.array(within(5))
+    level = levels(len(ranks), depths)
+    return {
+        **{f"hit@{k}": round(float(np.mean(within(k))), 4) for k in (1, 5, 10)},
+        "hit@5_by_depth": [round(float(five[level == depth].mean()), 4) for depth in range(depths)],
+        "missed": (np.flatnonzero(~five) + 1).tolist(),
+        "ranks": list(ranks),
+    }
+
+
+def _bars(lengths: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What was aimed at and whether it holds: every needle among the first five, and a search within 10 ms."""
+    told = {}
+    for entry in lengths:
+        for system, found in entry["results"].items():
+            if system == PLAIN:
+                continue
+            name = f"{entry['asked_for']:,} tokens, {system}"
+            hit, p50 = found["hit@5"], found["search"]["p50_ms"]
+            told[f"{name}, hit@5"] = f"{hit:g}, at least 1: {'holds' if hit >= 1 else 'MISSED'}"
+            if entry["asked_for"] <= GOAL_TOKENS:
+                holds = "holds" if p50 < GOAL_MS else "MISSED"
+                told[f"{name}, search p50 ms"] = f"{p50:g}, below {GOAL_MS:g}: {holds}"
+    return told
+
+
+def _chosen(
+    lengths: Sequence[int], needles: int, depths: int, recipes: Sequence[str], budget: int
+) -> tuple[Needle, ...]:
+    """The needles to hide. Raises InvalidInput naming what of the arguments cannot be measured."""
+    hidden = shipped()
+    if not lengths or lengths[0] < LEAST:
+        raise InvalidInput(
+            "tokens", f"{lengths[0] if lengths else 'none'} hide nothing", mend=f"give at least {LEAST:,}"
+        )
+    if not 2 <= needles <= len(hidden):
+        raise InvalidInput("needles", f"{needles} cannot be hidden", mend=f"give 2 to {len(hidden)}")
+    if not 2 <= depths <= needles:
+        raise InvalidInput("depths", f"{depths} cannot hold {needles} needles", mend=f"give 2 to {needles}")
+    if not LEAST_BUDGET <= budget <= MOST_TOKENS:
+        raise InvalidInput("budget", f"{budget} tokens", mend=f"give {LEAST_BUDGET} to {MOST_TOKENS:,}")
+    if not recipes:
+        raise InvalidInput("recipes", "none is named", mend="name at least 'default'")
+    for recipe in recipes:
+        recipe_named(recipe)
+    return hidden[:needles]
+
+
+def _encoder(encoder: str | Encoder | None) -> Encoder | None:
+    if encoder is not None and not isinstance(encoder, str):
+        return encoder
+    spec = Config.load(encoder=encoder).encoder
+    return make("minilm" if spec == "auto" else spec)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, names to the left and numbers to the right, under the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if cell[:1].isalpha() else ">" for cell in rows[1]]
+    lines = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(cells).rstrip() for cells in lines)

@@ -1,0 +1,391 @@
+"""The graph view: what leads from one row to another.
+
+Four kinds of edges. ``next``: the rows before and after in the same session or document. ``mentions``: rows that share
+a name, over the name as a node of its own; names that many rows share count little, and hubs not at all. ``similar``:
+the nearest rows by meaning, a bounded number, both ways. And what users state themselves, which the ledger keeps.
+
+Spreading activation is that of Collins and Loftus (1975) as bounded hops with decay; ``pagerank`` is the personalised
+PageRank of HippoRAG (arXiv:2405.14831), over the part of the graph that the seeds reach.
+
+A snapshot holds the rows up to a position as flat arrays, the rows after it are in memory; no edge decides what may be
+seen: each is followed only between rows of the selection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.arguments import DERIVED
+from memspan.errors import StoreCorrupt
+from memspan.ledger.base import SEPARATOR, Ledger, Seqs, Snapshot, names_in
+from memspan.views.adjacency import NO_ROWS, Adjacency, Growing, Rows, key_of
+from memspan.views.base import Progress, Scored, Selection, SnapshotFiles
+
+VERSION = "1"  # of the names that `memspan.entities` finds
+HUB = 100  # a name that more rows of the selection share says nothing about any of them
+MOST_HELD = 64 * HUB  # rows of a name beyond which not even its share in the selection is worth finding out
+TITLE = 2.0  # how much more a name counts where it is the title: that row is about it
+SNAPSHOT_ROWS = 2_048
+BATCH = 8_192
+STATED = {"reply": 0.9, "supersedes": 0.9}  # kinds whose meaning is known; of others the weight is what was stated
+
+NearestIn = Callable[[str, Seqs, int], tuple[Seqs, NDArray[np.float32]]]
+"""(namespace, seqs int64[n], k) → the nearest rows of each: seqs int64[n, k] (-1: none) and cosines float32[n, k]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edges:
+    """Edges out of some rows: from ``origin`` (an index into those rows) to ``target`` (a row), all int64[m];
+    ``weight`` float32[m] in (0, 1]; ``via`` uint64[m], the key of the name they share, 0 where there is none."""
+
+    origin: Rows
+    target: Rows
+    weight: NDArray[np.float32]
+    via: NDArray[np.uint64]
+    kind: str
+
+
+class Origin(NamedTuple):
+    """One hop: from the row ``seq`` by the edge ``kind``, over the name with the key ``via`` (0: none)."""
+
+    seq: int
+    kind: str
+    via: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reached:
+    """Rows that seeds lead to, strongest first.
+
+    ``seqs`` int64[m], ``activation`` float32[m] in [0, 1], ``hops`` int64[m]; ``origin`` int64[m] is the seq each was
+    reached from, by an edge of ``kinds[m]``, over the name with the key ``via`` uint64[m] (0: none).
+    """
+
+    seqs: Seqs
+    activation: NDArray[np.float32]
+    hops: Rows
+    origin: Seqs
+    kinds: tuple[str, ...]
+    via: NDArray[np.uint64]
+
+    def path(self, seq: int) -> list[Origin]:
+        """The hops from a seed to the row ``seq``, the first one first; none for a row that was not reached."""
+        steps: list[Origin] = []
+        while len(at := np.flatnonzero(self.seqs == seq)):
+            seq = int(self.origin[at[0]])
+            steps.insert(0, Origin(seq, self.kinds[at[0]], int(self.via[at[0]])))
+            if self.hops[at[0]] == 1:
+                break
+        return steps
+
+
+class GraphView:
+    """``View`` by association. ``nearest`` finds similar rows; None where there are no vectors."""
+
+    name = "graph"
+
+    def __init__(self, ledger: Ledger, directory: Path | None, nearest: NearestIn | None) -> None:
+        self._ledger = ledger
+        self._nearest = nearest
+        self._files = SnapshotFiles(ledger, self.name, directory)
+        self._lock = threading.RLock()
+        self._states: dict[str, Growing] = {}
+        self.failure: str | None = None
+
+    # Following edges
+
+    def beside(self, selection: Selection, seqs: Seqs) -> tuple[Rows, Seqs]:
+        """The rows of the selection next to ``seqs``: (index into ``seqs``, seq), int64[m] each, at most two a row."""
+        with self._lock, self._ledger.reading():
+            state = self._state(selection.namespace)
+            index, rows = state.find(seqs)
+            origin, target = state.beside(rows)
+            found = state.all_seqs()[target]
+        _, inside = selection.find(found)
+        return index[origin[inside]], found[inside]
+
+    def expand(
+        self,
+        selection: Selection,
+        seeds: Scored,
+        *,
+        kinds: Sequence[str] | None = None,
+        hops: int = 1,
+        decay: float = 1.0,
+        most: int = 200,
+        among_seeds: bool = False,
+    ) -> Reached:
+        """Rows of the selection within ``hops`` of the seeds, at most ``most`` a hop.
+
+        The activation of a row is that of its best path: the seed's score (in [0, 1]), times each edge's weight, times
+        ``decay`` for each hop. ``kinds`` are the edges to follow, of the derived and the stated ones; None is all.
+        ``among_seeds`` tells too how strongly the seeds lead to one another; else they are left out.
+        """
+        with self._lock, self._ledger.reading():
+            state = self._state(selection.namespace)
+            every = state.all_seqs()
+            index, rows = state.find(seeds.seqs)
+            active = seeds.scores[index].astype(np.float32).clip(0, 1)
+            start = set() if among_seeds else set(rows.tolist())
+            best: dict[int, float] = {}
+            found: dict[int, tuple[float, int, int, str, int]] = {}
+            for hop in range(1, hops + 1):
+                fresh: dict[int, float] = {}
+                for edges in self._edges(state, selection, rows, kinds):
+                    values = active[edges.origin] * edges.weight * np.float32(decay)
+                    order = np.argsort(-values, kind="stable")
+                    _, first = np.unique(edges.target[order], return_index=True)
+                    for at in order[np.sort(first)[: 4 * most]].tolist():
+                        target, value = int(edges.target[at]), float(values[at])
+                        if value > best.get(target, 0.0) and target not in start:
+                            best[target] = fresh[target] = value
+                            origin = int(every[rows[edges.origin[at]]])
+                            found[target] = (value, hop, origin, edges.kind, int(edges.via[at]))
+                kept = sorted(fresh, key=lambda row: (-fresh[row], -row))[:most]
+                for row in set(fresh).difference(kept):
+                    del found[row]
+                rows = np.array(kept, np.int64)
+                active = np.array([fresh[row] for row in kept], np.float32)
+                if not len(rows):
+                    break
+        ranked = sorted(found, key=lambda row: (-found[row][0], -row))
+        return Reached(
+            every[np.array(ranked, np.int64)],
+            np.array([found[row][0] for row in ranked], np.float32),
+            np.array([found[row][1] for row in ranked], np.int64),
+            np.array([found[row][2] for row in ranked], np.int64),
+            tuple(found[row][3] for row in ranked),
+            np.array([found[row][4] for row in ranked], np.uint64),
+        )
+
+    def pagerank(
+        self,
+        selection: Selection,
+        seeds: Scored,
+        *,
+        kinds: Sequence[str] | None = None,
+        hops: int = 2,
+        restart: float = 0.5,
+        most: int = 200,
+    ) -> Scored:
+        """Personalised PageRank from the seeds over what they reach within ``hops``: each row's mass over the greatest.
+
+        ``restart`` is the chance to start anew at a seed, by its score. Twenty steps: by then less than a millionth of
+        the mass is still to move.
+        """
+        reached = self.expand(selection, seeds, kinds=kinds, hops=hops, most=most)
+        with self._lock, self._ledger.reading():
+            state = self._state(selection.namespace)
+            seqs = np.unique(np.concatenate([seeds.seqs, reached.seqs]))
+            index, rows = state.find(seqs)
+            seqs, n = seqs[index], len(rows)
+            where = np.full(len(state.all_seqs()), -1, np.int64)
+            where[rows] = np.arange(n)
+            parts = [
+                (edges.origin, where[edges.target], edges.weight)
+                for edges in self._edges(state, selection, rows, kinds)
+            ]
+        if not n:
+            return Scored(seqs, np.zeros(0, np.float32))
+        origin, target, weight = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ([], [], [])
+        inside = np.asarray(target, np.int64) >= 0
+        origin, target = np.asarray(origin, np.int64)[inside], np.asarray(target, np.int64)[inside]
+        weight = np.asarray(weight, np.float64)[inside]
+        out = np.bincount(origin, weight, n)
+        share = weight / out[origin] if len(origin) else weight
+        start = np.zeros(n)
+        at = np.searchsorted(seqs, seeds.seqs)
+        known = (at < n) & (seqs[np.minimum(at, n - 1)] == seeds.seqs)
+        np.add.at(start, at[known], seeds.scores[known])
+        start /= max(start.sum(), 1e-12)
+        mass = start
+        for _ in range(20):
+            flowing = np.bincount(target, mass[origin] * share, n)
+            mass = restart * start + (1 - restart) * (flowing + start * (1 - flowing.sum()))
+        return Scored(seqs, (mass / max(mass.max(), 1e-12)).astype(np.float32))
+
+    def name_of(self, namespace: str, seq: int, key: int) -> str | None:
+        """The name with this key that the row ``seq`` mentions."""
+        for row in self._ledger.texts(namespace, seq - 1, seq, 1):
+            for name in names_in(row.encoded_text):
+                if name and key_of(name) == key:
+                    return name
+        return None
+
+    def neighbourhood(self, selection: Selection) -> tuple[Seqs, Rows, Rows, NDArray[np.float32]]:
+        """The graph of a selection: seqs int64[n], and each edge once (from, to: indexes into seqs; weight)."""
+        with self._lock, self._ledger.reading():
+            state = self._state(selection.namespace)
+            index, rows = state.find(selection.seqs)
+            where = np.full(len(state.all_seqs()), -1, np.int64)
+            where[rows] = index
+            pairs: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
+            for start in range(0, len(rows), BATCH):
+                some = rows[start : start + BATCH]
+                for edges in self._edges(state, selection, some, None):
+                    here, there = index[start + edges.origin], where[edges.target]
+                    once = here < there
+                    pairs.append((here[once], there[once], edges.weight[once]))
+        none = np.zeros(0, np.int64)
+        pairs.append((none, none, np.zeros(0, np.float32)))
+        a, b, weight = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        return selection.seqs, a, b, weight
+
+    def _edges(self, state: Growing, selection: Selection, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
+        """The edges out of ``rows`` that stay in the selection, a kind at a time."""
+        inside = state.inside(selection)
+        if kinds is None or "next" in kinds:
+            origin, target = state.beside(rows)
+            yield _within(Edges(origin, target, np.ones(len(origin), np.float32), _no_names(origin), "next"), inside)
+        if kinds is None or "mentions" in kinds:
+            yield self._mentions(state, rows, inside, len(selection.seqs))
+        if (kinds is None or "similar" in kinds) and self._nearest is not None:
+            state.link(partial(self._nearest, selection.namespace))
+            origin, target, cosines = state.near_to(rows)
+            yield _within(Edges(origin, target, cosines.clip(0, 1), _no_names(origin), "similar"), inside)
+        if kinds is None or set(kinds).difference(DERIVED):
+            yield from (_within(edges, inside) for edges in self._stated(selection.namespace, state, rows, kinds))
+
+    @staticmethod
+    def _mentions(state: Growing, rows: Rows, inside: Callable[[Rows], NDArray[np.bool_]], total: int) -> Edges:
+        """Weight: the name's inverse document frequency in the selection, over that of a name only one row has; doubled
+        where it is the title of either row, and cut at 1; of several shared names the strongest."""
+        mentioned = state.mentioned(rows)
+        holders: dict[int, tuple[Rows, NDArray[np.float32]]] = {}
+        ceiling = max(float(np.log1p(total)), 1e-9)
+        for key, held in state.holders(sorted({key for _, key, _ in mentioned})):
+            if len(held) <= MOST_HELD:
+                held = held[inside(held >> 1)]
+                if 1 < len(held) <= HUB:
+                    idf = np.log1p(total / len(held)) / ceiling
+                    holders[key] = (held >> 1, (idf * np.where(held & 1, TITLE, 1.0)).astype(np.float32))
+        shared = [(at, key, TITLE if title else 1.0) for at, key, title in mentioned if key in holders]
+        counts = [len(holders[key][0]) for _, key, _ in shared]
+        origin = np.repeat(np.array([at for at, _, _ in shared], np.int64), counts)
+        target = np.concatenate([NO_ROWS, *(holders[key][0] for _, key, _ in shared)])
+        weight = np.concatenate([np.zeros(0, np.float32), *(holders[key][1] * factor for _, key, factor in shared)])
+        via = np.repeat(np.array([key for _, key, _ in shared], np.uint64), counts)
+        order = np.lexsort((-weight, target, origin))
+        first = np.ones(len(order), bool)
+        first[1:] = (np.diff(origin[order]) != 0) | (np.diff(target[order]) != 0)
+        keep = order[first]
+        keep = keep[rows[origin[keep]] != target[keep]]
+        return Edges(origin[keep], target[keep], weight[keep].clip(0, 1).astype(np.float32), via[keep], "mentions")
+
+    def _stated(self, namespace: str, state: Growing, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
+        every = state.all_seqs()
+        at = {int(seq): index for index, seq in enumerate(every[rows].tolist())}
+        groups: dict[str, list[tuple[int, int, float]]] = {}
+        for link in self._ledger.links(namespace, list(at)):
+            if kinds is None or link.kind in kinds:
+                weight = link.weight * STATED.get(link.kind, 1.0)
+                for near, far in ((link.source, link.target), (link.target, link.source)):
+                    if near in at:
+                        groups.setdefault(link.kind, []).append((at[near], far, weight))
+        for kind, edges in groups.items():
+            index, target = state.find(np.array([far for _, far, _ in edges], np.int64))
+            origin = np.array([edges[i][0] for i in index.tolist()], np.int64)
+            weights = np.array([edges[i][2] for i in index.tolist()], np.float32)
+            yield Edges(origin, target, weights, np.zeros(len(origin), np.uint64), kind)
+
+    # Keeping up with the ledger
+
+    def _state(self, namespace: str) -> Growing:
+        snapshot = self._ledger.snapshot(namespace, self.name)
+        state = self._states.get(namespace)
+        file = None if snapshot is None else snapshot.file
+        if state is None or state.file != file:
+            state = self._states[namespace] = self._load(snapshot)
+        reread = self._catch_up(namespace, state, analyse=False)
+        if reread > SNAPSHOT_ROWS and self.failure is None and self._files.enabled:
+            self.failure = f"the names in {reread:,} rows had to be read from their texts: run `memspan compact`"
+        return state
+
+    def _load(self, snapshot: Snapshot | None) -> Growing:
+        if snapshot is None:
+            return Growing(None, Adjacency.empty(), 0)
+        try:
+            arrays = dict(self._files.load(snapshot))
+            if arrays.pop("version").tobytes().decode() != VERSION:
+                raise StoreCorrupt(f"{snapshot.file} was made by another version", mend="run `memspan compact`")
+            return Growing(snapshot.file, Adjacency(**arrays), snapshot.position)
+        except (StoreCorrupt, KeyError, TypeError, ValueError) as error:  # the ledger has every text
+            self.failure = str(error)
+            return Growing(snapshot.file, Adjacency.empty(), 0)
+
+    def _catch_up(self, namespace: str, state: Growing, *, analyse: bool) -> int:
+        """Add the rows after the last one seen; returns how many had to be analysed, which with ``analyse`` are all."""
+        analysed = 0
+        while rows := self._ledger.structure(namespace, state.last, BATCH):
+            unread = {row.seq for row in rows if analyse or row.names is None}
+            texts: dict[int, tuple[str, ...]] = {}
+            if unread:
+                found = self._ledger.texts(namespace, rows[0].seq - 1, rows[-1].seq, len(rows))
+                texts = {row.seq: names_in(row.encoded_text) for row in found if row.seq in unread}
+                analysed += len(unread)
+            for row in rows:
+                state.insert(row, texts[row.seq] if row.seq in unread else (row.names or "").split(SEPARATOR))
+        return analysed
+
+    # Snapshots
+
+    def due(self, namespace: str) -> bool:
+        """Whether the rows after the snapshot have become many."""
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
+
+    def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
+        """Fold the rows after the snapshot into it and drop removed rows; ``force`` reads every row from the ledger."""
+        if not self._files.enabled:
+            return False
+        with self._files.lock():
+            with self._lock, self._ledger.reading():
+                state = self._state(namespace)
+                alive = self._ledger.rows(namespace)
+                broken = self.failure is not None or bool(self._files.problems(namespace))
+                tail, dead = len(state.seqs), len(state.all_seqs()) - len(alive)
+                changed = tail >= SNAPSHOT_ROWS or (state.file is not None and (tail > 0 or dead > 0))
+                if not (changed or force or broken):
+                    return False
+                # a state of its own: searches go on adding rows to the other one
+                state = Growing(None, Adjacency.empty(), 0) if force else Growing(None, state.base, state.start)
+                self._catch_up(namespace, state, analyse=force)
+            nearest = None if self._nearest is None else partial(self._nearest, namespace)
+            folded = state.folded(alive, nearest, progress)
+            version = np.frombuffer(VERSION.encode(), np.uint8)
+            position = int(alive[-1]) if len(alive) else state.start
+            self._files.save(namespace, position, len(folded.seqs), {**folded.arrays(), "version": version})
+            self.failure = None
+            while self._ledger.trim_mentions(namespace, position):
+                pass
+        return True
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
+        return {**self._files.status(namespace), "failure": self.failure}
+
+    def problems(self, namespace: str) -> list[str]:
+        """What is wrong with the snapshot, if there is one."""
+        return self._files.problems(namespace)
+
+    def size(self) -> int:
+        """Bytes of the snapshots on disk."""
+        return self._files.size()
+
+
+def _within(edges: Edges, inside: Callable[[Rows], NDArray[np.bool_]]) -> Edges:
+    keep = inside(edges.target)
+    if keep.all():
+        return edges
+    return Edges(edges.origin[keep], edges.target[keep], edges.weight[keep], edges.via[keep], edges.kind)
+
+
+def _no_names(rows: Rows) -> NDArray[np.uint64]:
+    return np.zeros(len(rows), np.uint64)
