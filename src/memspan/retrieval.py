@@ -25,6 +25,7 @@ from memspan.views.tree import TreeView
 CANDIDATES = 100  # per channel: recall of the union is within 0.5 points of taking 300
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
+STANDING_OUT = 5  # how many rows may stand out by meaning
 USES = 10.0  # accesses after which a segment's frequency is 1 - 1/e
 PRIORITY = ("importance", "recency", "frequency", "relevance")
 
@@ -58,32 +59,36 @@ BOTH = Model(bias=-6.7, weights={"semantic": 5.0, "keyword": 5.5}, provenance=_F
 KEYWORD = Model(bias=-5.2, weights={"keyword": 8.1}, provenance=_FITTED)
 SEMANTIC = Model(bias=-7.0, weights={"semantic": 7.7}, provenance=_FITTED)
 
-_ALONG = "the graph's weights: docs/decisions/0008-graph.md; the rest is the fusion without it"
-ASSOCIATIONS = {"next": 3.0, "mentions": 1.5}
-PRIORITIES = {"importance": 0.6, "recency": 0.3, "frequency": 0.3, "relevance": 0.3}
+_ALONG = (
+    "weights of margin, next and mentions chosen on the same sets and on 100 needles, scale and bias fitted;"
+    " 2026-11-24, docs/decisions/0008-graph.md; category and priorities by judgement: no set tells"
+)
+SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD)
+ASSOCIATED = {"margin": 7.6, "next": 2.3, "mentions": 1.15, "category": 0.5, "importance": 0.5}
+PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "graph": 0.3}
 
 
-def _with(model: Model, extras: Mapping[str, float]) -> Model:
-    """``model`` with extras; a segment of importance and relevance 0.5 that nobody used scores as before."""
+def _models(extras: Mapping[str, float]) -> tuple[Model, ...]:
+    """With ``extras`` on top; importance and relevance count from 0.5, what a segment has unless somebody says."""
     usual = 0.5 * sum(extras.get(name, 0.0) for name in ("importance", "relevance"))
-    return replace(model, bias=model.bias - usual, extras=extras, provenance=f"{model.provenance}; {_ALONG}")
+    return (
+        Model(bias=-5.9 - usual, weights={"semantic": 3.8, "keyword": 4.2}, extras=extras, provenance=_ALONG),
+        Model(bias=-4.8 - usual, weights={"keyword": 6.2}, extras=extras, provenance=_ALONG),
+    )
 
-
-_DEFAULT = ASSOCIATIONS | {"category": 1.0, "importance": PRIORITIES["importance"]}
-_DSM = _DEFAULT | PRIORITIES | {"graph": 0.3}
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         channels=("semantic", "keyword"),
-        models=(_with(BOTH, _DEFAULT), _with(KEYWORD, _DEFAULT)),
         followers=("next", "mentions"),
-        seeding=(BOTH, KEYWORD),
+        seeding=SEEDING,
+        models=_models(ASSOCIATED),
     ),
     "dsm": Recipe(
         channels=("tree", "semantic", "keyword"),
-        models=(_with(BOTH, _DSM), _with(KEYWORD, _DSM)),
         followers=("next", "mentions", "graph"),
-        seeding=(BOTH, KEYWORD),
+        seeding=SEEDING,
+        models=_models(PRIORITISED),
     ),
     "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
     "semantic": Recipe(channels=("semantic",), models=(SEMANTIC,)),
@@ -166,16 +171,19 @@ class Retrieval:
                 if name in self._channels
             }
             seqs = _union(found)
-            features = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
+            own = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
+            features = _with_margin(own)
             if recipe.followers and len(seqs):
                 seeds = Scored(seqs, fuse(recipe.seeding, features, len(seqs))).top(depth)
                 along = {name: self._followers[name].follow(selection, seeds, found) for name in recipe.followers}
                 more = np.setdiff1d(_union(along), seqs, assume_unique=True)
-                features = {name: np.concatenate([part, found[name].score(more)]) for name, part in features.items()}
                 seqs = np.concatenate([seqs, more])
+                features = _with_margin(
+                    {name: np.concatenate([part, found[name].score(more)]) for name, part in own.items()}
+                )
                 features |= {name: each.score(seqs) for name, each in along.items()}
                 features |= self._standing(question, recipe, selection.namespace, seqs)
-                found = along | found
+                found |= along
         scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
         return Ranked(seqs[order], scores[order], {name: part[order] for name, part in features.items()}, found)
@@ -257,6 +265,18 @@ def recipe_named(name: str) -> Recipe:
 def hit_of(row: Segment, score: float) -> Hit:
     """A segment as a hit."""
     return Hit(**{field.name: getattr(row, field.name) for field in fields(row)}, score=score)
+
+
+def _with_margin(features: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """And ``margin``: by how much each row is nearer to the question than the fifth nearest, 0 for the rest.
+
+    Where an answer stands out by meaning, it need not share a word with its question.
+    """
+    if "semantic" not in features or len(features["semantic"]) < STANDING_OUT:
+        return features
+    known = np.nan_to_num(features["semantic"], nan=0.0)
+    bar = np.partition(known, len(known) - STANDING_OUT)[len(known) - STANDING_OUT]
+    return features | {"margin": (known - bar).clip(min=0)}
 
 
 def _union(found: Mapping[str, Found]) -> Seqs:

@@ -1,0 +1,478 @@
+"""A picture of a memory: its tree as a treemap to zoom into, and the graph around what a query finds.
+
+Everything is laid out here, once, in units of one canvas; the page (``map.html``) and the static picture only draw what
+they are given. What is too small to be seen is counted together, so a picture of any store stays small.
+
+Stored text was written by others. It goes into the page as data: JSON without a character that HTML knows, shown as
+text. The page needs no network and may not use one: its policy names the hash of its own style and script.
+"""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan import arguments
+from memspan.arguments import DERIVED
+from memspan.errors import InvalidInput, MissingExtra, NotFound
+from memspan.memory import Memory
+from memspan.records import Hit, Node, Segment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 1_200.0, 680.0  # of either drawing, in its own units
+MOST_PARTS = 1_500  # of the tree in one picture
+MOST_CHILDREN = 60  # of one part
+HEAD, GAP = 26.0, 3.0  # units kept for the label of an opened part, and between parts
+LEVELS = 3  # of parts inside one another that are drawn at once
+ROOM = 1_500.0  # square units that a part's children need each for it to be opened: two short words
+HITS, AROUND = 10, 11  # of a query, and what each leads to: at most 120 dots
+STEPS = 300
+PAGES, PICTURES = (".html", ".htm"), (".svg", ".png")
+COLORS = {"next": "#6b7fb8", "mentions": "#c98a2b", "similar": "#3f9c8f", "stated": "#c0567d"}  # as in map.html
+
+Box = tuple[float, float, float, float]
+"""Left, top, width, height."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A node of the tree in the picture. ``kind`` "rest" stands for all that is too small, or in no cluster yet.
+
+    ``parent`` is its place in the list of parts (-1: none). ``hue`` in degrees is shared by a branch (-1: none).
+    """
+
+    label: str
+    kind: str
+    segments: int
+    parent: int = -1
+    hue: int = -1
+    examples: tuple[str, ...] = ()
+
+
+class Cell(NamedTuple):
+    """Where the part number ``part`` is drawn; ``opened`` parts hold the cells of their children."""
+
+    part: int
+    x: float
+    y: float
+    width: float
+    height: float
+    level: int
+    opened: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """A segment in the graph at ``x``, ``y``. ``rank`` is its place among the hits, 0 for what they lead to."""
+
+    text: str
+    about: str
+    rank: int
+    x: float = 0.0
+    y: float = 0.0
+
+
+class Line(NamedTuple):
+    """An edge between two dots, by their numbers; ``via`` is the name that both mention."""
+
+    a: int
+    b: int
+    kind: str
+    via: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """All that is drawn. ``views`` are the cells when a part fills the canvas, for each part that has children."""
+
+    title: str
+    parts: Sequence[Part]
+    views: Mapping[int, Sequence[Cell]]
+    query: str | None
+    dots: Sequence[Dot]
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What ``draw`` wrote: the file, its size, and how much of the memory is in it."""
+
+    path: str
+    bytes: int
+    segments: int
+    parts: int
+    hits: int
+    dots: int
+    lines: int
+
+
+def draw(
+    memory: Memory,
+    path: str | os.PathLike[str],
+    *,
+    query: str | None = None,
+    depth: int = 4,
+    namespace: str | None = None,
+) -> Drawing:
+    """Draw a namespace of ``memory`` into the file ``path``, replacing it: a page (.html), or a picture (.svg, .png).
+
+    The page is one file that works offline: the tree to ``depth`` levels, and with ``query`` the graph around its
+    hits. The same memory gives the same file. Pictures need ``memspan[pictures]``. Raises InvalidInput, MissingExtra,
+    NotFound when there is nothing to draw, StoreError; then no file was written.
+    """
+    file = arguments.path(path)
+    suffix = file.suffix.lower()
+    if suffix not in PAGES + PICTURES:
+        mend = f"end its name in {', '.join((PAGES[0], *PICTURES))}"
+        raise InvalidInput("path", f"cannot draw a {suffix or 'file without a suffix'}", mend=mend)
+    if not file.parent.is_dir():
+        raise InvalidInput("path", f"there is no directory {file.parent}", mend="make it first, or name another")
+    root = memory.tree(depth=depth, namespace=namespace)
+    if not root.segments:
+        raise NotFound("there is nothing to draw in this namespace", mend='store something first (memspan add "...")')
+    parts, children = outline(root)
+    dots, lines = ((), ()) if query is None else neighbourhood(memory, query, namespace)
+    picture = Picture(
+        title=f"{root.segments:,} segments in {line(namespace or memory.namespace, 60)}",
+        parts=parts,
+        views={at: tuple(cells(parts, children, at, (0.0, 0.0, WIDTH, HEIGHT))) for at in sorted(children)},
+        query=None if query is None else line(query, 200),
+        dots=dots,
+        lines=lines,
+    )
+    raw = page(picture).encode() if suffix in PAGES else still(picture, suffix[1:])
+    _put(file, raw)
+    return Drawing(
+        path=str(file),
+        bytes=len(raw),
+        segments=root.segments,
+        parts=len(parts),
+        hits=sum(dot.rank > 0 for dot in dots),
+        dots=len(dots),
+        lines=len(lines),
+    )
+
+
+# The tree
+
+
+def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
+    """The largest parts of a tree, at most MOST_PARTS, and for each that is divided the numbers of its children.
+
+    Children come largest first; what is beyond MOST_CHILDREN, or in no child, is one part more. So the segments of the
+    children are always those of the parent. A branch gets its hue where the tree first divides.
+    """
+    parts = [Part(label=line(root.label, 60) or "everything", kind=root.kind, segments=root.segments)]
+    children: dict[int, range] = {}
+    waiting = [(-root.segments, 0, root)]
+    while waiting:
+        _, at, node = heappop(waiting)
+        known = sorted((child for child in node.children if child.segments), key=lambda child: -child.segments)
+        shown, more = known[:MOST_CHILDREN], len(known) - MOST_CHILDREN
+        if not shown or len(parts) + len(shown) >= MOST_PARTS:
+            continue
+        first, hue = len(parts), parts[at].hue
+        divides = hue < 0 and len(known) > 1
+        for number, child in enumerate(shown):
+            heappush(waiting, (-child.segments, len(parts), child))
+            parts.append(
+                Part(
+                    label=line(child.label, 60) or "unnamed",
+                    kind=child.kind,
+                    segments=child.segments,
+                    parent=at,
+                    hue=round(215 + 137.508 * number) % 360 if divides else hue,  # the golden angle: no two alike
+                    examples=tuple(line(text, 240) for text in child.examples[:3]),
+                )
+            )
+        if rest := node.segments - sum(child.segments for child in shown):
+            label = f"{more:,} more" if more > 0 else "not grouped"
+            parts.append(Part(label=label, kind="rest", segments=rest, parent=at))
+        children[at] = range(first, len(parts))
+    return parts, children
+
+
+def cells(
+    parts: Sequence[Part], children: Mapping[int, range], focus: int, box: Box, level: int = 0
+) -> Iterator[Cell]:
+    """The cells of what is in the part ``focus``, outer ones first, in areas that follow their numbers of segments."""
+    order = sorted(children[focus], key=lambda at: -parts[at].segments)
+    for at, (x, y, width, height) in zip(order, squarified([parts[at].segments for at in order], box), strict=True):
+        gap = min(GAP, width / 4, height / 4)
+        x, y, width, height = x + gap / 2, y + gap / 2, width - gap, height - gap
+        inner = (x + gap, y + HEAD, width - 2 * gap, height - HEAD - gap)
+        opened = (
+            level + 1 < LEVELS
+            and at in children
+            and min(inner[2:]) > HEAD
+            and inner[2] * inner[3] >= ROOM * len(children[at])
+        )
+        yield Cell(at, *(round(value, 1) for value in (x, y, width, height)), level, opened)
+        if opened:
+            yield from cells(parts, children, at, inner, level + 1)
+
+
+def squarified(sizes: Sequence[int], box: Box) -> list[Box]:
+    """Boxes that fill ``box``, in areas that follow ``sizes`` (above 0, largest first), as square as it goes.
+
+    Row by row along the shorter side: M. Bruls, K. Huizing, J. van Wijk, "Squarified Treemaps", VisSym 2000.
+    """
+    x, y, width, height = box
+    scale = width * height / sum(sizes)
+    areas = [size * scale for size in sizes]
+    boxes: list[Box] = []
+    while rest := areas[len(boxes) :]:
+        side = min(width, height)
+        count, total = 1, rest[0]
+        while count < len(rest) and _worst(rest, count + 1, side) <= _worst(rest, count, side):
+            total += rest[count]
+            count += 1
+        deep, along = total / side, 0.0
+        for area in rest[:count]:
+            length = area / deep
+            boxes.append((x + along, y, length, deep) if width < height else (x, y + along, deep, length))
+            along += length
+        if width < height:
+            y, height = y + deep, height - deep
+        else:
+            x, width = x + deep, width - deep
+    return boxes
+
+
+def _worst(areas: Sequence[float], count: int, side: float) -> float:
+    """The ratio of the longer side to the shorter one of the least square of the first ``count`` in one row."""
+    total = sum(areas[:count])
+    return max(side * side * areas[0] / total**2, total**2 / (side * side * areas[count - 1]))
+
+
+# The graph
+
+
+def neighbourhood(memory: Memory, query: str, namespace: str | None) -> tuple[list[Dot], list[Line]]:
+    """The hits of ``query``, what led to them and what the strongest edges of each lead to: at most 120 dots."""
+    hits = memory.search(query, k=HITS, explain=True, namespace=namespace)
+    dots = {hit.id: Dot(text=line(hit.text, 600), about=_about(hit), rank=rank) for rank, hit in enumerate(hits, 1)}
+    lines: dict[tuple[int, int, str], Line] = {}
+    number = {id: at for at, id in enumerate(dots)}
+
+    def number_of(segment: Segment) -> int:
+        if segment.id not in number:
+            number[segment.id] = len(dots)
+            dots[segment.id] = Dot(text=line(segment.text, 600), about=_about(segment), rank=0)
+        return number[segment.id]
+
+    def join(segments: Sequence[Segment], path: Sequence[Any]) -> None:
+        """Lines along ``segments``, each led to by the step of ``path`` before it."""
+        for near, far, step in zip(segments, segments[1:], path, strict=False):
+            a, b = sorted((number_of(near), number_of(far)))
+            lines.setdefault((a, b, step.kind), Line(a, b, step.kind, line(step.via, 80) if step.via else None))
+
+    for hit in hits:
+        if hit.path:
+            join([*(memory.get(step.id, namespace=namespace) for step in hit.path), hit], hit.path)
+    for hit in hits:
+        room = HITS * (AROUND + 1) - len(dots)
+        for near in memory.neighbors(hit.id, limit=AROUND, namespace=namespace):
+            if near.id in number or room > 0:
+                room -= near.id not in number
+                join([hit, near], near.path)
+    found = list(lines.values())
+    places = spread([dot.rank > 0 for dot in dots.values()], [(edge.a, edge.b) for edge in found])
+    placed = [
+        Dot(text=dot.text, about=dot.about, rank=dot.rank, x=round(float(x), 1), y=round(float(y), 1))
+        for dot, (x, y) in zip(dots.values(), places, strict=True)
+    ]
+    return placed, found
+
+
+def _about(segment: Segment) -> str:
+    """When it was, who said it, where it belongs; of a hit also its score and what it is made of."""
+    parts = [f"{segment.time:%Y-%m-%d}", segment.speaker or segment.role or "", " / ".join(segment.category)]
+    if isinstance(segment, Hit):
+        parts.append(f"score {segment.score:.2f}")
+        parts += [f"{name} {value:.2f}" for name, value in (segment.channels or {}).items()]
+    return " · ".join(line(part, 80) for part in parts if part)
+
+
+def spread(heavy: Sequence[bool], edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """float64[n, 2]: places of n dots on the canvas, joined ones near each other; ``heavy`` ones get more room.
+
+    T. Fruchterman and E. Reingold, "Graph Drawing by Force-Directed Placement", 1991, with a pull to the middle that
+    keeps together what no edge joins. It starts from a sunflower spiral, so the same graph always looks the same.
+    """
+    n = len(heavy)
+    if n == 0:
+        return np.zeros((0, 2))
+    turn = np.arange(n) * np.pi * (3 - 5**0.5)
+    place = np.sqrt((np.arange(n)[:, None] + 0.5) / n) * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    mass = np.where(heavy, 3.0, 1.0)
+    ends = np.array(edges, np.int64).reshape(-1, 2)
+    pull = np.zeros((n, n))
+    pull[ends[:, 0], ends[:, 1]] = pull[ends[:, 1], ends[:, 0]] = 1.0
+    room = 1.6 / n**0.5
+    for step in range(STEPS):
+        away = place[:, None] - place[None]
+        far = np.sqrt((away**2).sum(axis=2)) + 1e-9
+        push = room**2 * mass[:, None] * mass[None] / far**2 - pull * far / room
+        force = (push[:, :, None] * away).sum(axis=1) - 1.2 * mass[:, None] * place
+        size = np.sqrt((force**2).sum(axis=1, keepdims=True)) + 1e-9
+        place = place + force / size * np.minimum(size, 0.15 * (1 - step / STEPS))
+    low, high = place.min(axis=0), place.max(axis=0)
+    margin = np.array([90.0, 50.0])
+    unit = (place - low) / np.maximum(high - low, 1e-9) if n > 1 else np.full((1, 2), 0.5)
+    return margin + unit * (np.array([WIDTH, HEIGHT]) - 2 * margin)
+
+
+# The page
+
+
+def page(picture: Picture) -> str:
+    """The picture as one HTML file."""
+    text = resources.files("memspan").joinpath("map.html").read_text(encoding="utf-8")
+    for tag in ("style", "script"):
+        inside = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        text = text.replace(f"'{tag}-hash'", f"'sha256-{digest}'")
+    data = {
+        "title": picture.title,
+        "parts": [
+            [part.label, part.kind, part.segments, part.parent, part.hue, part.examples] for part in picture.parts
+        ],
+        "views": picture.views,
+        "query": picture.query,
+        "dots": [[dot.x, dot.y, dot.rank, dot.text, dot.about] for dot in picture.dots],
+        "lines": picture.lines,
+    }
+    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace('"data"}', "", 0).replace("{data}", re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
+
+
+def line(text: str, limit: int) -> str:
+    """Text on one line of at most ``limit`` characters, without those that control or reorder what is around them."""
+    shown = "".join(" " if sign.isspace() else sign for sign in text if sign.isspace() or _plain(sign))
+    joined = " ".join(shown.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def _plain(sign: str) -> bool:
+    return not unicodedata.category(sign).startswith("C")
+
+
+def _put(file: Path, raw: bytes) -> None:
+    """Write the whole file or none of it."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(raw)
+        os.replace(aside, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise InvalidInput(
+            "path", f"{file} cannot be written ({error.strerror})", mend="name a file you can write"
+        ) from error
+
+
+# The static picture
+
+
+def still(picture: Picture, kind: str) -> bytes:
+    """The picture as "svg" or "png": the whole tree, and under it the graph. Raises MissingExtra."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra(f"drawing a {kind} needs matplotlib", mend='pip install "memspan[pictures]"') from error
+    tall = 1 if picture.query is None else 2
+    figure = Figure(figsize=(WIDTH / 100, tall * (HEIGHT + 40) / 100), facecolor="#fbfaf8")
+    titles = [picture.title, *(() if picture.query is None else (f"around “{picture.query}”",))]
+    for number, (title, paint) in enumerate(zip(titles, (_tree, _graph), strict=False)):
+        top = 1 - number / tall
+        axes = figure.add_axes((0.01, top - HEIGHT / (HEIGHT + 40) / tall + 0.005, 0.98, 0.99 * HEIGHT / 720 / tall))
+        axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
+        axes.axis("off")
+        axes.text(2, -10, title, fontsize=11, color="#30323a", weight="bold", parse_math=False)
+        paint(axes, picture)
+    raw = io.BytesIO()
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "memspan"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of a script the font lacks: drawn as a box
+        figure.savefig(raw, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return raw.getvalue()
+
+
+def _tree(axes: Axes, picture: Picture) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    for cell in picture.views.get(0, (Cell(0, 0, 0, WIDTH, HEIGHT, 0, False),)):
+        part = picture.parts[cell.part]
+        gray = part.hue < 0
+        fill = colorsys.hls_to_rgb(max(part.hue, 0) / 360, 0.93 - 0.05 * cell.level, 0.0 if gray else 0.42)
+        axes.add_patch(
+            FancyBboxPatch(
+                (cell.x + 2, cell.y + 2),
+                max(cell.width - 4, 0.5),
+                max(cell.height - 4, 0.5),
+                boxstyle="round,pad=0,rounding_size=3",
+                facecolor=fill,
+                edgecolor=colorsys.hls_to_rgb(max(part.hue, 0) / 360, 0.78, 0.0 if gray else 0.3),
+                linewidth=0.6,
+            )
+        )
+        letters = int((cell.width - 14) / 6.4)
+        if letters < 4 or cell.height < 18:
+            continue
+        weight = "bold" if part.kind == "category" else "normal"
+        count = f"{part.segments:,}"
+        one = cell.opened or cell.height < 38
+        text = line(part.label, letters - (len(count) + 2 if one and letters > len(count) + 8 else 0))
+        text = f"{text}  {count}" if one and letters > len(count) + 8 else text if one else f"{text}\n{count}"
+        style = {"fontsize": 7.5, "color": "#2b2e36", "va": "top", "linespacing": 1.35, "parse_math": False}
+        axes.text(cell.x + 8, cell.y + 7, text, weight=weight, **style)
+
+
+def _graph(axes: Axes, picture: Picture) -> None:
+    from matplotlib.lines import Line2D
+
+    dots = picture.dots
+    for edge in picture.lines:
+        ends = dots[edge.a], dots[edge.b]
+        color = color_of(edge.kind)
+        axes.plot([dot.x for dot in ends], [dot.y for dot in ends], color=color, linewidth=1.1, alpha=0.55, zorder=1)
+    for dot in sorted(dots, key=lambda dot: -dot.rank):
+        size, fill = (190, "#30323a") if dot.rank else (34, "#aeb3bf")
+        axes.scatter([dot.x], [dot.y], s=size, color=fill, edgecolors="#fbfaf8", linewidths=1, zorder=2 + (dot.rank > 0))
+        if dot.rank:
+            middle = {"ha": "center", "zorder": 4, "parse_math": False}
+            axes.text(dot.x, dot.y, str(dot.rank), color="#ffffff", fontsize=7.5, va="center_baseline", **middle)
+            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color="#30323a", fontsize=7, va="top", **middle)
+    kinds = sorted({edge.kind for edge in picture.lines})
+    handles = [Line2D([], [], color=color_of(kind), label=line(kind, 30)) for kind in kinds]
+    if handles:
+        axes.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8)
+    else:
+        found = "nothing was found" if not dots else ""
+        axes.text(WIDTH / 2, HEIGHT / 2, found, ha="center", color="#30323a", fontsize=10)
+
+
+def color_of(kind: str) -> str:
+    """The colour of an edge: one for each kind that the graph finds, one for all that were stated."""
+    return COLORS[kind if kind in DERIVED else "stated"]
