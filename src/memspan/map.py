@@ -47,7 +47,9 @@ ROOM = 1_500.0  # square units that a part's children need each for it to be ope
 HITS, AROUND = 10, 11  # of a query, and what each leads to: at most 120 dots
 STEPS = 300
 PAGES, PICTURES = (".html", ".htm"), (".svg", ".png")
-COLORS = {"next": "#6b7fb8", "mentions": "#c98a2b", "similar": "#3f9c8f", "stated": "#c0567d"}  # as in map.html
+MARGIN = 24.0  # around either drawing in a static picture
+PAPER, INK, PALE = "#fbfaf8", "#2b2e36", "#aeb3bf"  # as in map.html, and these:
+COLORS = {"next": "#6b7fb8", "mentions": "#c98a2b", "similar": "#3f9c8f", "stated": "#c0567d"}
 
 Box = tuple[float, float, float, float]
 """Left, top, width, height."""
@@ -363,7 +365,7 @@ def page(picture: Picture) -> str:
         "lines": picture.lines,
     }
     raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace('"data"}', "", 0).replace("{data}", re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
+    return text.replace("{data}", re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
 
 
 def line(text: str, limit: int) -> str:
@@ -401,15 +403,17 @@ def still(picture: Picture, kind: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra(f"drawing a {kind} needs matplotlib", mend='pip install "memspan[pictures]"') from error
-    tall = 1 if picture.query is None else 2
-    figure = Figure(figsize=(WIDTH / 100, tall * (HEIGHT + 40) / 100), facecolor="#fbfaf8")
-    titles = [picture.title, *(() if picture.query is None else (f"around “{picture.query}”",))]
-    for number, (title, paint) in enumerate(zip(titles, (_tree, _graph), strict=False)):
-        top = 1 - number / tall
-        axes = figure.add_axes((0.01, top - HEIGHT / (HEIGHT + 40) / tall + 0.005, 0.98, 0.99 * HEIGHT / 720 / tall))
+    drawings = [(picture.title, _tree)]
+    if picture.query is not None:
+        drawings.append((f"around “{picture.query}”", _graph))
+    wide, high = WIDTH + 2 * MARGIN, HEIGHT + 3 * MARGIN
+    tall = high * len(drawings)
+    figure = Figure(figsize=(wide / 100, tall / 100), facecolor=PAPER)
+    for number, (title, paint) in enumerate(drawings, 1):
+        axes = figure.add_axes((MARGIN / wide, (tall - number * high + MARGIN) / tall, WIDTH / wide, HEIGHT / tall))
         axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         axes.axis("off")
-        axes.text(2, -10, title, fontsize=11, color="#30323a", weight="bold", parse_math=False)
+        axes.text(2, -12, line(title, 120), fontsize=11, color=INK, weight="bold", parse_math=False)
         paint(axes, picture)
     raw = io.BytesIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": "memspan"}
@@ -437,7 +441,7 @@ def _tree(axes: Axes, picture: Picture) -> None:
                 linewidth=0.6,
             )
         )
-        letters = int((cell.width - 14) / 6.4)
+        letters = int((cell.width - 14) / (7.2 if part.kind == "category" else 6.4))
         if letters < 4 or cell.height < 18:
             continue
         weight = "bold" if part.kind == "category" else "normal"
@@ -445,7 +449,7 @@ def _tree(axes: Axes, picture: Picture) -> None:
         one = cell.opened or cell.height < 38
         text = line(part.label, letters - (len(count) + 2 if one and letters > len(count) + 8 else 0))
         text = f"{text}  {count}" if one and letters > len(count) + 8 else text if one else f"{text}\n{count}"
-        style = {"fontsize": 7.5, "color": "#2b2e36", "va": "top", "linespacing": 1.35, "parse_math": False}
+        style = {"fontsize": 7.5, "color": INK, "va": "top", "linespacing": 1.35, "parse_math": False}
         axes.text(cell.x + 8, cell.y + 7, text, weight=weight, **style)
 
 
@@ -458,19 +462,21 @@ def _graph(axes: Axes, picture: Picture) -> None:
         color = color_of(edge.kind)
         axes.plot([dot.x for dot in ends], [dot.y for dot in ends], color=color, linewidth=1.1, alpha=0.55, zorder=1)
     for dot in sorted(dots, key=lambda dot: -dot.rank):
-        size, fill = (190, "#30323a") if dot.rank else (34, "#aeb3bf")
-        axes.scatter([dot.x], [dot.y], s=size, color=fill, edgecolors="#fbfaf8", linewidths=1, zorder=2 + (dot.rank > 0))
+        size, fill = (190, INK) if dot.rank else (34, PALE)
+        axes.scatter([dot.x], [dot.y], s=size, color=fill, edgecolors=PAPER, linewidths=1, zorder=2 + (dot.rank > 0))
         if dot.rank:
             middle = {"ha": "center", "zorder": 4, "parse_math": False}
             axes.text(dot.x, dot.y, str(dot.rank), color="#ffffff", fontsize=7.5, va="center_baseline", **middle)
-            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color="#30323a", fontsize=7, va="top", **middle)
+            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color=INK, fontsize=7, va="top", **middle)
     kinds = sorted({edge.kind for edge in picture.lines})
     handles = [Line2D([], [], color=color_of(kind), label=line(kind, 30)) for kind in kinds]
     if handles:
-        axes.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8)
+        legend = axes.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     else:
         found = "nothing was found" if not dots else ""
-        axes.text(WIDTH / 2, HEIGHT / 2, found, ha="center", color="#30323a", fontsize=10)
+        axes.text(WIDTH / 2, HEIGHT / 2, found, ha="center", color=INK, fontsize=10)
 
 
 def color_of(kind: str) -> str:

@@ -1,9 +1,11 @@
 """Needles in a haystack: facts hidden at every depth of real text, each asked for in words it does not use.
 
-After G. Kamradt's "Needle In A Haystack" (2023), with questions that share few words with their needle, as in NoLiMa
-(Modarressi et al., arXiv:2502.05167). The needles ship with memspan, were written once and are never changed for being
-missed. The haystack is text that is on every machine: a folder you name, Python's documentation and sources, then
-those of the installed packages. No paragraph stands in it twice.
+Two sets lie in the same haystack and are reported side by side. The main one is the classic test after G. Kamradt's
+"Needle In A Haystack" (2023): a question names the same person, place or thing as its needle and asks in other words.
+The harder one shares not even a name, so that only the meaning leads to the needle, as in NoLiMa (Modarressi et al.,
+arXiv:2502.05167). The needles ship with memspan, were written once and are never changed for being missed. The haystack
+is text that is on every machine: a folder you name, Python's documentation and sources, then those of the installed
+packages. No paragraph stands in it twice.
 
 No language model reads anything here: a needle counts as found at the place its segment has among the hits.
 """
@@ -44,6 +46,8 @@ Progress = Callable[[int, int, str], None]
 Comparisons = Callable[[Memory, str], int]
 Ranks = Sequence[int | None]
 
+NAMED = "shared name"  # the main set of needles
+UNNAMED = "no shared word"  # the harder one
 PLAIN = "plain vectors"
 NAMESPACE = "haystack"
 HITS = 10
@@ -97,14 +101,16 @@ def run(
     comparisons: Comparisons | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Hide the first ``needles`` needles at ``depths`` depths and search for them; a report of values, ready for JSON.
+    """Hide needles at ``depths`` depths and search for them; a report of values, ready for JSON.
 
+    Hidden are the first ``needles`` of those that share a name with their question, and of those that share no telling
+    word with it the first half as many. Every figure is of one of these two sets; the bars are for the named ones.
     ``tokens`` is the length of the haystack, or several: each gets a store of its own, a shorter haystack is the
     beginning of a longer one, and what two of them share is encoded once. ``depths`` are even, from 0 to 100 % of the
-    tokens; as many needles stand at each. ``data`` is a folder read first. Every recipe is asked on the same stores.
-    ``budget`` is that of a context. ``encoder`` is a spec, an Encoder, or None for the configured one. ``store`` is a
-    folder in which the stores are kept, one for each length; None keeps none. ``comparisons`` counts the vectors that
-    answering a question compares, for an index that knows; without it that column stays empty.
+    tokens; each set is spread evenly over them. ``data`` is a folder read first. Every recipe is asked on the same
+    stores. ``budget`` is that of a context. ``encoder`` is a spec, an Encoder, or None for the configured one.
+    ``store`` is a folder in which the stores are kept, one for each length; None keeps none. ``comparisons`` counts the
+    vectors that answering a question compares, for an index that knows; without it that column stays empty.
 
     Takes about as long as encoding the longest haystack. Raises InvalidInput naming the argument (``tokens`` also where
     there is less text than was asked for), EncoderError, StoreError.
@@ -119,15 +125,18 @@ def run(
     for length in lengths:
         if folder is not None and (folder / str(length)).exists():
             raise InvalidInput("store", f"{folder / str(length)} is there already", mend="name a new folder")
-    passages = haystack(lengths[-1], counter, data, without=[needle.text for needle in hidden], progress=tell)
+    without = [needle.text for needle in chain(*hidden.values())]
+    passages = haystack(lengths[-1], counter, data, without=without, progress=tell)
     ends = np.cumsum([passage.tokens for passage in passages])
     remembering = None if model is None else Remembering(model)
     report: dict[str, Any] = {
         "benchmark": "needles in a haystack of real text",
         "needles": {
-            "count": needles,
-            "with_a_shared_name": sum(needle.name is not None for needle in hidden),
-            "terms_shared_with_the_question": round(float(np.mean([needle.shared for needle in hidden])), 4),
+            kind: {
+                "count": len(each),
+                "terms_shared_with_the_question": round(float(np.mean([needle.shared for needle in each])), 4),
+            }
+            for kind, each in hidden.items()
         },
         "depths_percent": [round(100 * depth, 1) for depth in np.linspace(0, 1, depths).tolist()],
         "encoder": None if model is None else model.id,
@@ -144,14 +153,16 @@ def run(
                 for recipe in recipes:
                     for passage in hay[:: -(-len(hay) // WARMING)]:
                         memory.search(" ".join(passage.text.split()[:8]), recipe=recipe)
-                    results[f"memspan {recipe}"] = _asked(
-                        memory, recipe, hidden, ids, depths, budget, entry["tokens"], comparisons, tell
-                    )
+                    results[f"memspan {recipe}"] = {
+                        kind: _asked(memory, recipe, each, ids, depths, budget, entry["tokens"], comparisons, tell)
+                        for kind, each in hidden.items()
+                    }
             if model is not None:
                 tell(0, 1, "comparing with every vector")
-                ranks = _plain_ranks(path, model, hidden, ids)
-                results[PLAIN] = _found(ranks, depths) | {
-                    "comparisons": {"mean": entry["vectors"], "most": entry["vectors"]}
+                compared = {"comparisons": {"mean": entry["vectors"], "most": entry["vectors"]}}
+                results[PLAIN] = {
+                    kind: _found(_plain_ranks(path, model, each, ids), depths) | compared
+                    for kind, each in hidden.items()
                 }
             report["lengths"].append({"asked_for": length} | entry | {"results": results})
     report["bars"] = _bars(report["lengths"])
@@ -175,40 +186,45 @@ def attention(active: int, total: int) -> dict[str, float]:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The results of ``run`` for people: DSM's table, hit@5 by length and depth, and the numbers of missed needles."""
-    heads = ("tokens", "segments", "", "hit@1", "hit@5", "hit@10", "p50 ms", "p99 ms", "compared", "context")
+    """The results of ``run`` for people: DSM's table, hit@5 by length and depth, and the numbers of missed needles.
+
+    The two sets of needles have a line each; a needle's number is its place in its set, from 1.
+    """
+    heads = ("tokens", "segments", "", "needles", "hit@1", "hit@5", "hit@10", "p50 ms", "p99 ms", "compared", "context")
     costs = ("dense ops", "active ops", "ratio")
     rows: list[Sequence[str]] = [(*heads, *costs)]
-    grid: list[Sequence[str]] = [("tokens", "hit@5 at", *(f"{depth:g}%" for depth in report["depths_percent"]))]
+    grid: list[Sequence[str]] = [("tokens", "hit@5 at", "", *(f"{depth:g}%" for depth in report["depths_percent"]))]
     missed = []
     for entry in report["lengths"]:
         size = f"{entry['tokens']:,}"
-        for system, found in entry["results"].items():
-            search, context, cost = (found.get(part, {}) for part in ("search", "context", "attention"))
-            rows.append(
-                (
-                    *(size, f"{entry['segments']:,}", system),
-                    *(f"{found[hit]:.2f}" for hit in ("hit@1", "hit@5", "hit@10")),
-                    *(_number(search.get(part), ".2f") for part in ("p50_ms", "p99_ms")),
-                    _number((found["comparisons"] or {}).get("mean"), ",.0f"),
-                    _number(context.get("mean_tokens"), ",.0f"),
-                    *(_number(cost.get(f"{part}_attention_ops"), ".3g") for part in ("dense", "active")),
-                    _number(cost.get("reduction_ratio"), ",.0f"),
+        for system, sets in entry["results"].items():
+            for kind, found in sets.items():
+                search, context, cost = (found.get(part, {}) for part in ("search", "context", "attention"))
+                rows.append(
+                    (
+                        *(size, f"{entry['segments']:,}", system, kind),
+                        *(f"{found[hit]:.2f}" for hit in ("hit@1", "hit@5", "hit@10")),
+                        *(_number(search.get(part), ".2f") for part in ("p50_ms", "p99_ms")),
+                        _number((found["comparisons"] or {}).get("mean"), ",.0f"),
+                        _number(context.get("mean_tokens"), ",.0f"),
+                        *(_number(cost.get(f"{part}_attention_ops"), ".3g") for part in ("dense", "active")),
+                        _number(cost.get("reduction_ratio"), ",.0f"),
+                    )
                 )
-            )
-            grid.append((size, system, *(f"{value:.2f}" for value in found["hit@5_by_depth"])))
-            if found["missed"]:
-                missed.append(f"{size} tokens, {system}: not among the first 5: {', '.join(map(str, found['missed']))}")
+                grid.append((size, system, kind, *(_number(value, ".2f") for value in found["hit@5_by_depth"])))
+                if found["missed"]:
+                    numbers = ", ".join(map(str, found["missed"]))
+                    missed.append(f"{size} tokens, {system}, {kind}: not among the first 5: {numbers}")
     return "\n\n".join(part for part in (_aligned(rows), _aligned(grid), "\n".join(missed)) if part)
 
 
 # The needles and the haystack
 
 
-def shipped() -> tuple[Needle, ...]:
-    """The needles that come with memspan, in their order: number 1 is the first."""
+def shipped() -> dict[str, tuple[Needle, ...]]:
+    """The needles that come with memspan, NAMED and UNNAMED, each set in its order: number 1 is the first."""
     raw = resources.files("memspan.bench").joinpath("needles.json").read_text(encoding="utf-8")
-    return tuple(Needle(**entry) for entry in json.loads(raw))
+    return {kind: tuple(Needle(**entry) for entry in entries) for kind, entries in json.loads(raw).items()}
 
 
 def haystack(
@@ -262,10 +278,7 @@ def places(sizes: Sequence[int], needles: int, depths: int) -> NDArray[np.intp]:
 
 
 def levels(needles: int, depths: int) -> NDArray[np.int64]:
-    """int64[needles], ascending: to which depth of 0 ... ``depths - 1`` each needle belongs, as evenly as it goes.
-
-    Needles that share a name with their question take turns with those that do not, so each depth has both.
-    """
+    """int64[needles], ascending: to which depth of 0 ... ``depths - 1`` each needle belongs, as evenly as it goes."""
     return np.arange(needles) * depths // needles
 
 
@@ -374,28 +387,34 @@ class Remembering:
 
 
 def _filled(
-    path: Path, hay: Sequence[Passage], hidden: Sequence[Needle], depths: int, encoder: Encoder | None, tell: Progress
-) -> tuple[dict[str, Any], list[str]]:
-    """A compacted store of the haystack with its needles, in order: what it holds, and the needles' ids."""
+    path: Path,
+    hay: Sequence[Passage],
+    hidden: Mapping[str, Sequence[Needle]],
+    depths: int,
+    encoder: Encoder | None,
+    tell: Progress,
+) -> tuple[dict[str, Any], dict[Needle, str]]:
+    """A compacted store of the haystack with the needles of all sets: what it holds, and the needles' ids."""
     sizes = [passage.tokens for passage in hay]
-    before = places(sizes, len(hidden), depths)
+    needles = list(chain(*hidden.values()))
+    before = np.concatenate([places(sizes, len(each), depths) for each in hidden.values()])
     depth = np.concatenate([[0], np.cumsum(sizes)])[before] / sum(sizes)
-    wanted = levels(len(hidden), depths) / (depths - 1)
+    wanted = np.concatenate([levels(len(each), depths) for each in hidden.values()]) / (depths - 1)
     made_of: Counter[str] = Counter()
     for passage in hay:
         made_of[passage.source] += passage.tokens
-    ids: list[str] = []
+    ids: dict[Needle, str] = {}
     started = time.perf_counter()
     with Memory(path, encoder=encoder, namespace=NAMESPACE) as memory:
         for at in range(len(hay) + 1):
             tell(at, len(hay), "adding")
-            while len(ids) < len(hidden) and before[len(ids)] == at:
-                added = memory.add(hidden[len(ids)].text, wait=False)
+            for number in np.flatnonzero(before == at):
+                added = memory.add(needles[number].text, wait=False)
                 if len(added.ids) != 1:
                     raise InvalidInput(
                         "encoder", "its window cuts a needle in two", mend="take one that reads 64 tokens"
                     )
-                ids += added.ids
+                ids[needles[number]] = added.ids[0]
             if at < len(hay):
                 memory.add(hay[at].text, source="document", wait=False)
         memory.compact(progress=tell)
@@ -416,22 +435,22 @@ def _asked(
     memory: Memory,
     recipe: str,
     hidden: Sequence[Needle],
-    ids: Sequence[str],
+    ids: Mapping[Needle, str],
     depths: int,
     budget: int,
     total: int,
     comparisons: Comparisons | None,
     tell: Progress,
 ) -> dict[str, Any]:
-    """Every question once by ``search`` on the clock, then once by ``context``."""
+    """Every question of one set once by ``search`` on the clock, then once by ``context``."""
     ranks: list[int | None] = []
     seconds = []
-    for needle, id in zip(hidden, ids, strict=True):
+    for needle in hidden:
         tell(len(ranks), len(hidden), f"searching, {recipe}")
         started = time.perf_counter()
         hits = memory.search(needle.question, k=HITS, recipe=recipe)
         seconds.append(time.perf_counter() - started)
-        ranks += ranks_of([hit.id for hit in hits], [id])
+        ranks += ranks_of([hit.id for hit in hits], [ids[needle]])
     tell(0, 1, f"making contexts, {recipe}")
     contexts = [memory.context(needle.question, budget=budget, recipe=recipe) for needle in hidden]
     counts = [context.tokens for context in contexts]
@@ -449,14 +468,14 @@ def _asked(
     }
 
 
-def _plain_ranks(path: Path, model: Encoder, hidden: Sequence[Needle], ids: Sequence[str]) -> list[int]:
-    """The place of each needle when every vector of the store is compared with its question, by cosine, exactly."""
+def _plain_ranks(path: Path, model: Encoder, hidden: Sequence[Needle], ids: Mapping[Needle, str]) -> list[int]:
+    """The place of each needle of a set when every vector in the store is compared with its question: exact cosine."""
     asked = np.concatenate([model.encode([needle.question]).pooled for needle in hidden])
     with closing(SqliteLedger(path / "ledger.db")) as ledger:
-        own = np.array([ledger.get(NAMESPACE, id).seq for id in ids])
+        own = np.array([ledger.get(NAMESPACE, ids[needle]).seq for needle in hidden])
         _, vectors = ledger.vectors_of(NAMESPACE, own.tolist())  # ascending, as the needles were added
         least = np.einsum("ij,ij->i", asked, vectors)[:, None]
-        better = np.zeros(len(ids), np.int64)
+        better = np.zeros(len(hidden), np.int64)
         after = -1
         while len((page := ledger.vectors(NAMESPACE, after, PAGE))[0]):
             seqs, vectors = page
@@ -467,7 +486,10 @@ def _plain_ranks(path: Path, model: Encoder, hidden: Sequence[Needle], ids: Sequ
 
 
 def _found(ranks: Ranks, depths: int) -> dict[str, Any]:
-    """hit@1, @5 and @10 of 1-based ranks, hit@5 by depth, and the numbers of the needles not among the first five."""
+    """hit@1, @5 and @10 of a set's 1-based ranks, hit@5 by depth, and the numbers of the needles not in the first five.
+
+    At a depth without a needle, where a set is smaller than the depths are many, hit@5 is None.
+    """
 
     def within(k: int) -> list[bool]:
         return [rank is not None and rank <= k for rank in ranks]
@@ -476,19 +498,22 @@ def _found(ranks: Ranks, depths: int) -> dict[str, Any]:
     level = levels(len(ranks), depths)
     return {
         **{f"hit@{k}": round(float(np.mean(within(k))), 4) for k in (1, 5, 10)},
-        "hit@5_by_depth": [round(float(five[level == depth].mean()), 4) for depth in range(depths)],
+        "hit@5_by_depth": [
+            round(float(five[level == depth].mean()), 4) if depth in level else None for depth in range(depths)
+        ],
         "missed": (np.flatnonzero(~five) + 1).tolist(),
         "ranks": list(ranks),
     }
 
 
 def _bars(lengths: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What was aimed at and whether it holds: every needle among the first five, and a search within 10 ms."""
+    """What was aimed at and whether it holds: every named needle among the first five, and a search within 10 ms."""
     told = {}
     for entry in lengths:
-        for system, found in entry["results"].items():
+        for system, sets in entry["results"].items():
             if system == PLAIN:
                 continue
+            found = sets[NAMED]
             name = f"{entry['asked_for']:,} tokens, {system}"
             hit, p50 = found["hit@5"], found["search"]["p50_ms"]
             told[f"{name}, hit@5"] = f"{hit:g}, at least 1: {'holds' if hit >= 1 else 'MISSED'}"
@@ -500,15 +525,16 @@ def _bars(lengths: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _chosen(
     lengths: Sequence[int], needles: int, depths: int, recipes: Sequence[str], budget: int
-) -> tuple[Needle, ...]:
-    """The needles to hide. Raises InvalidInput naming what of the arguments cannot be measured."""
-    hidden = shipped()
+) -> dict[str, tuple[Needle, ...]]:
+    """The needles to hide, by set. Raises InvalidInput naming what of the arguments cannot be measured."""
+    known = shipped()
+    most = len(known[NAMED])
     if not lengths or lengths[0] < LEAST:
         raise InvalidInput(
             "tokens", f"{lengths[0] if lengths else 'none'} hide nothing", mend=f"give at least {LEAST:,}"
         )
-    if not 2 <= needles <= len(hidden):
-        raise InvalidInput("needles", f"{needles} cannot be hidden", mend=f"give 2 to {len(hidden)}")
+    if not 2 <= needles <= most:
+        raise InvalidInput("needles", f"{needles} cannot be hidden", mend=f"give 2 to {most}")
     if not 2 <= depths <= needles:
         raise InvalidInput("depths", f"{depths} cannot hold {needles} needles", mend=f"give 2 to {needles}")
     if not LEAST_BUDGET <= budget <= MOST_TOKENS:
@@ -517,7 +543,7 @@ def _chosen(
         raise InvalidInput("recipes", "none is named", mend="name at least 'default'")
     for recipe in recipes:
         recipe_named(recipe)
-    return hidden[:needles]
+    return {NAMED: known[NAMED][:needles], UNNAMED: known[UNNAMED][: needles // 2]}
 
 
 def _encoder(encoder: str | Encoder | None) -> Encoder | None:
