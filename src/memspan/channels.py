@@ -114,7 +114,7 @@ class NextFollower:
     """The best keyword score of the rows before and after: an answer often stands beside the words of its question."""
 
     name = "next"
-    SEEDS = 30
+    SEEDS = 20
 
     def __init__(self, view: GraphView) -> None:
         self._view = view
@@ -143,7 +143,7 @@ class MentionsFollower:
 
     name = "mentions"
     SEEDS = 10
-    MOST = 50
+    MOST = 30
 
     def __init__(self, view: GraphView) -> None:
         self._view = view
@@ -160,7 +160,7 @@ class GraphFollower:
 
     name = "graph"
     SEEDS = 10
-    MOST = 50
+    MOST = 30
 
     def __init__(self, view: GraphView) -> None:
         self._view = view

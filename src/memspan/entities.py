@@ -166,9 +166,11 @@ _NAME: Final = re.compile(
     rf"|(?P<number>{_NUMBER})|(?P<katakana>[ァ-ヺー・]{{2,40}}+))"
 )
 
+# A first line is no title if it is an item, quotes or code, names a speaker, or ends like a sentence or a clause.
 _NO_TITLE: Final = re.compile(r"\A(?:[-*+•>|`]|[0-9]+[.)]\s)|:\s|[={}<>|\\]|[.!?…:;,][\"'”»)*_]*\Z")
 _ASIDE: Final = re.compile(r"\s*\([^()]*\)")
 _PLACE: Final = re.compile(r"([^,]+), [^,&]+")
+# What stands before a word that opens a sentence.
 _OPENS: Final = re.compile(r"(?:\A|[.!?…:;\n•*>#|\"“«-])[\s\"'“‘«(\[*_¿¡]*\Z")
 
 # ------------------------------------------------------------------------------------------------------- normalisation
@@ -181,7 +183,7 @@ _UNSPACED: Final = re.compile(  # runs of katakana; of Han, the rest of kana and
 _ACCENTS: Final = re.compile("(?<=[a-z\u03b1-\u03c9])[\u0300-\u036f]+|(?<=\u0435)\u0308")
 _POSSESSIVE: Final = re.compile(r"'s?(?!\w)")
 _SEPARATORS: Final = str.maketrans(dict.fromkeys(".'") | dict.fromkeys('-,;:!?…"“”«»*()[]#/|·・「」『』《》〈〉', " "))
-_INITIALS: Final = re.compile(r"(?<=\b[^\W\d_]) (?=[^\W\d_]\b)")
+_INITIALS: Final = re.compile(r"(?<=\b[^\W\d_]) (?=[^\W\d_]\b)")  # the spaces in "j r r tolkien" but the last
 _DIGITS: Final = re.compile("[0-9]+")
 _MONTH_NAME: Final = re.compile(_MONTH)
 _THOUSANDS: Final = re.compile(r",(?=[0-9]{3}(?![0-9]))")
@@ -331,7 +333,7 @@ def _code(match: re.Match[str]) -> list[str]:
 
 
 def _words(match: re.Match[str]) -> list[str]:
-    """Each two neighbours that are no function words and no adverbs, the second one in the singular."""
+    """Neighbours that are neither function words nor adverbs, two by two, the second one in the singular."""
     pairs: list[str] = []
     before = ""
     for word in match[0].split():

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from importlib import resources
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,8 @@ HITS, AROUND = 10, 11  # of a query, and what each leads to: at most 120 dots
 STEPS = 300
 PAGES, PICTURES = (".html", ".htm"), (".svg", ".png")
 MARGIN = 24.0  # around either drawing in a static picture
-PAPER, INK, PALE = "#fbfaf8", "#2b2e36", "#aeb3bf"  # as in map.html, and these:
+PAPER, INK, SOFT, PALE = "#fbfaf8", "#2b2e36", "#6d727f", "#aeb3bf"  # as in map.html, and these:
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "Malgun Gothic")  # those there are
 COLORS = {"next": "#6b7fb8", "mentions": "#c98a2b", "similar": "#3f9c8f", "stated": "#c0567d"}
 
 Box = tuple[float, float, float, float]
@@ -183,7 +185,8 @@ def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
     Children come largest first; what is beyond MOST_CHILDREN, or in no child, is one part more. So the segments of the
     children are always those of the parent. A branch gets its hue where the tree first divides.
     """
-    parts = [Part(label=line(root.label, 60) or "everything", kind=root.kind, segments=root.segments)]
+    said = tuple(line(text, 240) for text in root.examples[:3])
+    parts = [Part(label=line(root.label, 60) or "everything", kind=root.kind, segments=root.segments, examples=said)]
     children: dict[int, range] = {}
     waiting = [(-root.segments, 0, root)]
     while waiting:
@@ -213,9 +216,7 @@ def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
     return parts, children
 
 
-def cells(
-    parts: Sequence[Part], children: Mapping[int, range], focus: int, box: Box, level: int = 0
-) -> Iterator[Cell]:
+def cells(parts: Sequence[Part], children: Mapping[int, range], focus: int, box: Box, level: int = 0) -> Iterator[Cell]:
     """The cells of what is in the part ``focus``, outer ones first, in areas that follow their numbers of segments."""
     order = sorted(children[focus], key=lambda at: -parts[at].segments)
     for at, (x, y, width, height) in zip(order, squarified([parts[at].segments for at in order], box), strict=True):
@@ -228,7 +229,7 @@ def cells(
             and min(inner[2:]) > HEAD
             and inner[2] * inner[3] >= ROOM * len(children[at])
         )
-        yield Cell(at, *(round(value, 1) for value in (x, y, width, height)), level, opened)
+        yield Cell(at, round(x, 1), round(y, 1), round(width, 1), round(height, 1), level, opened)
         if opened:
             yield from cells(parts, children, at, inner, level + 1)
 
@@ -341,7 +342,8 @@ def spread(heavy: Sequence[bool], edges: Sequence[tuple[int, int]]) -> NDArray[n
     low, high = place.min(axis=0), place.max(axis=0)
     margin = np.array([90.0, 50.0])
     unit = (place - low) / np.maximum(high - low, 1e-9) if n > 1 else np.full((1, 2), 0.5)
-    return margin + unit * (np.array([WIDTH, HEIGHT]) - 2 * margin)
+    shown: NDArray[np.float64] = margin + unit * (np.array([WIDTH, HEIGHT]) - 2 * margin)
+    return shown
 
 
 # The page
@@ -401,6 +403,7 @@ def still(picture: Picture, kind: str) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import get_font_names
     except ImportError as error:
         raise MissingExtra(f"drawing a {kind} needs matplotlib", mend='pip install "memspan[pictures]"') from error
     drawings = [(picture.title, _tree)]
@@ -409,16 +412,22 @@ def still(picture: Picture, kind: str) -> bytes:
     wide, high = WIDTH + 2 * MARGIN, HEIGHT + 3 * MARGIN
     tall = high * len(drawings)
     figure = Figure(figsize=(wide / 100, tall / 100), facecolor=PAPER)
-    for number, (title, paint) in enumerate(drawings, 1):
-        axes = figure.add_axes((MARGIN / wide, (tall - number * high + MARGIN) / tall, WIDTH / wide, HEIGHT / tall))
-        axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
-        axes.axis("off")
-        axes.text(2, -12, line(title, 120), fontsize=11, color=INK, weight="bold", parse_math=False)
-        paint(axes, picture)
     raw = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "memspan"}
+    there = set(get_font_names())
+    settings: Any = {
+        "font.family": [name for name in FONTS if name in there],
+        "svg.fonttype": "none",
+        "svg.hashsalt": "memspan",  # or its ids would differ each time
+        "text.parse_math": False,  # what was stored is text, dollar signs too
+    }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of a script the font lacks: drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here has it: drawn as a box
+        for number, (title, paint) in enumerate(drawings, 1):
+            axes = figure.add_axes((MARGIN / wide, (tall - number * high + MARGIN) / tall, WIDTH / wide, HEIGHT / tall))
+            axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
+            axes.axis("off")
+            axes.text(2, -12, line(title, 120), fontsize=11, color=INK, weight="bold")
+            paint(axes, picture)
         figure.savefig(raw, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     return raw.getvalue()
 
@@ -428,55 +437,56 @@ def _tree(axes: Axes, picture: Picture) -> None:
 
     for cell in picture.views.get(0, (Cell(0, 0, 0, WIDTH, HEIGHT, 0, False),)):
         part = picture.parts[cell.part]
-        gray = part.hue < 0
-        fill = colorsys.hls_to_rgb(max(part.hue, 0) / 360, 0.93 - 0.05 * cell.level, 0.0 if gray else 0.42)
+        hue, color = max(part.hue, 0) / 360, float(part.hue >= 0)
         axes.add_patch(
             FancyBboxPatch(
                 (cell.x + 2, cell.y + 2),
                 max(cell.width - 4, 0.5),
                 max(cell.height - 4, 0.5),
                 boxstyle="round,pad=0,rounding_size=3",
-                facecolor=fill,
-                edgecolor=colorsys.hls_to_rgb(max(part.hue, 0) / 360, 0.78, 0.0 if gray else 0.3),
+                facecolor=colorsys.hls_to_rgb(hue, 0.93 - 0.05 * cell.level, 0.42 * color),
+                edgecolor=colorsys.hls_to_rgb(hue, 0.78, 0.3 * color),
                 linewidth=0.6,
             )
         )
-        letters = int((cell.width - 14) / (7.2 if part.kind == "category" else 6.4))
+        named, flat, count = part.kind == "category", cell.opened or cell.height < 38, f"{part.segments:,}"
+        letters = int((cell.width - 14) / (7.2 if named else 6.4))
+        room = letters - (len(count) + 2 if flat else 0)
         if letters < 4 or cell.height < 18:
             continue
-        weight = "bold" if part.kind == "category" else "normal"
-        count = f"{part.segments:,}"
-        one = cell.opened or cell.height < 38
-        text = line(part.label, letters - (len(count) + 2 if one and letters > len(count) + 8 else 0))
-        text = f"{text}  {count}" if one and letters > len(count) + 8 else text if one else f"{text}\n{count}"
-        style = {"fontsize": 7.5, "color": INK, "va": "top", "linespacing": 1.35, "parse_math": False}
-        axes.text(cell.x + 8, cell.y + 7, text, weight=weight, **style)
+        label = line(part.label, room) + ("  " if flat else "\n") + count if room >= 4 else line(part.label, letters)
+        place: Any = {"va": "top", "linespacing": 1.35}
+        axes.text(cell.x + 8, cell.y + 7, label, weight="bold" if named else "normal", color=INK, fontsize=7.5, **place)
+        many = int((cell.height - 52) / 12.5)
+        if not flat and cell.width > 110 and many > 1:
+            said = "\n".join([row for text in part.examples for row in wrap(text, int((cell.width - 16) / 5.3))][:many])
+            axes.text(cell.x + 8, cell.y + 42, said, color=SOFT, fontsize=6.2, **place)
 
 
 def _graph(axes: Axes, picture: Picture) -> None:
+    from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
     dots = picture.dots
-    for edge in picture.lines:
-        ends = dots[edge.a], dots[edge.b]
-        color = color_of(edge.kind)
-        axes.plot([dot.x for dot in ends], [dot.y for dot in ends], color=color, linewidth=1.1, alpha=0.55, zorder=1)
-    for dot in sorted(dots, key=lambda dot: -dot.rank):
-        size, fill = (190, INK) if dot.rank else (34, PALE)
-        axes.scatter([dot.x], [dot.y], s=size, color=fill, edgecolors=PAPER, linewidths=1, zorder=2 + (dot.rank > 0))
+    if not dots:
+        axes.text(WIDTH / 2, HEIGHT / 2, "nothing was found", ha="center", color=INK, fontsize=10)
+        return
+    ends = [[(dots[at].x, dots[at].y) for at in edge[:2]] for edge in picture.lines]
+    colors = [color_of(edge.kind) for edge in picture.lines]
+    axes.add_collection(LineCollection(ends, colors=colors, linewidths=1.1, alpha=0.5, zorder=1))
+    x, y = [dot.x for dot in dots], [dot.y for dot in dots]
+    sizes, fills = zip(*((190, INK) if dot.rank else (34, PALE) for dot in dots), strict=True)
+    axes.scatter(x, y, s=sizes, c=fills, edgecolors=PAPER, linewidths=1, zorder=2)
+    for dot in dots:
         if dot.rank:
-            middle = {"ha": "center", "zorder": 4, "parse_math": False}
-            axes.text(dot.x, dot.y, str(dot.rank), color="#ffffff", fontsize=7.5, va="center_baseline", **middle)
-            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color=INK, fontsize=7, va="top", **middle)
+            axes.text(dot.x, dot.y, str(dot.rank), color=PAPER, fontsize=7.5, ha="center", va="center_baseline")
+            under = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 0.6}
+            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color=INK, fontsize=7, ha="center", va="top", bbox=under)
     kinds = sorted({edge.kind for edge in picture.lines})
-    handles = [Line2D([], [], color=color_of(kind), label=line(kind, 30)) for kind in kinds]
-    if handles:
-        legend = axes.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=8)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    else:
-        found = "nothing was found" if not dots else ""
-        axes.text(WIDTH / 2, HEIGHT / 2, found, ha="center", color=INK, fontsize=10)
+    if kinds:
+        samples = [Line2D([], [], color=color_of(kind)) for kind in kinds]
+        names = [line(kind, 30) for kind in kinds]
+        axes.legend(samples, names, loc="upper right", ncols=len(kinds), frameon=False, fontsize=8)
 
 
 def color_of(kind: str) -> str:

@@ -23,7 +23,7 @@ from memspan.views.base import Scored, Selection, Selections
 from memspan.views.graph import GraphView, Origin
 from memspan.views.tree import TreeView
 
-CANDIDATES = 100  # per channel: recall of the union is within 0.5 points of taking 300
+CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
 STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left

@@ -98,12 +98,6 @@ def test_questions_share_few_of_their_terms_with_their_needle(everyone: tuple[ne
     assert max(each.shared for each in everyone) <= 0.5
 
 
-def test_no_answer_stands_in_another_needle(everyone: tuple[needle.Needle, ...]) -> None:
-    for each in everyone:
-        answer = re.compile(rf"\b{re.escape(each.answer)}\b", re.IGNORECASE)
-        assert [other for other in everyone if answer.search(other.text)] == [each]
-
-
 def test_among_the_needles_alone_no_two_are_nearest_to_each_others_question(
     everyone: tuple[needle.Needle, ...],
 ) -> None:

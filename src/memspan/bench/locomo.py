@@ -31,7 +31,7 @@ from memspan.encoders import make
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
-from memspan.retrieval import RECIPES
+from memspan.retrieval import RECIPES, recipe_named
 
 Progress = Callable[[int, int, str], None]
 Placed = dict[str, list[int | None]]
@@ -75,6 +75,7 @@ def run(
     data: str | Path,
     *,
     channels: Sequence[str] | None = None,
+    recipe: str | None = None,
     encoder: str | Encoder | None = None,
     ranks: str | Path | None = None,
     progress: Progress | None = None,
@@ -82,14 +83,18 @@ def run(
     """Measure the engine on the LoCoMo file ``data``; a report of plain values, ready for JSON.
 
     ``channels`` switches channels: None is the default recipe, ``["semantic"]``, ``["keyword"]`` or both the others.
-    ``encoder`` is a spec, an Encoder, or None for the configured one. ``ranks`` names a file that gets a JSON line for
-    each scored question: conversation, question (its index in the file), category, and for each system the rank of each
-    gold id (null: not among the first 50). Questions without evidence that exists are not scored.
+    ``recipe`` names one instead. ``encoder`` is a spec, an Encoder, or None for the configured one. ``ranks`` names a
+    file that gets a JSON line for each scored question: conversation, question (its index in the file), category, and
+    for each system the rank of each gold id (null: not among the first 50). Questions without evidence that exists are
+    not scored.
 
-    Raises InvalidInput naming ``data`` or ``channels``, EncoderError, StoreError.
+    Raises InvalidInput naming ``data``, ``channels`` or ``recipe``, EncoderError, StoreError.
     """
     measured_on = machine()
-    recipe = recipe_of(channels)
+    if recipe is not None and channels is not None:
+        raise InvalidInput("recipe", "came together with channels", mend="give one of the two")
+    recipe = recipe_of(channels) if recipe is None else recipe
+    proposing = list(recipe_named(recipe).channels)
     path = Path(data)
     conversations = load(path)
     model = _encoder(encoder)
@@ -139,7 +144,7 @@ def run(
         },
         "encoder": None if model is None else model.id,
         "recipe": recipe,
-        "channels": list(RECIPES[recipe].channels),
+        "channels": proposing,
         "results": _results(scored),
         "gain_of_recall@10": _gains(scored),
         "time": {"turns_added_per_second": round(turns / added, 1), "search": milliseconds(searched)},

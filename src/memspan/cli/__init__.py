@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import memories, trials, upkeep
+from memspan.cli import memories, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -30,7 +30,8 @@ Exit codes: 0 done · 1 nothing found, or a check failed · 2 bad input · 3 the
 encoder or an optional package is missing or failed · 70 a bug in memspan · 130 interrupted
 """
 
-REMEMBER, RECALL, CARE, TRY = "Remember", "Recall", "Care for a store", "Try and measure"
+REMEMBER, RECALL, STRUCTURE = "Remember", "Recall", "See and arrange how memories hang together"
+CARE, TRY = "Care for a store", "Try and measure"
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("add", memories.add, REMEMBER, "remember"),
@@ -42,6 +43,14 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("active-context", structure.active_context, RECALL, None),
+    ("tree", structure.tree, STRUCTURE, None),
+    ("neighbors", structure.neighbors, STRUCTURE, None),
+    ("themes", structure.themes, STRUCTURE, None),
+    ("map", structure.map_, STRUCTURE, None),
+    ("move-category", structure.move_category, STRUCTURE, None),
+    ("link", structure.link, STRUCTURE, None),
+    ("unlink", structure.unlink, STRUCTURE, None),
     ("stats", upkeep.stats, CARE, None),
     ("compact", upkeep.compact, CARE, None),
     ("verify", upkeep.verify, CARE, None),

@@ -220,7 +220,7 @@ def search(
     else:
         output.show_hits(hits)
     if not hits:
-        _nothing(
+        nothing(
             "Nothing found",
             "try other words, a lower --threshold, or a wider scope (memspan stats shows what is there)",
         )
@@ -262,7 +262,7 @@ def context(
     elif packed.citations:
         output.show_context(packed, milliseconds)
     if not packed.citations:
-        _nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)")
+        nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)")
 
 
 def list_(
@@ -413,7 +413,8 @@ def history(id: Id, namespace: o.Namespace = None, store: o.Store = None, json: 
         output.show_history(events)
 
 
-def _nothing(problem: str, mend: str) -> None:
+def nothing(problem: str, mend: str) -> None:
+    """Say that there is nothing to show, and end with exit code 1."""
     typer.secho(f"{problem}: {mend}", err=True, fg=o.color("yellow"))
     raise typer.Exit(1)
 

@@ -16,12 +16,13 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from memspan.records import Context, Event, Hit, Segment, as_dict
+from memspan.records import Context, Event, Hit, Neighbor, Node, Segment, Step, Theme, as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
+    from rich.tree import Tree
 
 # CSI and OSC sequences first, whole; then every other control character and the bidirectional overrides.
 _UNSAFE = re.compile(
@@ -66,6 +67,8 @@ def show_hits(hits: Sequence[Hit]) -> None:
             print(f"{hit.score:.3f}", hit.id, _moment(hit), hit.speaker or hit.role or "", line(hit.text), sep="\t")
             if hit.channels:
                 print("", *(f"{name} {value:.3f}" for name, value in hit.channels.items()), sep="\t")
+            if hit.path:
+                print("", _way(hit.path), sep="\t")
         return
     from rich.text import Text
 
@@ -80,6 +83,56 @@ def show_hits(hits: Sequence[Hit]) -> None:
         if hit.channels:
             parts = "  ".join(f"{name} {value:.2f}" for name, value in hit.channels.items())
             screen.print(Text(f"     {parts}", "magenta"))
+        if hit.path:
+            screen.print(Text(f"     {_way(hit.path)}", "magenta"))
+
+
+def show_neighbors(neighbors: Sequence[Neighbor]) -> None:
+    """Neighbors strongest first. Piped, tab-separated: strength, id, time, speaker, text, the way that led there."""
+    if not on_terminal():
+        for near in neighbors:
+            told = (_moment(near), near.speaker or near.role or "", line(near.text), _way(near.path))
+            print(f"{near.strength:.3f}", near.id, *told, sep="\t")
+        return
+    from rich.text import Text
+
+    screen = console()
+    for near in neighbors:
+        head = Text(f"  {near.strength:.2f}", "bold").append(_about(near), "cyan")
+        screen.print(head, no_wrap=True, overflow="ellipsis")
+        _body(screen, near)
+        screen.print(Text(f"     {_way(near.path)}", "magenta"))
+
+
+def show_tree(root: Node) -> None:
+    """A tree with the size of each part, and texts from the innermost ones. Piped, two spaces deeper a level."""
+    if not on_terminal():
+        _indent(root, "")
+        return
+    from rich.text import Text
+    from rich.tree import Tree
+
+    def grow(branch: Tree, node: Node) -> None:
+        for text in () if node.children else node.examples:
+            branch.add(Text(line(text, 100), "bright_black"))
+        for child in node.children:
+            grow(branch.add(headed(child)), child)
+
+    def headed(node: Node) -> Text:
+        return Text(_named(node), "bold" if node.kind == "category" else "").append(f"  {node.segments:,}", "cyan")
+
+    drawn = Tree(headed(root), guide_style="bright_black")
+    grow(drawn, root)
+    console().print(drawn, no_wrap=True, overflow="ellipsis")
+
+
+def show_themes(themes: Sequence[Theme]) -> None:
+    """Themes largest first, with the ids of their most central segments. Piped, tab-separated: size, label, ids."""
+    for theme in themes:
+        if on_terminal():
+            print(f"{theme.segments:>7,}  {line(theme.label)}")
+        else:
+            print(theme.segments, line(theme.label), " ".join(theme.ids), sep="\t")
 
 
 def show_segments(segments: Sequence[Segment]) -> None:
@@ -231,6 +284,25 @@ def _panel(context: Context, milliseconds: float) -> None:
         origin = " · ".join(line(part, 60) for part in (citation.title, citation.speaker) if part)
         ids = plural(len(citation.ids), "segment") if len(citation.ids) > 1 else citation.ids[0]
         screen.print(Text.assemble((f" [{citation.number}] ", "bold"), origin, (f"  {ids}", "bright_black")))
+
+
+def _way(path: Sequence[Step]) -> str:
+    """The hops to a segment, in words: ``from ID by mentions of Lisbon, from ID by next``."""
+    return ", ".join(
+        f"from {step.id} by {line(step.kind, 40)}{f' of {line(step.via, 60)}' if step.via else ''}" for step in path
+    )
+
+
+def _named(node: Node) -> str:
+    return line(node.label, 80) or "everything"
+
+
+def _indent(node: Node, margin: str) -> None:
+    print(f"{margin}{_named(node)}  {node.segments:,}")
+    for text in () if node.children else node.examples:
+        print(f"{margin}  - {line(text, 200)}")
+    for child in node.children:
+        _indent(child, margin + "  ")
 
 
 def _moment(segment: Segment) -> str:

@@ -1,4 +1,4 @@
-"""The commands that try and measure: demo, bench locomo, bench speed."""
+"""The commands that try and measure: demo, and bench with what it measures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ import typer
 from memspan.cli import options as o
 from memspan.cli import output
 from memspan.config import Config
+from memspan.errors import InvalidInput
 from memspan.records import as_dict
 
+Recipes = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="A,B", help="Named ways of searching.", show_default=False),
+]
+
 bench = typer.Typer(
-    help="Measure recall on a benchmark file, or speed on this machine.",
+    help="Measure recall on a benchmark's files, or what this machine makes of memspan.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -85,6 +91,15 @@ def locomo(
         str | None,
         typer.Option("--channels", metavar="A,B", help="Only these channels.", show_default=False),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help='A named way of searching; "default-next" is without one part.',
+            show_default=False,
+        ),
+    ] = None,
     ranks: Annotated[
         Path | None,
         typer.Option("--ranks", metavar="FILE", help="Write each question's ranks there.", show_default=False),
@@ -98,7 +113,8 @@ def locomo(
     with output.progress("LoCoMo", show=not json) as advance:
         report = module.run(
             data,
-            channels=[name.strip() for name in channels.split(",")] if channels else None,
+            channels=_names(channels) if channels else None,
+            recipe=recipe,
             ranks=ranks,
             encoder=encoder,
             progress=advance,
@@ -108,6 +124,99 @@ def locomo(
         return
     print(module.table(report), end="\n\n")
     output.show_mapping({name: value for name, value in report.items() if name != "results"})
+
+
+@bench.command()
+def multihop(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="HippoRAG's files of MuSiQue and HotpotQA.")],
+    recipes: Recipes = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Recall of the passages that must be read together, with the graph and without it, in the same run."""
+    from memspan.bench import multihop as module
+
+    with output.progress("Multi-hop", show=not json) as advance:
+        report = module.run(data, recipes=_names(recipes or "") or module.RECIPES, encoder=encoder, progress=advance)
+    if json:
+        output.emit(report)
+        return
+    print(module.table(report), end="\n\n")
+    output.show_mapping({name: value for name, value in report.items() if name != "sets"})
+
+
+@bench.command()
+def needle(
+    tokens: Annotated[str, typer.Option("--tokens", metavar="N,N", help="Lengths of the haystack.")] = "1000000",
+    needles: Annotated[int, typer.Option("--needles", help="How many to hide.")] = 100,
+    depths: Annotated[int, typer.Option("--depths", help="At how many depths, from 0 to 100 %.")] = 10,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="A folder of text to read first.", show_default=False),
+    ] = None,
+    recipes: Recipes = None,
+    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="Of each context.")] = 1000,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="DIR", help="Keep the stores in this folder.", show_default=False),
+    ] = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Needles in a haystack of real text: found or not by length and depth, beside plain vector search."""
+    from memspan.bench import needle as module
+
+    with output.progress("Needles", show=not json) as advance:
+        report = module.run(
+            tokens=_sizes(tokens, "--tokens"),
+            needles=needles,
+            depths=depths,
+            data=data,
+            recipes=_names(recipes or "default"),
+            budget=budget,
+            encoder=encoder,
+            store=store,
+            progress=advance,
+        )
+    if json:
+        output.emit(report)
+        return
+    print(module.table(report), end="\n\n")
+    output.show_mapping({name: value for name, value in report.items() if name not in ("lengths", "depths_percent")})
+
+
+@bench.command()
+def routing(
+    segments: Annotated[int, typer.Option("--segments", help="How many the tree holds.")] = 1_000_000,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", metavar="FILE", help="Their vectors, a .npy file.", show_default=False),
+    ] = None,
+    queries: Annotated[int, typer.Option("--queries", help="How many are routed.")] = 500,
+    json: o.Json = False,
+) -> None:
+    """Beam search in the tree: recall and comparisons for each width of the beam."""
+    from memspan.bench import routing as module
+
+    with output.progress("Routing", show=not json) as advance:
+        report = module.run(segments=segments, vectors=vectors, queries=queries, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
+def writes(
+    sizes: Annotated[
+        str, typer.Option("--sizes", metavar="N,N", help="Segments in the store, ascending.")
+    ] = "1000,10000,100000",
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Time per write in small stores and large ones, with what the tree and the graph make of it."""
+    from memspan.bench import writes as module
+
+    with output.progress("Writes", show=not json) as advance:
+        report = module.run(_sizes(sizes, "--sizes"), encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
 
 
 @bench.command()
@@ -122,3 +231,18 @@ def speed(
     with output.progress("Speed", show=not json) as advance:
         report = module.run(segments=segments, encoder=encoder, progress=advance)
     output.emit(report) if json else output.show_mapping(report)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _sizes(text: str, option: str) -> list[int]:
+    """Whole numbers above 0 between commas; digits may be grouped by underscores."""
+    try:
+        sizes = [int(name) for name in _names(text)]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise InvalidInput(option, f"{text!r} is no list of numbers", mend=f"write {option} 100000,1000000")
+    return sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -170,29 +170,42 @@ class Growing:
                 targets.append(np.array([row for _, row in found], np.int64))
         return np.concatenate(origins), np.concatenate(targets)
 
-    def mentioned(self, rows: Rows) -> list[tuple[int, int, int]]:
-        """(index into ``rows``, key, whether it is the title) of each name that ``rows`` mention."""
+    def mentioned(self, rows: Rows) -> tuple[Rows, NDArray[np.uint64], NDArray[np.bool_]]:
+        """The names in ``rows``: (index into ``rows``, key, whether it is that row's title), one entry for each."""
         base, n = self.base, len(self.base.seqs)
         old = np.flatnonzero(rows < n)
         flat, owner = spans(base.row_starts[rows[old]], base.row_starts[rows[old] + 1])
         names = base.names[flat]
-        held = list(zip(old[owner].tolist(), base.keys[names >> 1].tolist(), (names & 1).tolist(), strict=True))
-        for at in np.flatnonzero(rows >= n).tolist():
-            keys = self.names[int(rows[at]) - n]
-            held += [(at, key, int(key == keys[0])) for key in dict.fromkeys(keys) if key]
-        return held
+        after = [
+            (at, key, key == keys[0])
+            for at in np.flatnonzero(rows >= n).tolist()
+            for keys in (self.names[int(rows[at]) - n],)
+            for key in dict.fromkeys(keys)
+            if key
+        ]
+        return (
+            np.concatenate([old[owner], np.array([at for at, _, _ in after], np.int64)]),
+            np.concatenate([base.keys[names >> 1], np.array([key for _, key, _ in after], np.uint64)]),
+            np.concatenate([(names & 1).astype(bool), np.array([title for _, _, title in after], bool)]),
+        )
 
-    def holders(self, keys: Sequence[int]) -> Iterator[tuple[int, Rows]]:
-        """Each key with the rows that mention the name: ``row << 1 | title``, int64[m]."""
+    def holders(self, keys: NDArray[np.uint64], most: int) -> tuple[Rows, Rows]:
+        """The rows that mention ``keys`` (distinct): (index into ``keys``, row << 1 | title), in the order of ``keys``.
+
+        None for a name that more than ``most`` rows of the snapshot mention.
+        """
         base = self.base
-        where = np.searchsorted(base.keys, np.array(keys, np.uint64))
-        for key, at in zip(keys, where.tolist(), strict=True):
-            held = NO_ROWS
-            if at < len(base.keys) and int(base.keys[at]) == key:
-                held = base.holders[base.starts[at] : base.starts[at + 1]].astype(np.int64)
-            if key in self.by_name:
-                held = np.concatenate([held, np.array(self.by_name[key], np.int64)])
-            yield key, held
+        at, known = find_sorted(base.keys, keys)
+        low, high = base.starts[at], base.starts[np.minimum(at + 1, len(base.starts) - 1)]
+        flat, owner = spans(low, np.where(known & (high - low <= most), high, low))
+        tagged = base.holders[flat].astype(np.int64)
+        after = [(index, row) for index, key in enumerate(keys.tolist()) for row in self.by_name.get(key, ())]
+        if after:
+            owner = np.concatenate([owner, np.array([index for index, _ in after], np.int64)])
+            tagged = np.concatenate([tagged, np.array([row for _, row in after], np.int64)])
+            order = np.argsort(owner, kind="stable")
+            owner, tagged = owner[order], tagged[order]
+        return owner, tagged
 
     def near_to(self, rows: Rows) -> tuple[Rows, Rows, NDArray[np.float32]]:
         """The similar rows of ``rows``: (index into ``rows``, row, cosine)."""

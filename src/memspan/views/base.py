@@ -79,8 +79,8 @@ class Selection:
         return find_sorted(self.seqs, seqs)
 
 
-def find_sorted(within: Seqs, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """For each of ``seqs`` its index in the ascending ``within``, and whether it is there at all."""
+def find_sorted(within: NDArray[Any], seqs: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """For each of ``seqs`` (or other whole numbers) its index in the ascending ``within``, and whether it is there."""
     if not len(within):
         return np.zeros(len(seqs), np.intp), np.zeros(len(seqs), bool)
     index = np.searchsorted(within, seqs)

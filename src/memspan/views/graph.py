@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from memspan.arguments import DERIVED
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import SEPARATOR, Ledger, Seqs, Snapshot, names_in
-from memspan.views.adjacency import NO_ROWS, Adjacency, Growing, Rows, key_of
+from memspan.views.adjacency import Adjacency, Growing, Rows, key_of, spans
 from memspan.views.base import Progress, Scored, Selection, SnapshotFiles
 
-VERSION = "1"  # of the names that `memspan.entities` finds
+VERSION = "2"  # of the names that `memspan.entities` finds
 HUB = 100  # a name that more rows of the selection share says nothing about any of them
 MOST_HELD = 64 * HUB  # rows of a name beyond which not even its share in the selection is worth finding out
 TITLE = 2.0  # how much more a name counts where it is the title: that row is about it
@@ -258,21 +258,19 @@ class GraphView:
     def _mentions(state: Growing, rows: Rows, inside: Callable[[Rows], NDArray[np.bool_]], total: int) -> Edges:
         """Weight: the name's inverse document frequency in the selection, over that of a name only one row has; doubled
         where it is the title of either row, and cut at 1; of several shared names the strongest."""
-        mentioned = state.mentioned(rows)
-        holders: dict[int, tuple[Rows, NDArray[np.float32]]] = {}
-        ceiling = max(float(np.log1p(total)), 1e-9)
-        for key, held in state.holders(sorted({key for _, key, _ in mentioned})):
-            if len(held) <= MOST_HELD:
-                held = held[inside(held >> 1)]
-                if 1 < len(held) <= HUB:
-                    idf = np.log1p(total / len(held)) / ceiling
-                    holders[key] = (held >> 1, (idf * np.where(held & 1, TITLE, 1.0)).astype(np.float32))
-        shared = [(at, key, TITLE if title else 1.0) for at, key, title in mentioned if key in holders]
-        counts = [len(holders[key][0]) for _, key, _ in shared]
-        origin = np.repeat(np.array([at for at, _, _ in shared], np.int64), counts)
-        target = np.concatenate([NO_ROWS, *(holders[key][0] for _, key, _ in shared)])
-        weight = np.concatenate([np.zeros(0, np.float32), *(holders[key][1] * factor for _, key, factor in shared)])
-        via = np.repeat(np.array([key for _, key, _ in shared], np.uint64), counts)
+        origins, keys, titles = state.mentioned(rows)
+        distinct, number = np.unique(keys, return_inverse=True)
+        owner, held = state.holders(distinct, MOST_HELD)
+        seen = inside(held >> 1)
+        owner, held = owner[seen], held[seen]
+        counts = np.bincount(owner, minlength=len(distinct))
+        ends = np.cumsum(counts)
+        telling = (counts > 1) & (counts <= HUB)
+        idf = np.log1p(total / np.maximum(counts, 1)) / max(float(np.log1p(total)), 1e-9)
+        low = (ends - counts)[number]
+        flat, pair = spans(low, np.where(telling[number], ends[number], low))
+        origin, target, via = origins[pair], held[flat] >> 1, keys[pair]
+        weight = idf[number[pair]] * np.where(held[flat] & 1, TITLE, 1.0) * np.where(titles[pair], TITLE, 1.0)
         order = np.lexsort((-weight, target, origin))
         first = np.ones(len(order), bool)
         first[1:] = (np.diff(origin[order]) != 0) | (np.diff(target[order]) != 0)

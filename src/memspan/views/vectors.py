@@ -88,7 +88,7 @@ class VectorView:
         return both.top(k)
 
     def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored:
-        """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; every one is compared."""
+        """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; all are compared."""
         state = self._state(selection.namespace)
         _, inside = find_sorted(seqs, state.seqs)
         tail = Scored(state.seqs[inside], _cosines(state.tail[inside], vector))
