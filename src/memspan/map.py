@@ -367,7 +367,7 @@ def page(picture: Picture) -> str:
         "lines": picture.lines,
     }
     raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("{data}", re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
+    return text.replace("{data}", re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
 
 
 def line(text: str, limit: int) -> str:

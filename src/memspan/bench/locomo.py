@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.bench.measures import evidence, interval, machine, measures, milliseconds, ranks_of, summary
-from memspan.config import Config
-from memspan.encoders import make
+from memspan.bench.measures import encoder_of, evidence, interval, machine, measures, milliseconds, ranks_of, summary
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
@@ -97,7 +95,7 @@ def run(
     proposing = list(recipe_named(recipe).channels)
     path = Path(data)
     conversations = load(path)
-    model = _encoder(encoder)
+    model = encoder_of(encoder)
     total = sum(len(each.turns) + len(each.asks) for each in conversations)
     done, added, searched = 0, 0.0, list[float]()
     scored: list[tuple[int, Placed]] = []
@@ -286,13 +284,6 @@ def _write(lines: TextIO, conversation: Conversation, ask: Ask, placed: Placed) 
         "ranks": {name: dict(zip(ask.gold, places, strict=True)) for name, places in placed.items()},
     }
     lines.write(json.dumps(line) + "\n")
-
-
-def _encoder(encoder: str | Encoder | None) -> Encoder | None:
-    if encoder is not None and not isinstance(encoder, str):
-        return encoder
-    spec = Config.load(encoder=encoder).encoder
-    return make("minilm" if spec == "auto" else spec)
 
 
 def _conversation(entry: dict[str, Any]) -> Conversation:

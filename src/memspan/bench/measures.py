@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from memspan.config import Config
+from memspan.encoders import make
+from memspan.encoders.base import Encoder
+
 Ranks = Sequence[int | None]
 
 RESAMPLES = 10_000
@@ -93,6 +97,14 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
     """p50, p95 and p99 of durations given in seconds, in milliseconds."""
     p50, p95, p99 = np.percentile(np.asarray(seconds, np.float64) * 1000, (50, 95, 99))
     return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3), "p99_ms": round(float(p99), 3)}
+
+
+def encoder_of(encoder: str | Encoder | None) -> Encoder | None:
+    """The encoder to measure with: one, the one of this spec, or for None the configured one."""
+    if encoder is not None and not isinstance(encoder, str):
+        return encoder
+    spec = Config.load(encoder=encoder).encoder
+    return make("minilm" if spec == "auto" else spec)
 
 
 def machine() -> Mapping[str, Any]:

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memspan.bench.measures import interval, machine, measures, milliseconds, ranks_of, summary
-from memspan.config import Config
-from memspan.encoders import make
+from memspan.bench.measures import encoder_of, interval, machine, measures, milliseconds, ranks_of, summary
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
@@ -58,7 +56,7 @@ def run(
     for recipe in recipes:
         recipe_named(recipe)
     measured_on = machine()
-    model = make(encoder or Config.load().encoder)
+    model = encoder_of(encoder)
     report: dict[str, Any] = {
         "benchmark": "multi-hop evidence, all passages of a set in one store, the query is the question alone",
         "encoder": None if model is None else model.id,

@@ -31,9 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.bench.measures import machine, milliseconds, ranks_of
-from memspan.config import Config
-from memspan.encoders import make
+from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput
 from memspan.ledger.sqlite import SqliteLedger
@@ -118,7 +116,7 @@ def run(
     measured_on = machine()
     lengths = sorted({tokens} if isinstance(tokens, int) else set(tokens))
     hidden = _chosen(lengths, needles, depths, recipes, budget)
-    model = _encoder(encoder)
+    model = encoder_of(encoder)
     tell = progress or (lambda done, total, what: None)
     counter = WordTokenizer() if model is None else model.tokenizer
     folder = None if store is None else Path(store)
@@ -544,13 +542,6 @@ def _chosen(
     for recipe in recipes:
         recipe_named(recipe)
     return {NAMED: known[NAMED][:needles], UNNAMED: known[UNNAMED][: needles // 2]}
-
-
-def _encoder(encoder: str | Encoder | None) -> Encoder | None:
-    if encoder is not None and not isinstance(encoder, str):
-        return encoder
-    spec = Config.load(encoder=encoder).encoder
-    return make("minilm" if spec == "auto" else spec)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -16,10 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from memspan.bench.measures import machine
+from memspan.bench.measures import encoder_of, machine
 from memspan.bench.speed import texts
-from memspan.config import Config
-from memspan.encoders import make
 from memspan.encoders.base import Encoded, Encoder
 from memspan.memory import Memory
 from memspan.segmenting import Tokenizer
@@ -39,7 +37,7 @@ def run(
     ``encoder`` gives the vectors, as many as the largest size: "hash" is quick. Raises InvalidInput, EncoderError.
     """
     measured_on = machine()
-    model = make(encoder or Config.load().encoder)
+    model = encoder_of(encoder)
     total = max(sizes) + SAMPLE * len(sizes)
     stream = iter(texts(total))
     report: dict[str, Any] = {"benchmark": "time per write", "sizes": {}, "machine": measured_on}

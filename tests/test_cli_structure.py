@@ -1,0 +1,282 @@
+"""The commands about how memories hang together, through the door a user takes; and those that measure it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from memspan.cli import main
+from memspan.retrieval import RECIPES
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        assert self.out, self.err
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> Any:
+        return json.loads(self.err)["error"]
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def memspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("MEMSPAN_ENCODER", "hash")
+    monkeypatch.setenv("MEMSPAN_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, stdin: str = "") -> Outcome:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def ids(memspan: Run) -> list[str]:
+    """Two turns of one session in "Travel / Portugal", and a note on "Home"."""
+    said = [
+        {"role": "user", "content": "Ana took the train to Lisbon."},
+        {"role": "user", "content": "She forgot the key."},
+    ]
+    spoken = memspan("add", "--messages", "-", "--category", "Travel / Portugal", "--json", stdin=json.dumps(said))
+    note = memspan("add", "The tomatoes want water.", "--category", "Home", "--json")
+    return [*spoken.document["ids"], *note.document["ids"]]
+
+
+# ------------------------------------------------------------------------------------------------------------ the tree
+
+
+def test_the_tree_shows_categories_with_their_sizes_and_texts(memspan: Run, ids: list[str]) -> None:
+    shown = memspan("tree", "--examples", "2")
+    lines = shown.out.splitlines()
+    assert (shown.code, shown.err, lines[0]) == (0, "", "everything  3")
+    assert "  Travel  2" in lines
+    assert "    Portugal  2" in lines
+    assert "  Home  1" in lines
+    assert any(line.strip() == "- The tomatoes want water." for line in lines)
+    root = memspan("tree", "--json").document
+    assert {child["label"]: child["segments"] for child in root["children"]} == {"Travel": 2, "Home": 1}
+
+
+def test_a_part_of_the_tree_is_shown_to_the_depth_asked_for(memspan: Run, ids: list[str]) -> None:
+    assert memspan("tree", "Travel > Portugal", "--json").document["path"] == ["Travel", "Portugal"]
+    flat = memspan("tree", "--depth", "1", "--json").document
+    assert [child["children"] for child in flat["children"]] == [[], []]
+    assert memspan("tree", "Travel", "--depth", "1").out.splitlines()[:2] == ["Travel  2", "  Portugal  2"]
+
+
+def test_on_a_terminal_the_tree_is_drawn_with_lines_and_hostile_labels_are_text(
+    memspan: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memspan("add", "Quiet.", "--category", "[bold]loud[/bold]\x1b[31m / inside")
+    monkeypatch.setattr("memspan.cli.output.on_terminal", lambda: True)
+    drawn = memspan("tree").out
+    assert "└── [bold]loud[/bold]  1" in drawn
+    assert "\x1b[31m" not in drawn
+
+
+def test_a_category_moves_with_all_that_is_in_it(memspan: Run, ids: list[str]) -> None:
+    assert memspan("move-category", "Travel", "Archive / Trips", "--json").document == {"moved": 2}
+    assert memspan("get", ids[0], "--json").document["category"] == ["Archive", "Trips", "Portugal"]
+    assert memspan("stats", "--json").document["pending"] == 0
+    assert memspan("move-category", "Home", "").out == "1 segment moved\n"
+    assert memspan("get", ids[2], "--json").document["category"] == []
+    assert len(memspan("history", ids[0], "--json").document["events"]) == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- the graph
+
+
+def test_neighbors_come_with_the_way_that_led_to_them(memspan: Run, ids: list[str]) -> None:
+    shown = memspan("neighbors", ids[0], "--kind", "next")
+    strength, id, _, _, text, way = shown.out.rstrip("\n").split("\t")
+    assert (0 < float(strength) <= 1, id, text) == (True, ids[1], "She forgot the key.")
+    assert way == f"from {ids[0]} by next"
+    (near,) = memspan("neighbors", ids[0], "--kind", "next", "--json").document["neighbors"]
+    assert near["path"] == [{"id": ids[0], "kind": "next", "via": None}]
+
+
+def test_what_is_linked_is_a_neighbor_until_it_is_unlinked(memspan: Run, ids: list[str]) -> None:
+    stated = memspan("link", ids[1], ids[2], "--relation", "because", "--weight", "0.5", "--json")
+    assert stated.document == {"source": ids[1], "target": ids[2], "kind": "because", "weight": 0.5}
+    reached = memspan("neighbors", ids[0], "--kind", "next", "--kind", "because", "--hops", "2", "--json").document
+    assert [near["id"] for near in reached["neighbors"]] == [ids[1], ids[2]]
+    assert [step["kind"] for step in reached["neighbors"][1]["path"]] == ["next", "because"]
+    assert memspan("unlink", ids[1], ids[2], "--json").document == {"removed": 1}
+    assert memspan("unlink", ids[1], ids[2], "--json").code == 1
+    assert memspan("neighbors", ids[2], "--kind", "because", "--json").code == 1
+
+
+def test_an_explained_search_says_by_which_way_the_graph_led_to_a_hit(memspan: Run, ids: list[str]) -> None:
+    hits = memspan("search", "Ana Lisbon train", "--explain", "--json").document["hits"]
+    led = next(hit for hit in hits if hit["id"] == ids[1])
+    assert led["path"] == [{"id": ids[0], "kind": "next", "via": None}]
+    assert f"\tfrom {ids[0]} by next" in memspan("search", "Ana Lisbon train", "--explain").out.splitlines()
+    assert "by next" not in memspan("search", "Ana Lisbon train").out
+
+
+def test_themes_name_what_hangs_together_or_what_to_install(memspan: Run, ids: list[str]) -> None:
+    told = memspan("themes", "--json")
+    if told.code == 4:
+        assert told.error["mend"].startswith("pip install")
+    else:
+        assert sum(theme["segments"] for theme in told.document["themes"]) <= 3
+
+
+def test_an_active_context_keeps_its_budget_and_names_its_segments(memspan: Run, ids: list[str]) -> None:
+    packed = memspan("active-context", "where is Ana?", "--budget", "200", "--k", "2", "--json").document
+    assert packed["tokens"] <= packed["budget"] == 200
+    assert 1 <= len(packed["citations"]) <= 2
+    assert "Ana took the train to Lisbon." in packed["text"]
+    assert memspan("active-context", "where is Ana?", "--budget", "200", "--k", "2").out == packed["text"] + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------- the picture
+
+
+def test_a_map_is_one_file_and_its_path_is_printed(memspan: Run, ids: list[str], tmp_path: Path) -> None:
+    drawn = memspan("map", "--query", "Lisbon")
+    assert (drawn.code, drawn.out) == (0, f"{tmp_path / 'map.html'}\n")
+    assert "3 segments in" in drawn.err
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert "Ana took the train to Lisbon." in page
+    report = memspan("map", "--out", "small.svg", "--json").document
+    assert (report["segments"], report["hits"]) == (3, 0)
+    assert Path(report["path"]).read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_a_picture_without_its_library_is_a_missing_package(
+    memspan: Run, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = memspan("map", "--out", "map.png", "--json")
+    assert (told.code, told.error["mend"]) == (4, 'pip install "memspan[pictures]"')
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+ABSENT = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "argument"),
+    [
+        (["tree", "--depth", "0"], 2, "depth"),
+        (["neighbors", ABSENT], 1, None),
+        (["neighbors", "ID", "--hops", "9"], 2, "hops"),
+        (["neighbors", "ID", "--kind", " "], 2, "kinds"),
+        (["link", ABSENT, ABSENT], 2, "b"),
+        (["link", ABSENT, ABSENT[:-1] + "8"], 1, None),
+        (["link", ABSENT, ABSENT[:-1] + "8", "--relation", "next"], 2, "relation"),
+        (["link", ABSENT, ABSENT[:-1] + "8", "--weight", "2"], 2, "weight"),
+        (["move-category", "Nowhere", "Somewhere"], 1, None),
+        (["move-category", "Home", "Home / Inside"], 2, "new"),
+        (["active-context", "x", "--budget", "1"], 2, "budget"),
+        (["map", "--out", "map.pdf"], 2, "path"),
+        (["map", "--out", "absent/map.html"], 2, "path"),
+        (["bench", "locomo", "--data", "x", "--recipe", "best"], 2, "recipe"),
+        (["bench", "locomo", "--data", "x", "--recipe", "flat", "--channels", "keyword"], 2, "recipe"),
+        (["bench", "multihop", "--data", "absent"], 2, "data"),
+        (["bench", "multihop", "--data", "absent", "--recipe", "default,best"], 2, "recipe"),
+        (["bench", "needle", "--tokens", "many"], 2, "--tokens"),
+        (["bench", "needle", "--needles", "1"], 2, "needles"),
+        (["bench", "writes", "--sizes", ""], 2, "--sizes"),
+        (["bench", "routing", "--vectors", "absent.npy"], 2, "vectors"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_with_its_mend(
+    memspan: Run, ids: list[str], arguments: list[str], code: int, argument: str | None
+) -> None:
+    told = memspan(*(ids[0] if word == "ID" else word for word in arguments), "--json")
+    assert (told.code, told.out) == (code, ""), told
+    assert told.error["message"]
+    assert told.error["mend"]
+    if argument:
+        assert told.error["argument"] == argument
+
+
+def test_looking_never_creates_a_store(memspan: Run, tmp_path: Path) -> None:
+    for command in (
+        ["tree"],
+        ["themes"],
+        ["map"],
+        ["neighbors", ABSENT],
+        ["link", "a", "b"],
+        ["move-category", "a", "b"],
+    ):
+        assert memspan(*command, "--store", "mistyped").code == 3
+    assert not (tmp_path / "mistyped").exists()
+    assert not (tmp_path / "map.html").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+@pytest.fixture
+def locomo(tmp_path: Path) -> Path:
+    turns = [
+        {"speaker": "Ana", "dia_id": f"D1:{n}", "text": text}
+        for n, text in enumerate(["I moved to Lisbon.", "The flat is small.", "Ben has the key."], 1)
+    ]
+    questions = [{"question": "Where did Ana move?", "answer": "Lisbon", "evidence": ["D1:1"], "category": 4}]
+    entry = {"sample_id": "one", "conversation": {"session_1": turns}, "qa": questions}
+    file = tmp_path / "locomo10.json"
+    file.write_text(json.dumps([entry]), encoding="utf-8")
+    return file
+
+
+def test_any_recipe_can_be_measured_on_locomo(memspan: Run, locomo: Path) -> None:
+    for recipe in [*RECIPES, "default-next"]:
+        report = memspan("bench", "locomo", "--data", locomo, "--recipe", recipe, "--json").document
+        assert report["recipe"] == recipe
+        assert report["data"]["questions"] == 1
+    assert (
+        memspan("bench", "locomo", "--data", locomo, "--channels", "keyword", "--json").document["recipe"] == "keyword"
+    )
+
+
+def test_needles_are_hidden_in_the_lengths_and_asked_with_the_recipes_named(memspan: Run, tmp_path: Path) -> None:
+    options = ["--tokens", "2_000,4_000", "--needles", "4", "--depths", "2", "--recipe", "flat,keyword"]
+    report = memspan("bench", "needle", *options, "--json").document
+    assert [entry["asked_for"] for entry in report["lengths"]] == [2_000, 4_000]
+    assert set(report["lengths"][0]["results"]) >= {"memspan flat", "memspan keyword"}
+
+
+def test_multi_hop_recall_is_measured_for_the_recipes_named(memspan: Run, tmp_path: Path) -> None:
+    passages = [{"title": f"Town {n}", "text": f"Town {n} lies on river {n}."} for n in range(6)]
+    paragraphs = [
+        {"title": f"Town {n}", "paragraph_text": f"Town {n} lies on river {n}.", "is_supporting": n < 2}
+        for n in range(3)
+    ]
+    question = {"question": "On which rivers do Town 0 and Town 1 lie?", "paragraphs": paragraphs}
+    (tmp_path / "musique.json").write_text(json.dumps([question]), encoding="utf-8")
+    (tmp_path / "musique_corpus.json").write_text(json.dumps(passages), encoding="utf-8")
+    report = memspan("bench", "multihop", "--data", tmp_path, "--recipe", "default,flat", "--json").document
+    assert list(report["sets"]["musique"]["results"]) == ["default", "flat"]
+    assert "musique" in memspan("bench", "multihop", "--data", tmp_path).out
+
+
+def test_writes_are_timed_at_the_sizes_named(memspan: Run) -> None:
+    report = memspan("bench", "writes", "--sizes", "300,600", "--json").document
+    assert list(report["sizes"]) == ["300", "600"]
+    assert report["ratio"] > 0
