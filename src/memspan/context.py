@@ -63,13 +63,21 @@ def pack(
     return packer.best(_distinct(hits))
 
 
-def pack_active(hits: Sequence[Hit], *, query: str, budget: int, tokenizer: Tokenizer) -> Context:
+def pack_active(
+    hits: Sequence[Hit],
+    *,
+    query: str,
+    budget: int,
+    tokenizer: Tokenizer,
+    describe: Callable[[Hit], str] | None = None,
+) -> Context:
     """DSM's active context of ``hits`` (sorted best first): the query, a line for each segment, then each one whole.
 
     A segment that does not fit is passed over for the next. ``hits`` should be explained, for their scores to be told.
+    ``describe`` gives the line that says what a segment is about; its beginning does without.
     Raises BudgetTooSmall when not even the beginning of the best hit fits.
     """
-    layout = _Active(query, budget, tokenizer)
+    layout = _Active(query, budget, tokenizer, describe or _described)
     base, *costs = tokenizer.count([layout.render([]), *(layout.render([hit]) for hit in hits)])
     chosen: list[Hit] = []
     used = base
@@ -87,10 +95,11 @@ def pack_active(hits: Sequence[Hit], *, query: str, budget: int, tokenizer: Toke
 class _Active:
     """DSM's layout."""
 
-    def __init__(self, query: str, budget: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, query: str, budget: int, tokenizer: Tokenizer, describe: Callable[[Hit], str]) -> None:
         self._query = query
         self._budget = budget
         self._tokenizer = tokenizer
+        self._describe = describe
 
     def context(self, hits: Sequence[Hit], *, truncated: bool = False) -> Context:
         text = self.render(hits)
@@ -116,7 +125,7 @@ class _Active:
         )
 
     def render(self, hits: Sequence[Hit]) -> str:
-        lines = [f"- {_about(hit)}: {_described(hit)} (score={hit.score:.3f})" for hit in hits]
+        lines = [f"- {_about(hit)}: {self._about(hit)} (score={hit.score:.3f})" for hit in hits]
         parts = [
             f"QUERY:\n{_visible(' '.join(self._query.split()))}",
             "\n".join([PREAMBLE.rstrip(), "GLOBAL SUMMARY:", *(lines or ["Nothing in memory answers this."])]),
@@ -131,12 +140,15 @@ class _Active:
             f"[SEGMENT {number}] id={hit.id}",
             f"category={_about(hit)}",
             f"time={hit.time:%Y-%m-%d %H:%M} UTC",
-            f"description={_described(hit)}",
+            f"description={self._about(hit)}",
             "scores=" + " ".join(f"{name}:{value:.3f}" for name, value in scores.items()),
             "text:",
             *(f"> {line}".rstrip() for line in _lines(f"{_name(who)}: {hit.text}" if who else hit.text)),
         ]
         return "\n".join(lines)
+
+    def _about(self, hit: Hit) -> str:
+        return _visible(" ".join(self._describe(hit).split()))
 
 
 def _about(hit: Hit) -> str:

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ from memspan.ledger.connections import translated
 from memspan.memory import MOST_TOKENS, Memory
 from memspan.records import NOTHING, Added, Hit, Message, Segment
 from memspan.retrieval import RECIPES
-from memspan.segmenting import WordTokenizer, check_text, messages, parse_time, shown
+from memspan.segmenting import Tokenizer, WordTokenizer, check_text, messages, parse_time, shown
 from memspan.store import AUTO
 
 __all__ = ["ActiveContext", "DynamicSegmentedMemory", "MemorySegment", "PriorityVector", "RouteResult",
@@ -62,10 +62,14 @@ NEAREST = 16  # pieces looked at for a write, however large the store is
 NOT_REACHED = 99
 UNSORTED = ("General",)
 SUMMARY_WORDS = 24
+MOST_PIECES = 100_000
 DAY = 86_400.0
 VERSION = 1  # of the file
+LIMITS = ("segment_token_limit", "active_segment_limit", "active_token_budget")
+TOLD = ("created_at", "updated_at", "description")
 
 Vectors = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -101,6 +105,9 @@ class PriorityVector:
     def decayed(self, amount: float) -> PriorityVector:
         """As it is after a decay: recency loses ``amount``, relevance two fifths of it."""
         return replace(self, recency=_unit(self.recency - amount), relevance=_unit(self.relevance - 0.4 * amount))
+
+
+USUAL = asdict(PriorityVector())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,9 +415,7 @@ class DynamicSegmentedMemory:
             category_score=_part(hit, "category") if lends else 0.0,
         )
 
-    def active_context(
-        self, query: str, *, k: int | None = None, token_budget: int | None = None
-    ) -> ActiveContext:
+    def active_context(self, query: str, *, k: int | None = None, token_budget: int | None = None) -> ActiveContext:
         """The query, a summary line for each segment, then each with category, description, scores and quoted text.
 
         At most ``token_budget`` tokens as a whole string. A segment that does not fit is passed over; when not even the
@@ -531,7 +536,9 @@ class DynamicSegmentedMemory:
             archive = None if archive_path is None else _File(arguments.path(archive_path))
         with self._lock:
             groups, now = self.engine.groups(), time.time()
-            totals = {id: use.priorities.total(0.0, now - use.last_accessed_at) for id, use in self._used(groups).items()}
+            totals = {
+                id: use.priorities.total(0.0, now - use.last_accessed_at) for id, use in self._used(groups).items()
+            }
             ranked = sorted(totals, key=lambda id: totals[id])
             low = sum(total < least for total in totals.values())
             over = 0 if max_segments is None else len(ranked) - max_segments
@@ -590,7 +597,9 @@ class DynamicSegmentedMemory:
             elif self._directory is not None:
                 self.engine.compact()
             else:
-                raise InvalidInput("path", "is missing: this memory has no storage_path", mend="say save('memory.json')")
+                raise InvalidInput(
+                    "path", "is missing: this memory has no storage_path", mend="say save('memory.json')"
+                )
 
     def load(self) -> None:
         """Read the file again, and let go of what was not saved; a directory is always read as it is.
@@ -1003,7 +1012,7 @@ def _restore(engine: _Engine, stored: _Stored) -> None:
     added = engine.remember(batches, own)
     engine.settle()
     ids = iter(added.ids)
-    heads = {segment.id: next(islice(ids, len(batch.drafts))) for segment, batch in zip(segments, batches, strict=True)}
+    heads = {s.id: list(islice(ids, len(batch.drafts)))[0] for s, batch in zip(segments, batches, strict=True)}
     for a, b in stored.edges:
         engine.link(heads[a], heads[b])
     engine.mark(
@@ -1017,3 +1026,186 @@ def _restore(engine: _Engine, stored: _Stored) -> None:
             if segment.access_count
         }
     )
+
+
+def _segment_from(item: object, at: str) -> MemorySegment:
+    """A segment of a file. Raises InvalidInput that says where it is not as it should be."""
+    if not isinstance(item, dict):
+        raise InvalidInput(at, f"is a {type(item).__name__}")
+    now = time.time()
+    priorities = _take(item, "priorities", dict, {}, at)
+    with _argument(f"{at}.category_path", "category"):
+        category = arguments.category(_names(item, "category_path", at) if "category_path" in item else UNSORTED)
+    id = arguments.name(f"{at}.id", item.get("id"))
+    if id is None:
+        raise InvalidInput(f"{at}.id", "is missing")
+    text = check_text(item.get("text"), f"{at}.text")
+    return MemorySegment(
+        id=id,
+        text=text,
+        description=_take(item, "description", str, "", at) or _summary(text),
+        category_path=category or UNSORTED,
+        embedding=tuple(_number(f"{at}.embedding", value) for value in _take(item, "embedding", list, [], at)),
+        links=frozenset(_names(item, "links", at)),
+        priorities=PriorityVector(
+            **{name: _unit(_number(f"{at}.{name}", priorities.get(name, usual))) for name, usual in USUAL.items()}
+        ),
+        created_at=_moment(item, "created_at", now, at),
+        updated_at=_moment(item, "updated_at", now, at),
+        last_accessed_at=_moment(item, "last_accessed_at", now, at),
+        access_count=_take(item, "access_count", int, 0, at),
+        metadata=arguments.metadata(_take(item, "metadata", dict, {}, at), f"{at}.metadata"),
+    )
+
+
+def _nodes_from(root: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[float, float]]:
+    """The categories of a file, below a root that has no name, with when they were made and changed."""
+    nodes: dict[tuple[str, ...], tuple[float, float]] = {}
+    todo: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), root)] if root else []
+    while todo:
+        path, node = todo.pop()
+        at = " / ".join(("categories", *path))
+        nodes[path] = (_moment(node, "created_at", time.time(), at), _moment(node, "updated_at", time.time(), at))
+        for name, child in _take(node, "children", dict, {}, at).items():
+            with _argument(at, "category"):
+                below = arguments.category([*path, name])
+            if not isinstance(child, dict) or len(below) != len(path) + 1:
+                raise InvalidInput(at, f"has a child {shown(name)} that is no category")
+            todo.append((below, child))
+    return nodes
+
+
+def _take(item: Mapping[str, Any], name: str, kind: type[T], usual: T, at: str) -> T:
+    value = item.get(name, usual)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidInput(f"{at}.{name}", f"is a {type(value).__name__}")
+    return value
+
+
+def _names(item: Mapping[str, Any], name: str, at: str) -> list[str]:
+    names = _take(item, name, list, [], at)
+    if not all(isinstance(each, str) for each in names):
+        raise InvalidInput(f"{at}.{name}", "holds something that is no text")
+    return names
+
+
+def _moment(item: Mapping[str, Any], name: str, usual: float, at: str) -> float:
+    seconds = _number(f"{at}.{name}", item.get(name, usual))
+    parse_time(seconds, f"{at}.{name}")
+    return seconds
+
+
+# Texts, vectors and arguments
+
+
+def _chunks(text: str, words: int) -> Iterator[str]:
+    """Stretches of ``words`` words, as they stand in the text."""
+    spans = (match.span() for match in re.finditer(r"\S+", text))
+    while some := list(islice(spans, words)):
+        yield text[some[0][0] : some[-1][1]]
+
+
+def _parts(pieces: Sequence[Segment]) -> list[str]:
+    """The texts that pieces were cut from, each to the character."""
+    parts: list[str] = []
+    before: str | None = None
+    for piece in pieces:
+        text = piece.gap + piece.text + piece.tail
+        if piece.document_id is not None and piece.document_id == before:
+            parts[-1] += text
+        else:
+            parts.append(text)
+        before = piece.document_id
+    return parts
+
+
+def _text(pieces: Sequence[Segment]) -> str:
+    return "\n\n".join(_parts([piece for piece in pieces if piece.role == TEXT]))
+
+
+def _summary(text: str) -> str:
+    words = text.split(maxsplit=SUMMARY_WORDS)
+    return " ".join(words[:SUMMARY_WORDS]) + ("…" if len(words) > SUMMARY_WORDS else "")
+
+
+def _is_summary(description: str, text: str) -> bool:
+    """Whether a description only repeats how the text begins, so that it need not be found by itself."""
+    return description.startswith(_summary(text).removesuffix("…"))
+
+
+def _mean(vectors: Vectors) -> Vectors:
+    """float32[dim] of length 1: the mean of float32[n, dim], n at least 1."""
+    mean: Vectors = vectors[0] if len(vectors) == 1 else vectors.mean(axis=0)
+    return mean if len(vectors) == 1 else mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def _likeness(a: Vectors, b: Vectors) -> float:
+    """How near two texts are, piece by piece: the cosine of each piece with the nearest of the other, on average, the
+    lesser of both ways. Of two texts of one piece it is their cosine."""
+    if not len(a) or not len(b):
+        return 0.0
+    cosines = a @ b.T
+    return float(min(cosines.max(axis=1).mean(), cosines.max(axis=0).mean()))
+
+
+def _decimals(vector: NDArray[Any]) -> list[float]:
+    """Six decimals, a tenth of what the 16 bits kept of a vector distinguish."""
+    values: list[float] = np.round(vector.astype(np.float64), 6).tolist()
+    return values
+
+
+def _joined_category(near: Sequence[_Near]) -> tuple[str, ...]:
+    """The category of the nearest segment, if it is related at all."""
+    return near[0].category if near and near[0].cosine >= RELATED else ()
+
+
+def _category(path: object) -> tuple[str, ...] | None:
+    with _argument("category_path", "category"):
+        category = arguments.category(path)
+    return None if not category else () if category == UNSORTED else category
+
+
+def _prefixes(paths: Collection[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    return {path[:length] for path in paths for length in range(len(path) + 1)} | {()}
+
+
+def _part(hit: Hit, name: str) -> float:
+    return (hit.channels or {}).get(name, 0.0)
+
+
+def _hit(result: RouteResult) -> Hit:
+    """A result as the packer of contexts takes it."""
+    segment = result.segment
+    return Hit(
+        id=segment.id,
+        seq=0,
+        version=1,
+        text=segment.text,
+        namespace=USER,
+        category=segment.category_path,
+        occurred_at=parse_time(segment.created_at, "created_at"),
+        recorded_at=datetime.now(UTC),
+        score=result.total_score,
+        channels={"sim": result.similarity, "priority": result.priority_score, "category": result.category_score},
+    )
+
+
+def _unit(value: float) -> float:
+    return min(1.0, max(0.0, float(value)))
+
+
+def _number(argument: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInput(argument, f"{shown(value)} is no finite number", mend="give a number")
+    return float(value)
+
+
+@contextmanager
+def _argument(name: str, inner: str) -> Iterator[None]:
+    """An InvalidInput of ``inner`` under the name the caller knows."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.argument != inner:
+            raise
+        raise type(error)(name, error.problem.removeprefix(f"{inner}: "), mend=error.mend) from error

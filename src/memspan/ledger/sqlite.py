@@ -243,6 +243,8 @@ class SqliteLedger(Feeding):
     def listing(self, scope: Scope, filters: Filter | None, limit: int, after: str | None) -> list[Segment]:
         """Current segments in the order they were written, at most ``limit``, after the segment ``after``."""
         clause, values = scope_sql(scope, filters, None)
+        # a session has an index of its own: without statistics SQLite would read the whole namespace in its order
+        seq = "seq" if scope.session is None else "+seq"
         with self.reading() as connection:
             number = namespace_number(connection, scope.namespace)
             start = 0
@@ -253,7 +255,7 @@ class SqliteLedger(Feeding):
                 if start is None:
                     raise _missing(after, scope.namespace)
             rows = connection.execute(
-                f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq LIMIT ?",
+                f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND {seq} > ? AND {clause} ORDER BY {seq} LIMIT ?",
                 (number, start, *values, limit),
             ).fetchall()
         return [segment_of(scope.namespace, row) for row in rows]
