@@ -111,7 +111,7 @@ class KeywordChannel:
 
 
 class NextFollower:
-    """The best keyword score of the rows before and after: an answer often stands beside the words of its question."""
+    """The best keyword score of the turns before and after: an answer often stands beside the words of its question."""
 
     name = "next"
     SEEDS = 20

@@ -66,7 +66,7 @@ _ALONG = (
     " 2026-11-24, docs/decisions/0008-graph.md; category and priorities by judgement: no set tells"
 )
 SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD)
-ASSOCIATED = {"margin": 7.6, "next": 2.3, "mentions": 1.15, "category": 0.5, "importance": 0.5}
+ASSOCIATED = {"margin": 10.0, "next": 2.3, "mentions": 1.15, "category": 0.5, "importance": 0.5}
 PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "graph": 0.3}
 
 

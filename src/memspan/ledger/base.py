@@ -95,8 +95,9 @@ class Unencoded:
 class Placed(NamedTuple):
     """Where a row stands: what the tree and the graph are made of, beside vectors.
 
-    ``group`` names the session or document in which ``position`` counts, None for a text that stands alone. ``names``
-    are those it mentions, joined by U+001F, the title or an empty text first; None where they are not kept any more.
+    ``group`` names the session or document in which ``position`` counts, 8 bytes of which the first bit is set for a
+    document; None for a text that stands alone. ``names`` are those it mentions, joined by U+001F, the title or an
+    empty text first; None where they are not kept any more.
     """
 
     seq: int

@@ -171,13 +171,14 @@ class Feeding(Connections):
         found: set[Link] = set()
         with self.reading() as connection:
             number = namespace_number(connection, namespace)
-            for near, far in (("source", "target"), ("target", "source")):
+            # the order and the indexes are said: without statistics SQLite would read every row, or every edge
+            for near, far, index in (("source", "target", ""), ("target", "source", "INDEXED BY edges_target")):
                 for chunk in chunks(seqs):
                     rows = connection.execute(
                         f"SELECT a.seq, b.seq, kind, weight FROM segments AS a"
-                        f" JOIN edges AS e ON e.namespace = a.namespace AND e.{near} = a.id"
-                        f" JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far} AND b.ended_at IS NULL"
-                        f" WHERE a.seq IN ({marks(chunk)}) AND a.namespace = ?",
+                        f" CROSS JOIN edges AS e {index} ON e.namespace = a.namespace AND e.{near} = a.id"
+                        f" CROSS JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far}"
+                        f" AND b.ended_at IS NULL WHERE a.seq IN ({marks(chunk)}) AND +a.namespace = ?",
                         (*map(int, chunk), number),
                     )
                     found.update(Link(*((a, b) if near == "source" else (b, a)), *rest) for a, b, *rest in rows)

@@ -129,7 +129,9 @@ def placed_of(row: Sequence[Any]) -> Placed:
 
 @lru_cache(maxsize=4_096)
 def _group(parts: tuple[Any, ...]) -> bytes:
-    return sha256(repr(parts).encode()).digest()[:8]
+    """8 bytes that name it, the first bit set for a document."""
+    digest = sha256(repr(parts).encode()).digest()
+    return bytes([digest[0] & 0x7F | (0x80 if len(parts) == 1 else 0)]) + digest[1:8]
 
 
 def path_of(joined: str | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from memspan.views.base import Places, Progress, Selection, find_sorted
 DEGREE = 8  # nearest rows kept for each row
 FEWEST = 0.2  # cosine below which two rows are not similar
 BATCH = 1_024
+DOCUMENTS = np.uint64(1 << 63)  # from here on places are in documents, below in sessions
 
 Rows = NDArray[np.int64]
 Nearest = Callable[[Seqs, int], tuple[Seqs, NDArray[np.float32]]]
@@ -149,14 +150,14 @@ class Growing:
                 self.by_name.setdefault(key, []).append(at << 1 | (key == keys[0]))
         self.last = row.seq
 
-    def beside(self, rows: Rows) -> tuple[Rows, Rows]:
-        """The rows next to ``rows``: (index into ``rows``, row), int64[m] each."""
+    def beside(self, rows: Rows, *, turns: bool = False) -> tuple[Rows, Rows]:
+        """The rows next to ``rows``: (index into ``rows``, row), int64[m] each; of ``turns`` of conversations only."""
         n = len(self.base.seqs)
         old = rows < n
         places = np.zeros(len(rows), np.uint64)
         places[old] = self.base.places[rows[old]]
         places[~old] = [self.places[row - n] for row in rows[~old].tolist()]
-        index = np.flatnonzero(places)
+        index = np.flatnonzero((places > 0) & (places < DOCUMENTS) if turns else places)
         origins, targets = [NO_ROWS], [NO_ROWS]
         for step in (np.uint64(1), np.uint64(2**64 - 1)):
             wanted = places[index] + step
@@ -249,7 +250,6 @@ class Growing:
         """All rows that are still there, as one set of arrays, with the nearest rows of the new ones."""
         base, n = self.base, len(self.base.seqs)
         every = self.all_seqs()
-        every = every[: np.searchsorted(every, alive[-1], "right")] if len(alive) else every[:0]
         stays = np.isin(every, alive, assume_unique=True)
         number = np.cumsum(stays) - 1
         old = stays[:n]

@@ -104,7 +104,7 @@ class Selections:
         if _changing(filters):
             return self._read(scope, filters, as_of, None)[0]
         key = (scope, repr(filters), as_of)  # by repr: 1 and True are equal, and not the same in a filter
-        with self._lock:
+        with self._ledger.reading(), self._lock:  # in this order everywhere: in memory, reading is a lock too
             fresh = self._read(scope, filters, as_of, self._kept.get(key))
             self._kept[key] = fresh
             self._kept.move_to_end(key)

@@ -103,11 +103,14 @@ class GraphView:
     # Following edges
 
     def beside(self, selection: Selection, seqs: Seqs) -> tuple[Rows, Seqs]:
-        """The rows of the selection next to ``seqs``: (index into ``seqs``, seq), int64[m] each, at most two a row."""
-        with self._lock, self._ledger.reading():
+        """The turns of conversations in the selection before and after those among ``seqs``, no parts of documents.
+
+        (index into ``seqs``, seq), int64[m] each.
+        """
+        with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             index, rows = state.find(seqs)
-            origin, target = state.beside(rows)
+            origin, target = state.beside(rows, turns=True)
             found = state.all_seqs()[target]
         _, inside = selection.find(found)
         return index[origin[inside]], found[inside]
@@ -129,7 +132,7 @@ class GraphView:
         ``decay`` for each hop. ``kinds`` are the edges to follow, of the derived and the stated ones; None is all.
         ``among_seeds`` tells too how strongly the seeds lead to one another; else they are left out.
         """
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             every = state.all_seqs()
             index, rows = state.find(seeds.seqs)
@@ -182,7 +185,7 @@ class GraphView:
         the mass is still to move.
         """
         reached = self.expand(selection, seeds, kinds=kinds, hops=hops, most=most)
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             seqs = np.unique(np.concatenate([seeds.seqs, reached.seqs]))
             index, rows = state.find(seqs)
@@ -222,7 +225,7 @@ class GraphView:
 
     def neighbourhood(self, selection: Selection) -> tuple[Seqs, Rows, Rows, NDArray[np.float32]]:
         """The graph of a selection: seqs int64[n], and each edge once (from, to: indexes into seqs; weight)."""
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             index, rows = state.find(selection.seqs)
             where = np.full(len(state.all_seqs()), -1, np.int64)
@@ -344,7 +347,7 @@ class GraphView:
         if not self._files.enabled:
             return False
         with self._files.lock():
-            with self._lock, self._ledger.reading():
+            with self._ledger.reading(), self._lock:
                 state = self._state(namespace)
                 alive = self._ledger.rows(namespace)
                 broken = self.failure is not None or bool(self._files.problems(namespace))

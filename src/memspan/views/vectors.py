@@ -180,7 +180,7 @@ class VectorView:
     # Keeping up with the ledger
 
     def _state(self, namespace: str) -> _State:
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             snapshot = self._ledger.snapshot(namespace, self.name)
             state = self._states.get(namespace)
             file = None if snapshot is None else snapshot.file

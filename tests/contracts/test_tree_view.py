@@ -1,0 +1,50 @@
+"""The tree view keeps the contract of views, in trees of several levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memspan.encoders.hash import HashEncoder
+from memspan.ledger.base import Ledger
+from memspan.ledger.sqlite import SqliteLedger
+from memspan.testing import ViewContract
+from memspan.views.base import Scored, Selection, View
+from memspan.views.tree import TreeView
+
+
+class TestTreeView(ViewContract):
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("memspan.views.tree.SNAPSHOT_ROWS", 8)
+        monkeypatch.setattr("memspan.views.forest.LEAF", 4)
+        monkeypatch.setattr("memspan.views.forest.FAN", 3)
+
+    @pytest.fixture
+    def ledger(self, tmp_path: Path) -> Iterator[Ledger]:
+        ledger = SqliteLedger(tmp_path / "ledger.db")
+        yield ledger
+        ledger.close()
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return tmp_path / "views"
+
+    @pytest.fixture
+    def view(self, ledger: Ledger, folder: Path) -> View:
+        return self.again(ledger, folder)
+
+    def again(self, ledger: Ledger, folder: Path) -> View:
+        return TreeView(ledger, folder, 64)
+
+    def ask(self, view: View, selection: Selection, text: str) -> Scored:
+        """The routed rows by cosine; of a beam that leaves most leaves out."""
+        assert isinstance(view, TreeView)
+        vector = HashEncoder(64).encode([text]).pooled[0]
+        routed = view.route(selection, vector, 8)
+        seqs, vectors = view._ledger.vectors_of(selection.namespace, routed.seqs.tolist())
+        assert np.array_equal(seqs, routed.seqs)
+        return Scored(seqs, (vectors.reshape(-1, 64) @ vector).astype(np.float32))
