@@ -25,11 +25,13 @@ from memspan.records import (
     Hit,
     Message,
     Neighbor,
+    Node,
     Piece,
     Query,
     Scope,
     Segment,
     Source,
+    Theme,
 )
 from memspan.retrieval import hit_of
 from memspan.segmenting import (
@@ -45,12 +47,17 @@ from memspan.segmenting import (
 )
 from memspan.store import Store
 from memspan.views.base import Progress, Scored
+from memspan.views.graph import communities
+from memspan.views.labels import Words, label
 
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
 LEXICAL_WINDOW = 256
 MOST_TOKENS = 10_000_000
 MOST_HOPS = 4
+SMALLEST_THEME = 3  # segments; fewer are no theme
+THEME_SAMPLE = 64  # central segments whose words name a theme
+THEME_IDS = 10
 
 
 class Memory(Store):
@@ -432,6 +439,66 @@ class Memory(Store):
             )
             for seq, strength in zip(reached.seqs[:most].tolist(), reached.activation.tolist(), strict=False)
             if seq in rows
+        ]
+
+    def tree(
+        self,
+        path: str | Sequence[str] | None = None,
+        *,
+        depth: int = 2,
+        examples: int = 1,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> Node:
+        """The category tree below ``path``, or all of it: what somebody named, and clusters that grew by themselves.
+
+        ``depth`` levels of it, each node with its count, its label and up to ``examples`` texts; only what is in scope.
+        Raises NotFound where nothing is in that category, InvalidInput.
+        """
+        scope = self._scope(namespace, user_id, agent_id, run_id, session)
+        where = arguments.category(path)
+        selection = self._selections.of(scope, parse_filter(filters))
+        levels = arguments.count("depth", depth, most=arguments.DEEPEST_CATEGORY)
+        texts = 0 if examples == 0 else arguments.count("examples", examples, most=100)
+        found = self._tree.outline(selection, where, levels, texts)
+        if where and not found.segments:
+            mend = "memory.tree() lists the categories"
+            raise NotFound(f"nothing is in the category {' / '.join(where)!r}", mend=mend)
+        return found
+
+    def themes(
+        self,
+        *,
+        limit: int = 20,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Theme]:
+        """What is talked about over and over: the communities of the graph, largest first, each with its most telling
+        words and its most central segments. Raises MissingExtra without ``memspan[themes]``.
+        """
+        scope = self._scope(namespace, user_id, agent_id, run_id, session)
+        most = arguments.count("limit", limit)
+        seqs, a, b, weight = self._graph.neighbourhood(self._selections.of(scope, parse_filter(filters)))
+        degree = np.bincount(a, weight, len(seqs)) + np.bincount(b, weight, len(seqs))
+        groups = [
+            group[np.argsort(-degree[group], kind="stable")]
+            for group in communities(len(seqs), a, b, weight)[:most]
+            if len(group) >= SMALLEST_THEME
+        ]
+        central = [self._ledger.fetch(scope.namespace, seqs[group[:THEME_SAMPLE]].tolist()) for group in groups]
+        words = [Words.of([row.text for row in rows]) for rows in central]
+        every = Words.of([row.text for rows in central for row in rows])
+        return [
+            Theme(label=label(said, every), segments=len(group), ids=tuple(row.id for row in rows[:THEME_IDS]))
+            for group, rows, said in zip(groups, central, words, strict=True)
         ]
 
     def get(self, id: str, *, namespace: str | None = None) -> Segment:

@@ -117,7 +117,7 @@ class Retrieval:
         selections: Selections,
         channels: Sequence[Channel],
         followers: Sequence[Follower],
-        tree: TreeView | None,
+        tree: TreeView,
         graph: GraphView,
         projection: Projection,
     ) -> None:
@@ -189,7 +189,8 @@ class Retrieval:
                 found |= along
         scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
-        return Ranked(seqs[order], scores[order], {name: part[order] for name, part in features.items()}, found)
+        told = {name: part[order] for name, part in features.items() if name in recipe.features}
+        return Ranked(seqs[order], scores[order], told, found)
 
     def _standing(
         self, question: Question, recipe: Recipe, namespace: str, seqs: Seqs, first: NDArray[np.intp]
@@ -200,7 +201,7 @@ class Retrieval:
         Recency halves every 30 days since a segment was last returned, or else since it happened.
         """
         features: dict[str, NDArray[np.float32]] = {}
-        if "category" in recipe.features and self._tree is not None and question.vector is not None:
+        if "category" in recipe.features and question.vector is not None:
             features["category"] = _spread(
                 self._tree.prior(namespace, question.vector, seqs[first]), first, len(seqs), 0
             )

@@ -85,15 +85,15 @@ class Store:
         self._selections = Selections(self._ledger)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
-        self._tree: TreeView | None = None
+        known = json.loads(self._recorded)
+        self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
         nearest: NearestIn | None = None
         if self._encoder is not None:
             vectors = VectorView(self._ledger, views_path, self._encoder.dim)
-            self._tree = TreeView(self._ledger, views_path, self._encoder.dim)
-            views += [vectors, self._tree]
+            views.append(vectors)
             channels += [SemanticChannel(vectors), TreeChannel(self._tree, vectors)]
             nearest = partial(_nearest, vectors, self._selections)
-
+        views.append(self._tree)
         self._graph = GraphView(self._ledger, views_path, nearest)
         views.append(self._graph)
         followers = (NextFollower(self._graph), MentionsFollower(self._graph), GraphFollower(self._graph))
@@ -267,8 +267,12 @@ class Store:
 def _nearest(
     vectors: VectorView, selections: Selections, namespace: str, seqs: Seqs, k: int
 ) -> tuple[Seqs, NDArray[np.float32]]:
-    """The rows of the namespace, as they are now, nearest to each of ``seqs``."""
-    return vectors.nearest(selections.of(Scope(namespace=namespace)), seqs, k)
+    """The rows of the namespace, as they are now, nearest to each of ``seqs``; to one that has ended only itself."""
+    now = selections.of(Scope(namespace=namespace))
+    near, cosines = vectors.nearest(now, seqs, k)
+    _, current = now.find(seqs)
+    near[~current, 0], near[~current, 1:] = seqs[~current], -1
+    return near, cosines
 
 
 def _made(spec: str | Encoder | None) -> Encoder | None:

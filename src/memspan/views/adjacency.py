@@ -100,6 +100,7 @@ class Growing:
     by_name: dict[int, list[int]] = field(default_factory=dict)  # row << 1 | title
     near: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # of rows after the snapshot, both ways
     unlinked: list[int] = field(default_factory=list)  # rows whose nearest ones are still to be found
+    entry: int = 0  # of the removal log, up to which rows that went are forgotten
     every: Seqs | None = None
 
     def __post_init__(self) -> None:
@@ -246,8 +247,15 @@ class Growing:
         if len(known) < 2 * DEGREE and all(other != there for there, _ in known):
             known.append((other, cosine))
 
-    def folded(self, alive: Seqs, nearest: Nearest | None, progress: Progress | None) -> Adjacency:
-        """All rows that are still there, as one set of arrays, with the nearest rows of the new ones."""
+    def forget(self, entry: int, seqs: Seqs) -> None:
+        """Rows that went, up to ``entry`` of the removal log, take no place among the nearest rows of others."""
+        for row in self.find(seqs)[1].tolist():
+            for other, _ in self.near.pop(row, ()):
+                self.near[other] = [edge for edge in self.near[other] if edge[0] != row]
+        self.entry = entry
+
+    def folded(self, alive: Seqs, current: Seqs, nearest: Nearest | None, progress: Progress | None) -> Adjacency:
+        """All rows that are still there, as one set of arrays, with the nearest of the ``current`` ones."""
         base, n = self.base, len(self.base.seqs)
         every = self.all_seqs()
         stays = np.isin(every, alive, assume_unique=True)
@@ -263,7 +271,8 @@ class Growing:
                 for row in after for key in dict.fromkeys(self.names[row - n]) if key]  # fmt: skip
         keys.append(np.array([key for key, _ in tail], np.uint64))
         holders.append(np.array([holder for _, holder in tail], np.uint32))
-        near, cosines = _nearest_of(base, seqs, number, old, nearest, progress)
+        now = old & np.isin(base.seqs, current, assume_unique=True)
+        near, cosines = _nearest_of(base, seqs, number, old, now, nearest, progress)
         return Adjacency.build(seqs, places, np.concatenate(keys), np.concatenate(holders), near, cosines)
 
 
@@ -272,16 +281,20 @@ def _nearest_of(
     seqs: Seqs,
     number: Rows,
     old: NDArray[np.bool_],
+    now: NDArray[np.bool_],
     nearest: Nearest | None,
     progress: Progress | None,
 ) -> tuple[NDArray[np.uint32], NDArray[np.float16]]:
-    """The nearest rows of each row: those known, and for new rows those found now, told to the other end too."""
+    """The nearest rows of each row: those known, and for new rows those found now, told to the other end too.
+
+    Of the snapshot's rows those in ``old`` are still there, those in ``now`` current.
+    """
     count = len(seqs)
     near = np.repeat(np.arange(count, dtype=np.uint32)[:, None], DEGREE, axis=1)
     cosines = np.zeros((count, DEGREE), np.float16)
     if old.any():
         target = base.near[old]
-        there = old[target]
+        there = now[target]
         near[: len(target)] = np.where(there, number[target], near[: len(target)])
         cosines[: len(target)] = np.where(there, base.near_weights[old], 0)
     first = np.flatnonzero((near == np.arange(count)[:, None]).all(axis=1))  # new ones, and those that had no vector

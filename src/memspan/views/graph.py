@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from memspan.arguments import DERIVED
 from memspan.errors import MissingExtra, StoreCorrupt
 from memspan.ledger.base import SEPARATOR, Ledger, Seqs, Snapshot, names_in
+from memspan.records import Scope
 from memspan.views.adjacency import Adjacency, Growing, Rows, key_of, spans
 from memspan.views.base import Progress, Scored, Selection, SnapshotFiles
 
@@ -65,26 +66,19 @@ class Origin(NamedTuple):
 class Reached:
     """Rows that seeds lead to, strongest first.
 
-    ``seqs`` int64[m], ``activation`` float32[m] in [0, 1], ``hops`` int64[m]; ``origin`` int64[m] is the seq each was
-    reached from, by an edge of ``kinds[m]``, over the name with the key ``via`` uint64[m] (0: none).
+    ``seqs`` int64[m], ``activation`` float32[m] in [0, 1], ``hops`` int64[m]; ``paths[m]`` are the hops from a seed to
+    each, the first one first.
     """
 
     seqs: Seqs
     activation: NDArray[np.float32]
     hops: Rows
-    origin: Seqs
-    kinds: tuple[str, ...]
-    via: NDArray[np.uint64]
+    paths: tuple[tuple[Origin, ...], ...]
 
-    def path(self, seq: int) -> list[Origin]:
-        """The hops from a seed to the row ``seq``, the first one first; none for a row that was not reached."""
-        steps: list[Origin] = []
-        while len(at := np.flatnonzero(self.seqs == seq)):
-            seq = int(self.origin[at[0]])
-            steps.insert(0, Origin(seq, self.kinds[at[0]], int(self.via[at[0]])))
-            if self.hops[at[0]] == 1:
-                break
-        return steps
+    def path(self, seq: int) -> tuple[Origin, ...]:
+        """The path to the row ``seq``; none for a row that was not reached."""
+        at = np.flatnonzero(self.seqs == seq)
+        return self.paths[at[0]] if len(at) else ()
 
 
 class GraphView:
@@ -138,35 +132,33 @@ class GraphView:
             index, rows = state.find(seeds.seqs)
             active = seeds.scores[index].astype(np.float32).clip(0, 1)
             start = set() if among_seeds else set(rows.tolist())
-            best: dict[int, float] = {}
-            found: dict[int, tuple[float, int, int, str, int]] = {}
-            for hop in range(1, hops + 1):
-                fresh: dict[int, float] = {}
+            paths: dict[int, tuple[Origin, ...]] = dict.fromkeys(rows.tolist(), ())
+            found: dict[int, tuple[float, tuple[Origin, ...]]] = {}
+            for _ in range(hops):
+                fresh: dict[int, tuple[float, tuple[Origin, ...]]] = {}
                 for edges in self._edges(state, selection, rows, kinds):
                     values = active[edges.origin] * edges.weight * np.float32(decay)
                     order = np.argsort(-values, kind="stable")
                     _, first = np.unique(edges.target[order], return_index=True)
                     for at in order[np.sort(first)[: 4 * most]].tolist():
                         target, value = int(edges.target[at]), float(values[at])
-                        if value > best.get(target, 0.0) and target not in start:
-                            best[target] = fresh[target] = value
-                            origin = int(every[rows[edges.origin[at]]])
-                            found[target] = (value, hop, origin, edges.kind, int(edges.via[at]))
-                kept = sorted(fresh, key=lambda row: (-fresh[row], -row))[:most]
-                for row in set(fresh).difference(kept):
-                    del found[row]
+                        if value > fresh.get(target, found.get(target, (0.0,)))[0] and target not in start:
+                            origin = int(rows[edges.origin[at]])
+                            step = Origin(int(every[origin]), edges.kind, int(edges.via[at]))
+                            fresh[target] = value, (*paths[origin], step)
+                kept = sorted(fresh, key=lambda row: (-fresh[row][0], -row))[:most]
+                found |= {row: fresh[row] for row in kept}
+                paths = {row: fresh[row][1] for row in kept}
                 rows = np.array(kept, np.int64)
-                active = np.array([fresh[row] for row in kept], np.float32)
+                active = np.array([fresh[row][0] for row in kept], np.float32)
                 if not len(rows):
                     break
         ranked = sorted(found, key=lambda row: (-found[row][0], -row))
         return Reached(
             every[np.array(ranked, np.int64)],
             np.array([found[row][0] for row in ranked], np.float32),
-            np.array([found[row][1] for row in ranked], np.int64),
-            np.array([found[row][2] for row in ranked], np.int64),
-            tuple(found[row][3] for row in ranked),
-            np.array([found[row][4] for row in ranked], np.uint64),
+            np.array([len(found[row][1]) for row in ranked], np.int64),
+            tuple(found[row][1] for row in ranked),
         )
 
     def pagerank(
@@ -251,6 +243,7 @@ class GraphView:
         if kinds is None or "mentions" in kinds:
             yield self._mentions(state, rows, inside, len(selection.seqs))
         if (kinds is None or "similar" in kinds) and self._nearest is not None:
+            state.forget(*self._ledger.removals(selection.namespace, state.entry))
             state.link(partial(self._nearest, selection.namespace))
             origin, target, cosines = state.near_to(rows)
             yield _within(Edges(origin, target, cosines.clip(0, 1), _no_names(origin), "similar"), inside)
@@ -305,6 +298,7 @@ class GraphView:
         file = None if snapshot is None else snapshot.file
         if state is None or state.file != file:
             state = self._states[namespace] = self._load(snapshot)
+            state.entry = self._ledger.last_removal(namespace)
         reread = self._catch_up(namespace, state, analyse=False)
         if reread > SNAPSHOT_ROWS and self.failure is None and self._files.enabled:
             self.failure = f"the names in {reread:,} rows had to be read from their texts: run `memspan compact`"
@@ -350,6 +344,7 @@ class GraphView:
             with self._ledger.reading(), self._lock:
                 state = self._state(namespace)
                 alive = self._ledger.rows(namespace)
+                current, _ = self._ledger.select(Scope(namespace=namespace), None, None, -1)
                 broken = self.failure is not None or bool(self._files.problems(namespace))
                 tail, dead = len(state.seqs), len(state.all_seqs()) - len(alive)
                 changed = tail >= SNAPSHOT_ROWS or (state.file is not None and (tail > 0 or dead > 0))
@@ -359,7 +354,7 @@ class GraphView:
                 state = Growing(None, Adjacency.empty(), 0) if force else Growing(None, state.base, state.start)
                 self._catch_up(namespace, state, analyse=force)
             nearest = None if self._nearest is None else partial(self._nearest, namespace)
-            folded = state.folded(alive, nearest, progress)
+            folded = state.folded(alive, current, nearest, progress)
             version = np.frombuffer(VERSION.encode(), np.uint8)
             position = int(alive[-1]) if len(alive) else state.start
             self._files.save(namespace, position, len(folded.seqs), {**folded.arrays(), "version": version})

@@ -98,7 +98,7 @@ class TreeView:
         most ``beam`` leaves of rows. A selection that keeps a share of the rows widens the beam in proportion, so that
         as many rows come of it; where the beam would take in every leaf, all its rows come without a look at the tree.
         """
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             forest, inside = self._seen(selection)
             start = forest.at.get(tuple(under))
             if start is None or not inside.any():
@@ -121,7 +121,7 @@ class TreeView:
         The cosine with the centroid of the category or of one above it, whichever is nearest; NaN too where none of
         the rows in it has a vector yet.
         """
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             forest = self._state(namespace).forest
             rows, known = find_sorted(forest.seqs, seqs)
             homes, of = np.unique(forest.categories_of(rows[known]), return_inverse=True)
@@ -142,7 +142,7 @@ class TreeView:
         that is alone under its parent says nothing that the parent does not: what is below it stands there instead.
         The key of a cluster stays as rows come, until they split it. Without rows it is a category of 0 segments.
         """
-        with self._lock, self._ledger.reading():
+        with self._ledger.reading(), self._lock:
             forest, inside = self._seen(selection)
             rows = np.flatnonzero(inside)
             rows = rows[forest.holders[rows] != GONE]
@@ -178,7 +178,7 @@ class TreeView:
     # Keeping up with the ledger
 
     def _state(self, namespace: str) -> _State:
-        snapshot = self._ledger.snapshot(namespace, self.name)
+        snapshot = self._ledger.snapshot(namespace, self.name) if self._files.enabled else None
         state = self._states.get(namespace)
         file = None if snapshot is None else snapshot.file
         if state is not None and state.file == file:
@@ -282,9 +282,11 @@ class TreeView:
         if not self._files.enabled:
             return False
         with self._files.lock():
-            with self._lock, self._ledger.reading():
+            with self._ledger.reading(), self._lock:
                 state = self._state(namespace)
                 rows = int(np.count_nonzero(state.forest.holders != GONE))
+                if not rows:
+                    return self._drop(namespace, state)
                 broken = bool(self.problems(namespace))
                 worth = state.changed and (state.file is not None or rows >= SNAPSHOT_ROWS)
                 if not (force or broken or worth):
@@ -302,6 +304,14 @@ class TreeView:
             self._files.save(namespace, last, len(arrays["seqs"]), arrays)
             self.failure = None
         return True
+
+    def _drop(self, namespace: str, state: _State) -> bool:
+        """Keep no snapshot of a namespace without rows; whether there was one."""
+        if state.file is not None:
+            self._ledger.drop_snapshot(namespace, self.name)
+            self._files.sweep()
+        self.failure = None
+        return state.file is not None
 
     def _built(self, namespace: str, upto: int, progress: Progress | None) -> tuple[Forest, int]:
         """A tree of the rows up to ``upto``, and the entry of the removal log from which it has to catch up.
