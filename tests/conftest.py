@@ -44,5 +44,5 @@ def memory(tmp_path: Path, encoder: HashEncoder) -> Iterator[Memory]:
 @pytest.fixture
 def small_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views fold their tails into snapshots from 8 rows on, so that a handful of segments goes every way."""
-    monkeypatch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 8)
-    monkeypatch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 8)
+    for view in ("lexical", "vectors", "tree", "graph"):
+        monkeypatch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 8)

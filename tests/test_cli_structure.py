@@ -86,11 +86,12 @@ def test_a_part_of_the_tree_is_shown_to_the_depth_asked_for(memspan: Run, ids: l
 def test_on_a_terminal_the_tree_is_drawn_with_lines_and_hostile_labels_are_text(
     memspan: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memspan("add", "Quiet.", "--category", "[bold]loud[/bold]\x1b[31m / inside")
+    memspan("add", "Quiet.", "--category", "[bold]loud[red]\x1b[31m / inside")
     monkeypatch.setattr("memspan.cli.output.on_terminal", lambda: True)
     drawn = memspan("tree").out
-    assert "└── [bold]loud[/bold]  1" in drawn
+    assert "└── [bold]loud[red]  1" in drawn
     assert "\x1b[31m" not in drawn
+    assert "        └── Quiet." in drawn
 
 
 def test_a_category_moves_with_all_that_is_in_it(memspan: Run, ids: list[str]) -> None:
@@ -142,11 +143,13 @@ def test_themes_name_what_hangs_together_or_what_to_install(memspan: Run, ids: l
 
 
 def test_an_active_context_keeps_its_budget_and_names_its_segments(memspan: Run, ids: list[str]) -> None:
-    packed = memspan("active-context", "where is Ana?", "--budget", "200", "--k", "2", "--json").document
+    asked = ["active-context", "where is Ana?", "--budget", "200", "--k", "2", "--recipe", "flat"]
+    packed = memspan(*asked, "--json").document
     assert packed["tokens"] <= packed["budget"] == 200
     assert 1 <= len(packed["citations"]) <= 2
     assert "Ana took the train to Lisbon." in packed["text"]
-    assert memspan("active-context", "where is Ana?", "--budget", "200", "--k", "2").out == packed["text"] + "\n"
+    assert memspan(*asked).out == packed["text"] + "\n"
+    assert memspan("active-context", "where is Ana?", "--user", "nobody").code == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- the picture

@@ -49,6 +49,9 @@ class Page(HTMLParser):
         self._open = tag
         self.inside.setdefault(tag, []).append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
     def handle_data(self, data: str) -> None:
         if self._open:
             self.inside[self._open][-1] += data
@@ -189,7 +192,7 @@ def lived(memory: Memory) -> Memory:
         memory.add(f"The tomatoes of row {number} want water.", category="Home / Garden")
     for text in HOSTILE:
         memory.add(text, category=["Home", text])
-    said = ["Where is Ana?", "Ana took the train to Lisbon.", "And the key of the flat in Lisbon?", "With Ben."]
+    said = ["Is it far?", "Ana took the train to Lisbon.", "She forgot the key.", "Then we wait."]
     memory.add([{"role": "user", "name": "Ben", "content": text} for text in said], session="s1")
     first, *_, last = memory.get_all(session="s1")
     memory.link(first.id, last.id, "answers")
@@ -252,8 +255,8 @@ def test_the_graph_shows_the_hits_and_what_leads_from_one_to_another(lived: Memo
         (kind, *sorted((data["dots"][a][3], data["dots"][b][3]))): via
         for a, b, kind, via in data["lines"]
     }  # fmt: skip
-    assert ("next", "And the key of the flat in Lisbon?", "Ana took the train to Lisbon.") in ends
-    assert ("answers", "Where is Ana?", "With Ben.") in ends
+    assert ("next", "Ana took the train to Lisbon.", "She forgot the key.") in ends
+    assert ("answers", "Is it far?", "Then we wait.") in ends
     assert {kind for kind, *_ in ends} <= {"next", "mentions", "similar", "answers"}
     assert len({tuple(dot[:2]) for dot in data["dots"]}) == len(data["dots"]) <= 120
     for dot in data["dots"]:

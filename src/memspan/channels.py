@@ -83,7 +83,7 @@ class TreeChannel:
     """The semantic channel among the rows that beam search in the category tree leads to; says nothing of scores."""
 
     name = "tree"
-    BEAM = 64
+    BEAM = 256  # leaves of at most 256 rows: a query compares 65,536 rows at most
 
     def __init__(self, tree: TreeView, vectors: VectorView) -> None:
         self._tree = tree

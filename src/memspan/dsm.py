@@ -41,6 +41,7 @@ from memspan.archives.dsm import (
     PriorityVector,
     SegmentFile,
     prefixes,
+    summary,
     tree,
 )
 from memspan.context import pack_active
@@ -297,8 +298,8 @@ class DynamicSegmentedMemory:
         """The ``k`` segments that answer ``query`` best, best first, by tree, vectors, words, graph and priorities.
 
         ``category_beam``: how many of the categories in the answer lend their score. ``graph_hops``: distances beyond
-        it count as not reached; the engine follows two at most, and none at 0. ``similarity_floor``: what is less similar
-        is left out. Raises InvalidInput, StoreError.
+        it count as not reached; the engine follows two at most, and none at 0. ``similarity_floor``: what is less
+        similar is left out. Raises InvalidInput, StoreError.
         """
         count = self.active_segment_limit if k is None else arguments.count("k", k)
         beam = arguments.count("category_beam", category_beam)
@@ -354,7 +355,7 @@ class DynamicSegmentedMemory:
                 query=query,
                 budget=budget,
                 tokenizer=self.engine.counter,
-                describe=lambda hit: results[hit.id].segment.description,
+                describe=lambda hit: summary(results[hit.id].segment.description),
             )
         return ActiveContext(
             query=query,
@@ -405,6 +406,8 @@ class DynamicSegmentedMemory:
         least = _number("min_priority", min_priority)
         with _argument("archive_path", "path"):
             archive = None if archive_path is None else SegmentFile(arguments.path(archive_path))
+        if archive is not None and self._file is not None and archive.path == self._file.path:
+            raise InvalidInput("archive_path", "is the file of this memory", mend="name another file")
         with self._lock:
             groups, now = self.engine.groups(), time.time()
             used = self.engine.used(groups).items()

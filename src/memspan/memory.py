@@ -287,6 +287,9 @@ class Memory(Store):
             if not rows:
                 mend = "memory.tree() lists the categories"
                 raise NotFound(f"nothing is in the category {' / '.join(source)!r}", mend=mend)
+            if max(len(target) + len(row.category) - len(source) for row in rows) > arguments.DEEPEST_CATEGORY:
+                mend = "move it to a shorter path"
+                raise InvalidInput("new", f"puts a category over {arguments.DEEPEST_CATEGORY} levels deep", mend=mend)
             moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
             if self._ledger.revise(scope.namespace, moved, None if self._recorded == "null" else {}) is not None:
                 break

@@ -130,7 +130,7 @@ class Segment:
 class Hit(Segment):
     """A segment found by a search, with its score in [0, 1], and, if asked to explain, each channel's part.
 
-    ``path`` says how the graph led to it: empty for what the query found by itself.
+    ``path`` says by which hops the graph added most to its score: empty where it added nothing.
     """
 
     score: float

@@ -631,8 +631,8 @@ def test_an_error_as_a_dict_would_be_seen_by_a_program(kept: Memory) -> None:
 def test_an_index_that_does_not_fit_the_disk_is_a_typed_error_and_searches_go_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 8)
-    monkeypatch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 8)
+    for view in ("lexical", "vectors", "tree", "graph"):
+        monkeypatch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 8)
     ids = store_with(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Memory(path, encoder="hash") as memory:

@@ -110,9 +110,9 @@ def test_a_migration_keeps_everything_and_a_backup_of_before_is_written(
     opened: Open, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = made(opened)
-    before = dump(path)
     with opened() as memory:
         told = [memory.get_all(), memory.search("fact number 3", explain=True)]
+    before = dump(path)
     extra(monkeypatch, NEXT)
     with opened() as memory:
         assert [memory.get_all(), memory.search("fact number 3", explain=True)] == told

@@ -32,7 +32,7 @@ def test_the_best_answer_comes_first_with_all_that_is_known_of_it(travels: Memor
 
 
 def test_scores_are_in_0_to_1_and_fall(travels: Memory) -> None:
-    for recipe in ("default", "semantic", "keyword"):
+    for recipe in ("default", "dsm", "flat", "semantic", "keyword"):
         scores = [hit.score for hit in travels.search("Ana in Kyoto or Oslo", k=100, recipe=recipe)]
         assert scores
         assert scores == sorted(scores, reverse=True)
@@ -77,17 +77,20 @@ def test_no_hit_is_below_the_threshold(travels: Memory) -> None:
 
 def test_explain_gives_each_channels_part_and_nothing_else_changes(travels: Memory) -> None:
     plain, explained = (travels.search("Ana in Kyoto", explain=explain) for explain in (False, True))
-    assert [dataclasses.replace(hit, channels=None) for hit in explained] == plain
+    assert [dataclasses.replace(hit, channels=None, path=()) for hit in explained] == plain
     for hit in explained:
         assert hit.channels is not None
-        assert set(hit.channels) == {"semantic", "keyword"}
+        assert set(hit.channels) == {"semantic", "keyword", "margin", "next", "mentions", "importance"}
         assert all(0 <= part <= 1 for part in hit.channels.values())
+        assert hit.channels["importance"] == pytest.approx(hit.importance)
 
 
 def test_a_recipe_asks_only_its_own_channels(travels: Memory) -> None:
-    for recipe in ("semantic", "keyword"):
+    parts = {"semantic": {"semantic"}, "keyword": {"keyword"}, "flat": {"semantic", "keyword"}}
+    for recipe, names in parts.items():
         hits = travels.search("Kyoto", recipe=recipe, explain=True)
-        assert {name for hit in hits for name in hit.channels or ()} == {recipe}
+        assert {name for hit in hits for name in hit.channels or ()} == names
+        assert [hit.path for hit in hits] == [()] * len(hits)
     with pytest.raises(InvalidInput) as caught:
         travels.search("Kyoto", recipe="best")
     assert caught.value.argument == "recipe"
@@ -106,7 +109,7 @@ def test_without_an_encoder_words_find(opened: Open) -> None:
     memory.add("The heron eats frogs.")
     memory.add("The bank lends money.")
     (hit,) = memory.search("frogs", explain=True)
-    assert (hit.text, set(hit.channels or ())) == ("The heron eats frogs.", {"keyword"})
+    assert (hit.text, set(hit.channels or ())) == ("The heron eats frogs.", {"keyword", "next", "mentions", "importance"})
     assert memory.stats()["encoder"] is None
 
 

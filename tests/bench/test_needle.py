@@ -36,7 +36,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(stores: Path) -> dict[str, Any]:
-    return needle.run(tokens=TOKENS, encoder="hash", store=stores, comparisons=lambda memory, question: len(question))
+    return needle.run(tokens=TOKENS, encoder="hash", store=stores, recipes=("default", "dsm"))
 
 
 @pytest.fixture(scope="module")
@@ -317,11 +317,12 @@ def test_attention_is_the_square_of_the_tokens_as_in_the_table_of_dsm() -> None:
     assert round(cost["reduction_ratio"]) == 401_075
 
 
-def test_comparisons_come_from_the_index_that_is_plugged_in(report: dict[str, Any]) -> None:
-    for kind, hidden in needle.shipped().items():
-        lengths = [len(each.question) for each in hidden]
-        found = report["lengths"][0]["results"]["memspan default"][kind]
-        assert found["comparisons"] == {"mean": np.mean(lengths), "most": max(lengths)}
+def test_a_recipe_routed_by_the_tree_says_what_it_compares(report: dict[str, Any]) -> None:
+    (one,) = report["lengths"]
+    for kind in needle.shipped():
+        assert one["results"]["memspan default"][kind]["comparisons"] is None
+        compared = one["results"]["memspan dsm"][kind]["comparisons"]
+        assert 0 < compared["mean"] <= compared["most"] <= one["vectors"]
 
 
 def ranks_in(entry: dict[str, Any]) -> dict[tuple[str, str], list[int | None]]:
@@ -330,10 +331,9 @@ def ranks_in(entry: dict[str, Any]) -> dict[tuple[str, str], list[int | None]]:
 
 def test_two_runs_find_the_same(report: dict[str, Any]) -> None:
     (one,) = report["lengths"]
-    (other,) = needle.run(tokens=TOKENS, encoder="hash")["lengths"]
+    (other,) = needle.run(tokens=TOKENS, encoder="hash", recipes=("default", "dsm"))["lengths"]
     assert one["tokens"] == other["tokens"]
     assert ranks_in(one) == ranks_in(other)
-    assert other["results"]["memspan default"][needle.NAMED]["comparisons"] is None
 
 
 def test_of_fewer_needles_half_as_many_share_no_word_and_some_depths_may_have_none() -> None:

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 
 from memspan import Memory, projection
-from memspan.views import lexical, vectors
+from memspan.views import graph, lexical, tree, vectors
 
-lexical.SNAPSHOT_ROWS = vectors.SNAPSHOT_ROWS = 48
+lexical.SNAPSHOT_ROWS = vectors.SNAPSHOT_ROWS = tree.SNAPSHOT_ROWS = graph.SNAPSHOT_ROWS = 48
 projection.TENDED_ROWS = 32
 
 

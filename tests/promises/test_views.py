@@ -6,7 +6,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ WORDS = [
     a + b for a in ("bir", "kof", "lum", "nad", "pov", "rug", "tem", "vig") for b in ("do", "ka", "mu", "po", "ta")
 ]
 QUERIES = ("birdo kofka", "lummu nadpo pova", "rugta temdo vigka birmu")
+VIEWS = ("lexical", "vectors", "tree", "graph")
 
 pytestmark = pytest.mark.usefixtures("small_snapshots")
 
@@ -62,7 +63,7 @@ def filled(path: Path, rows: int = 400, seed: int = 1) -> Memory:
                 user_id=f"user{user}",
             )
         if start == 0:
-            assert set(memory.compact()["rewritten"]) == {"default/lexical", "default/vectors"}
+            assert set(memory.compact()["rewritten"]) == {f"default/{view}" for view in VIEWS}
     return memory
 
 
@@ -85,7 +86,9 @@ def alike(first: Sequence[Hit], second: Sequence[Hit], tolerance: float = 0.02) 
 def not_mended(memory: Memory) -> Iterator[None]:
     """Meanwhile nothing can compact: what is damaged stays so."""
     assert memory.path is not None
-    with FileLock(memory.path / "lexical.lock"), FileLock(memory.path / "vectors.lock"):
+    with ExitStack() as locks:
+        for view in VIEWS:
+            locks.enter_context(FileLock(memory.path / f"{view}.lock"))
         yield
 
 
@@ -120,14 +123,14 @@ def test_without_the_views_directory_every_search_finds_the_same(tmp_path: Path,
     shutil.rmtree(tmp_path / "store" / "views")
     if not while_open:
         memory = Memory(tmp_path / "store")
-    assert len(memory.verify()["problems"]) == 2, "both missing files are named"
+    assert len(memory.verify()["problems"]) == len(VIEWS), "all missing files are named"
     for query, keyword, semantic in zip(QUERIES, before["keyword"], before["semantic"], strict=True):
         assert memory.search(query, recipe="keyword") == keyword
         alike(memory.search(query, recipe="semantic"), semantic)
     memory.compact()
     assert memory.verify()["ok"]
     assert [view["failure"] for view in memory.stats()["views"].values()] == [None] * 4
-    assert len(files(memory)) == 2
+    assert len(files(memory)) == len(VIEWS)
     memory.close()
     with Memory(tmp_path / "store") as again:
         assert [again.search(query, recipe="keyword") for query in QUERIES] == before["keyword"]
@@ -144,12 +147,13 @@ def test_a_damaged_snapshot_is_reported_and_mended_while_searches_stay_right(tmp
         DAMAGE[how](file)
     with Memory(tmp_path / "store") as memory:
         assert memory.verify()["ok"] is False
-        assert len(memory.verify()["problems"]) == 2
+        assert len(memory.verify()["problems"]) == len(VIEWS)
         with not_mended(memory):
             memory.add("a zwieback said meanwhile", user_id="user0")
             assert [hit.text for hit in memory.search("zwieback", k=1)] == ["a zwieback said meanwhile"]
             for query, by_meaning in zip(QUERIES, semantic, strict=True):
                 alike(memory.search(query, recipe="semantic"), by_meaning)
+                assert memory.search(query, recipe="dsm"), "which asks every view"
             assert all(view["failure"] for view in memory.stats()["views"].values())
         memory.compact()
         assert memory.verify() == {"ok": True, "segments": 401, "problems": []}
@@ -176,7 +180,7 @@ def test_folding_the_tail_into_a_snapshot_does_not_move_a_keyword_score(tmp_path
 def test_compacting_what_is_compact_writes_nothing(tmp_path: Path) -> None:
     with filled(tmp_path / "store") as memory:
         memory.delete([segment.id for segment in memory.get_all(limit=7)])
-        assert len(memory.compact()["rewritten"]) == 2
+        assert len(memory.compact()["rewritten"]) == len(VIEWS)
         assert memory.compact()["rewritten"] == []
 
 

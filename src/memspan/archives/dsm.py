@@ -34,6 +34,7 @@ VERSION = 1
 LIMITS = ("segment_token_limit", "active_segment_limit", "active_token_budget")
 UNSORTED = ("General",)
 SUMMARY_WORDS = 24
+SUMMARY_CHARACTERS = 240  # of what is written without spaces
 MOST_TOKENS = 10_000_000
 DAY = 86_400.0
 
@@ -169,11 +170,10 @@ class SegmentFile:
 
     def archive(self, segments: Sequence[MemorySegment]) -> None:
         """Add segments to those that are in the file already."""
-        kept: list[Any] = []
+        data: dict[str, Any] = {"segments": []}
         if self.exists():
             data, self.seen = self._data()
-            kept = data["segments"]
-        self.write({"segments": kept + [segment.to_dict() for segment in segments]})
+        self.write({**data, "segments": data["segments"] + [segment.to_dict() for segment in segments]})
 
     def _raw(self) -> bytes:
         try:
@@ -200,9 +200,11 @@ class SegmentFile:
 
 
 def summary(text: str) -> str:
-    """What a text is about, where nobody said: its first 24 words."""
+    """What a text is about, where nobody said: its first 24 words, on one line."""
     words = text.split(maxsplit=SUMMARY_WORDS)
-    return " ".join(words[:SUMMARY_WORDS]) + ("…" if len(words) > SUMMARY_WORDS else "")
+    line = " ".join(words[:SUMMARY_WORDS])
+    cut = len(words) > SUMMARY_WORDS or len(line) > SUMMARY_CHARACTERS
+    return line[:SUMMARY_CHARACTERS] + ("…" if cut else "")
 
 
 def tree(

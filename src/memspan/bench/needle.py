@@ -32,16 +32,17 @@ from numpy.typing import NDArray
 
 from memspan.analysis import terms
 from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of
+from memspan.channels import TreeChannel
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.memory import MOST_TOKENS, Memory
 from memspan.reading import read_file
+from memspan.records import Scope
 from memspan.retrieval import recipe_named
 from memspan.segmenting import Tokenizer, WordTokenizer
 
 Progress = Callable[[int, int, str], None]
-Comparisons = Callable[[Memory, str], int]
 Ranks = Sequence[int | None]
 
 NAMED = "shared name"  # the main set of needles
@@ -96,7 +97,6 @@ def run(
     budget: int = 1_000,
     encoder: str | Encoder | None = None,
     store: str | Path | None = None,
-    comparisons: Comparisons | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Hide needles at ``depths`` depths and search for them; a report of values, ready for JSON.
@@ -107,8 +107,8 @@ def run(
     beginning of a longer one, and what two of them share is encoded once. ``depths`` are even, from 0 to 100 % of the
     tokens; each set is spread evenly over them. ``data`` is a folder read first. Every recipe is asked on the same
     stores. ``budget`` is that of a context. ``encoder`` is a spec, an Encoder, or None for the configured one.
-    ``store`` is a folder in which the stores are kept, one for each length; None keeps none. ``comparisons`` counts the
-    vectors that answering a question compares, for an index that knows; without it that column stays empty.
+    ``store`` is a folder in which the stores are kept, one for each length; None keeps none. Of a recipe that is
+    routed by the tree it is told how many vectors that compares.
 
     Takes about as long as encoding the longest haystack. Raises InvalidInput naming the argument (``tokens`` also where
     there is less text than was asked for), EncoderError, StoreError.
@@ -152,7 +152,7 @@ def run(
                     for passage in hay[:: -(-len(hay) // WARMING)]:
                         memory.search(" ".join(passage.text.split()[:8]), recipe=recipe)
                     results[f"memspan {recipe}"] = {
-                        kind: _asked(memory, recipe, each, ids, depths, budget, entry["tokens"], comparisons, tell)
+                        kind: _asked(memory, recipe, each, ids, depths, budget, entry["tokens"], tell)
                         for kind, each in hidden.items()
                     }
             if model is not None:
@@ -437,7 +437,6 @@ def _asked(
     depths: int,
     budget: int,
     total: int,
-    comparisons: Comparisons | None,
     tell: Progress,
 ) -> dict[str, Any]:
     """Every question of one set once by ``search`` on the clock, then once by ``context``."""
@@ -452,7 +451,8 @@ def _asked(
     tell(0, 1, f"making contexts, {recipe}")
     contexts = [memory.context(needle.question, budget=budget, recipe=recipe) for needle in hidden]
     counts = [context.tokens for context in contexts]
-    compared = None if comparisons is None else [comparisons(memory, needle.question) for needle in hidden]
+    by_tree = memory.stats()["encoder"] is not None and "tree" in recipe_named(recipe).channels
+    compared = [routed(memory, needle.question) for needle in hidden] if by_tree else None
     mean = round(float(np.mean(counts)))
     return _found(ranks, depths) | {
         "search": milliseconds(seconds),
@@ -464,6 +464,13 @@ def _asked(
         },
         "attention": attention(mean, total),
     }
+
+
+def routed(memory: Memory, question: str) -> int:
+    """The vectors that beam search in the tree compares: centroids, and the rows of the leaves they lead to."""
+    selection = memory._selections.of(Scope(namespace=memory.namespace))
+    vector = memory._projection.encode([question])[0]
+    return memory._tree.route(selection, vector, TreeChannel.BEAM).comparisons
 
 
 def _plain_ranks(path: Path, model: Encoder, hidden: Sequence[Needle], ids: Mapping[Needle, str]) -> list[int]:

@@ -26,17 +26,28 @@ def tree(
     ] = None,
     depth: Annotated[int, typer.Option("--depth", "-d", help="How many levels below it.")] = 2,
     examples: Annotated[int, typer.Option("--examples", help="How many texts of each part.")] = 1,
+    filters: o.Filters = None,
     namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
     json: o.Json = False,
 ) -> None:
     """Show the tree: categories, and the clusters that grow by themselves, with their sizes and what is in them."""
     with o.open_memory(store, encoder, namespace) as memory:
-        root = memory.tree(path, depth=depth, examples=examples)
+        root = memory.tree(
+            path,
+            depth=depth,
+            examples=examples,
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+        )
     output.emit(as_dict(root)) if json else output.show_tree(root)
     if not root.segments:
-        nothing("Nothing is there", "memspan stats shows which namespaces hold something")
+        nothing("Nothing is there", "store something first, or take a wider scope (memspan stats shows what is there)")
 
 
 def neighbors(
@@ -70,14 +81,19 @@ def neighbors(
 
 def themes(
     limit: Annotated[int, typer.Option("--limit", help="How many at most.")] = 20,
+    filters: o.Filters = None,
     namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
     json: o.Json = False,
 ) -> None:
     """Show what the memories are about: the communities of the graph, largest first."""
     with o.open_memory(store, encoder, namespace) as memory:
-        found = memory.themes(limit)
+        found = memory.themes(limit=limit)
     if json:
         output.emit({"themes": [as_dict(theme) for theme in found]})
     else:

@@ -172,7 +172,7 @@ def needle(
             needles=needles,
             depths=depths,
             data=data,
-            recipes=_names(recipes or "default"),
+            recipes=_names(recipes or "default,dsm"),
             budget=budget,
             encoder=encoder,
             store=store,

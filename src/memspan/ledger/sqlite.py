@@ -209,7 +209,7 @@ class SqliteLedger(Feeding):
         with self.writing() as connection:
             connection.execute("DELETE FROM activations")
             connection.execute("DELETE FROM pending")
-            connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree')")
+            connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
             connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
             if encode:
                 connection.execute("INSERT INTO pending SELECT seq, namespace FROM segments")

@@ -222,17 +222,20 @@ class GraphView:
             index, rows = state.find(selection.seqs)
             where = np.full(len(state.all_seqs()), -1, np.int64)
             where[rows] = index
-            pairs: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
+            n = max(len(selection.seqs), 1)
+            pairs: dict[str, list[tuple[Rows, NDArray[np.float32]]]] = {}
             for start in range(0, len(rows), BATCH):
                 some = rows[start : start + BATCH]
                 for edges in self._edges(state, selection, some, None):
-                    here, there = index[start + edges.origin], where[edges.target]
-                    once = here < there
-                    pairs.append((here[once], there[once], edges.weight[once]))
-        none = np.zeros(0, np.int64)
-        pairs.append((none, none, np.zeros(0, np.float32)))
-        a, b, weight = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        return selection.seqs, a, b, weight
+                    ends = np.sort([index[start + edges.origin], where[edges.target]], axis=0)
+                    pairs.setdefault(edges.kind, []).append((ends[0] * n + ends[1], edges.weight))
+        every = [(np.zeros(0, np.int64), np.zeros(0, np.float32))]
+        for several in pairs.values():  # most are known to both ends, of the similar ones some to one end only
+            both, weights = (np.concatenate(part) for part in zip(*several, strict=True))
+            pair, first = np.unique(both, return_index=True)
+            every.append((pair, weights[first]))
+        pair, weight = (np.concatenate(part) for part in zip(*every, strict=True))
+        return selection.seqs, pair // n, pair % n, weight
 
     def _edges(self, state: Growing, selection: Selection, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
         """The edges out of ``rows`` that stay in the selection, a kind at a time."""

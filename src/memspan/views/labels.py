@@ -1,7 +1,8 @@
 """A few telling words for a group of texts.
 
 Class-based TF-IDF (Grootendorst, "BERTopic", arXiv:2203.05794): how many of the group's texts hold a word, times how
-rare the word is in the store. Words are counted as the analyser sees them and shown as they are written.
+rare it is in the store; with the two weightings that BERTopic offers against words that are everywhere, the square root
+of the count and the idf of BM25. Words are counted as the analyser sees them and shown as they are written.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log1p
+from math import log1p, sqrt
 
 from memspan.analysis import terms
 
 WORDS = 3
-LONGEST = 32  # characters of a word that is shown
+LEAST, LONGEST = 2, 32  # characters of a word that is shown
 
 _WORD = re.compile(r"[^\W\d_]\w*(?:['’.-]\w+)*")
 
@@ -32,15 +33,15 @@ class Words:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
-        """Stop words, numbers and words longer than LONGEST are left out."""
+        """Stop words, numbers, single letters and words longer than LONGEST are left out."""
         counts: Counter[Key] = Counter()
         written: dict[Key, Counter[str]] = {}
         for text in texts:
             telling = set(terms(text))
             held: set[Key] = set()
             for word in _WORD.findall(text):
-                for key, shown in _keys(word):
-                    if len(shown) <= LONGEST and telling.issuperset(key):
+                for key, shown in _keys(word.strip("_")):
+                    if LEAST <= len(shown) <= LONGEST and telling.issuperset(key):
                         held.add(key)
                         written.setdefault(key, Counter())[shown] += 1
             counts.update(held)
@@ -50,17 +51,18 @@ class Words:
 def label(words: Words, background: Words, most: int = WORDS) -> str:
     """The ``most`` words that tell ``words`` from ``background``, the store's, best first: "asyncio, event, loop".
 
-    Empty where there are no words. A word that shares a term with a better one is left out.
+    Empty where there are none. A word is in two texts at least, where there are so many; one that shares a term with a
+    better one is left out.
     """
 
     def weight(key: Key) -> float:
-        return words.counts[key] * log1p(
-            (background.texts + words.texts) / (background.counts[key] + words.counts[key])
-        )
+        elsewhere = background.counts[key]
+        return sqrt(words.counts[key]) * log1p((background.texts - elsewhere + 0.5) / (elsewhere + 0.5))
 
     chosen: list[str] = []
     used: set[str] = set()
-    for key in sorted(words.counts, key=lambda key: (-weight(key), key)):
+    shared = [key for key, count in words.counts.items() if count >= min(2, words.texts)]
+    for key in sorted(shared, key=lambda key: (-weight(key), key)):
         if len(chosen) < most and used.isdisjoint(key):
             chosen.append(min(words.written[key].items(), key=lambda item: (-item[1], item[0]))[0])
             used.update(key)
