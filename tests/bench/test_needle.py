@@ -391,7 +391,7 @@ def test_with_a_model_nearly_all_named_needles_of_a_small_haystack_are_found_and
 
 def test_the_table_has_a_line_for_each_system_and_set_and_names_what_was_missed(report: dict[str, Any]) -> None:
     numbers, grid, missed = (part.splitlines() for part in needle.table(report).split("\n\n"))
-    assert len(numbers) == len(grid) == 1 + 2 * 2
+    assert len(numbers) == len(grid) == 1 + 3 * 2
     assert f"{report['lengths'][0]['tokens']:,}" in numbers[1]
     for lines in (numbers, grid):
         for line, system in zip(lines[1:], ("memspan default",) * 2 + (needle.PLAIN,) * 2, strict=True):
