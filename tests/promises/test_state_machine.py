@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +20,15 @@ from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retriev
 
 COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
 CONSONANTS = "bcdfghkmnp"
+VIEWS = ("lexical", "vectors", "tree", "graph")
 
 NAMESPACES = st.sampled_from(("left", "right"))
 USERS = st.sampled_from((None, "ana", "ben"))
 SESSIONS = st.sampled_from((None, "s1"))
 PICKS = st.integers(0, 10_000)
+CATEGORIES = st.sampled_from(((), ("A",), ("A", "B"), ("A", "B", "C"), ("D",)))
+RELATIONS = st.sampled_from(("related", "reply"))
+WEIGHTS = {"related": 1.0, "reply": 0.9}  # what is left of a stated weight
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Row:
     importance: float
     key: tuple[Any, ...]
     versions: tuple[str, ...]
+    category: tuple[str, ...] = ()
     repeats: int = 0
 
 
@@ -58,6 +64,7 @@ class Model:
     gone: list[Row] = field(default_factory=list)
     operations: dict[tuple[str, str], tuple[Any, tuple[str, ...]]] = field(default_factory=dict)
     pasts: list[Past] = field(default_factory=list)
+    links: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     def same(self, namespace: str, key: tuple[Any, ...]) -> Row | None:
         return next((row for row in self.rows if (row.namespace, row.key) == (namespace, key)), None)
@@ -71,6 +78,14 @@ class Model:
     def drop(self, rows: list[Row]) -> None:
         self.gone += rows
         self.rows = [row for row in self.rows if row not in rows]
+        dead = {row.id for row in rows}
+        self.links = {edge: weight for edge, weight in self.links.items() if dead.isdisjoint(edge[:2])}
+
+    def renew(self, old: Row, **changes: Any) -> None:
+        """A new version of a row: from now on the newest."""
+        new = replace(old, repeats=0, **changes)
+        self.rows.remove(old)
+        self.rows.append(replace(new, versions=(*old.versions, new.text)))
 
 
 class Store(RuleBasedStateMachine):
@@ -79,8 +94,8 @@ class Store(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("memspan.views.lexical.SNAPSHOT_ROWS", 6)
-        self.patch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 6)
+        for view in VIEWS:
+            self.patch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 6)
         self.patch.setattr("memspan.projection.TENDED_ROWS", 5)
         few = {name: replace(recipe, candidates=3) for name, recipe in retrieval.RECIPES.items()}
         self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
@@ -123,18 +138,21 @@ class Store(RuleBasedStateMachine):
             self.model.swap(known, replace(known, repeats=known.repeats + 1))
 
     @rule(
-        ns=NAMESPACES, user=USERS, session=SESSIONS, common=st.booleans(), pick=PICKS, wait=st.booleans(), level=PICKS
-    )
+        ns=NAMESPACES, user=USERS, session=SESSIONS, common=st.booleans(), pick=PICKS, wait=st.booleans(), level=PICKS,
+        category=CATEGORIES,
+    )  # fmt: skip
     def add_text(
-        self, ns: str, user: str | None, session: str | None, common: bool, pick: int, wait: bool, level: int
-    ) -> None:
+        self, ns: str, user: str | None, session: str | None, common: bool, pick: int, wait: bool, level: int,
+        category: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         text = COMMON[pick % len(COMMON)] if common else self.fresh()
         importance = level % 11 / 10
         key = (user, session, None, text, 0)
         known = self.model.same(ns, key)
-        added = self.memory.add(text, namespace=ns, user_id=user, session=session, importance=importance, wait=wait)
+        where: dict[str, Any] = {"namespace": ns, "user_id": user, "session": session, "category": category}
+        added = self.memory.add(text, importance=importance, wait=wait, **where)
         assert (added.added, added.repeated) == ((0, 1) if known else (1, 0))
-        self.note(Row(added.ids[0], ns, user, session, None, text, importance, key, (text,)))
+        self.note(Row(added.ids[0], ns, user, session, None, text, importance, key, (text,), category))
 
     @rule(ns=NAMESPACES, user=USERS, roles=st.lists(st.sampled_from(("user", "assistant")), min_size=1, max_size=4),
           pick=PICKS, wait=st.booleans())  # fmt: skip
@@ -179,8 +197,7 @@ class Store(RuleBasedStateMachine):
             return
         new = self.memory.update(row.id, text, namespace=row.namespace)
         assert (new.id, new.text, new.version) == (row.id, text, len(row.versions) + 1)
-        self.model.rows.remove(row)
-        self.model.rows.append(replace(row, text=text, key=key, versions=(*row.versions, text), repeats=0))
+        self.model.renew(row, text=text, key=key)
 
     @precondition(lambda self: self.model.rows)
     @rule(pick=PICKS, level=PICKS)
@@ -188,9 +205,7 @@ class Store(RuleBasedStateMachine):
         row = self.picked(pick)
         importance = level % 11 / 10
         assert self.memory.update(row.id, importance=importance, namespace=row.namespace).importance == importance
-        self.model.rows.remove(row)
-        versions = (*row.versions, row.text)
-        self.model.rows.append(replace(row, importance=importance, versions=versions, repeats=0))
+        self.model.renew(row, importance=importance)
 
     @precondition(lambda self: self.model.rows)
     @rule(picks=st.lists(PICKS, min_size=1, max_size=3), elsewhere=st.booleans())
@@ -209,6 +224,45 @@ class Store(RuleBasedStateMachine):
         filters = None if least is None else {"importance": {"gte": least}}
         assert self.memory.delete_all(namespace=ns, user_id=user, filters=filters) == len(rows)
         self.model.drop(rows)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(one=PICKS, other=PICKS, relation=RELATIONS, weight=st.sampled_from((0.25, 0.5, 1.0)))
+    def link(self, one: int, other: int, relation: str, weight: float) -> None:
+        a, b = self.picked(one), self.picked(other)
+        if a.id == b.id or a.namespace != b.namespace:
+            with pytest.raises(InvalidInput if a.id == b.id else NotFound):
+                self.memory.link(a.id, b.id, relation, weight, namespace=a.namespace)
+            return
+        self.memory.link(a.id, b.id, relation, weight, namespace=a.namespace)
+        self.model.links[a.id, b.id, relation] = weight
+
+    @precondition(lambda self: self.model.links)
+    @rule(pick=PICKS, relation=st.none() | RELATIONS, elsewhere=st.booleans())
+    def unlink(self, pick: int, relation: str | None, elsewhere: bool) -> None:
+        a, b, _ = sorted(self.model.links)[pick % len(self.model.links)]
+        namespace = next(row.namespace for row in self.model.rows if row.id == a)
+        if elsewhere:
+            other = {"left": "right", "right": "left"}[namespace]
+            assert self.memory.unlink(a, b, relation, namespace=other) == 0
+            return
+        gone = [edge for edge in self.model.links if edge[:2] == (a, b) and relation in (None, edge[2])]
+        assert self.memory.unlink(a, b, relation, namespace=namespace) == len(gone)
+        for edge in gone:
+            del self.model.links[edge]
+
+    @rule(ns=NAMESPACES, old=CATEGORIES.filter(bool), new=CATEGORIES | st.none())
+    def move_category(self, ns: str, old: tuple[str, ...], new: tuple[str, ...] | None) -> None:
+        within = [row for row in self.model.within(ns, None) if row.category[: len(old)] == old]
+        if (new or ())[: len(old)] == old:
+            with pytest.raises(InvalidInput):
+                self.memory.move_category(old, new, namespace=ns)
+        elif not within:
+            with pytest.raises(NotFound):
+                self.memory.move_category(old, new, namespace=ns)
+        else:
+            assert self.memory.move_category(old, new, namespace=ns) == len(within)
+            for row in within:
+                self.model.renew(row, category=(*(new or ()), *row.category[len(old) :]))
 
     # What becomes of a store
 
@@ -231,7 +285,9 @@ class Store(RuleBasedStateMachine):
     def lose_the_views(self, open: bool) -> None:
         if not open:
             self.memory.close()
-        with FileLock(self.store / "lexical.lock"), FileLock(self.store / "vectors.lock"):  # none is being written
+        with ExitStack() as locks:
+            for view in VIEWS:  # none is being written
+                locks.enter_context(FileLock(self.store / f"{view}.lock"))
             shutil.rmtree(self.store / "views", ignore_errors=True)
         if not open:
             self.memory = Memory(self.store)
@@ -266,13 +322,30 @@ class Store(RuleBasedStateMachine):
         by_word = self.memory.search(first, k=5 if unique else 100, recipe="keyword", **scope)
         by_meaning = self.memory.search(row.text, k=5, recipe="semantic", **scope)
         both = self.memory.search(row.text, k=10, **scope)
+        led = self.memory.search(row.text, k=10, recipe="dsm", **scope)
         if unique:
             assert [hit.id for hit in by_word] == [row.id]
         if self.memory.stats()["pending"] == 0:
             assert by_meaning[0].text == row.text
-        for hit in (*by_word, *by_meaning, *both):
+        for hit in (*by_word, *by_meaning, *both, *led):
             assert hit.text == live[hit.id].text
             assert 0 <= hit.score <= 1
+
+    @precondition(lambda self: self.model.links)
+    @rule(pick=PICKS, relation=st.none() | RELATIONS)
+    def what_was_linked_is_reached_and_nothing_else(self, pick: int, relation: str | None) -> None:
+        start = sorted(self.model.links)[pick % len(self.model.links)][pick % 2]
+        namespace = next(row.namespace for row in self.model.rows if row.id == start)
+        expected: dict[str, float] = {}
+        for (a, b, kind), weight in self.model.links.items():
+            if start in (a, b) and relation in (None, kind):
+                other = b if start == a else a
+                expected[other] = max(expected.get(other, 0.0), weight * WEIGHTS[kind])
+        kinds = list(WEIGHTS) if relation is None else relation
+        found = self.memory.neighbors(start, kinds, limit=1_000, namespace=namespace)
+        assert {near.id: near.strength for near in found} == pytest.approx(expected)
+        texts = {row.id: row.text for row in self.model.rows}
+        assert all(near.text == texts[near.id] for near in found)
 
     @precondition(lambda self: self.model.gone)
     @rule(pick=PICKS)
@@ -310,8 +383,9 @@ class Store(RuleBasedStateMachine):
     def everything_is_listed_in_order(self) -> None:
         for namespace in ("left", "right"):
             listed = self.memory.get_all(namespace=namespace, limit=10_000)
-            assert [(row.id, row.text, row.user_id, row.repeats, row.importance) for row in listed] == [
-                (row.id, row.text, row.user, row.repeats, row.importance) for row in self.model.within(namespace, None)
+            assert [(row.id, row.text, row.user_id, row.repeats, row.importance, row.category) for row in listed] == [
+                (row.id, row.text, row.user, row.repeats, row.importance, row.category)
+                for row in self.model.within(namespace, None)
             ]
 
 
