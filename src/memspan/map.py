@@ -150,7 +150,7 @@ def draw(
         raise InvalidInput("path", f"cannot draw a {suffix or 'file without a suffix'}", mend=mend)
     if not file.parent.is_dir():
         raise InvalidInput("path", f"there is no directory {file.parent}", mend="make it first, or name another")
-    root = memory.tree(depth=depth, namespace=namespace)
+    root = memory.tree(depth=depth, examples=3, namespace=namespace)
     if not root.segments:
         raise NotFound("there is nothing to draw in this namespace", mend='store something first (memspan add "...")')
     parts, children = outline(root)
