@@ -193,13 +193,14 @@ def routing(
         typer.Option("--vectors", metavar="FILE", help="Their vectors, a .npy file.", show_default=False),
     ] = None,
     queries: Annotated[int, typer.Option("--queries", help="How many are routed.")] = 500,
+    encoder: o.Encoder = None,
     json: o.Json = False,
 ) -> None:
     """Beam search in the tree: recall and comparisons for each width of the beam."""
     from memspan.bench import routing as module
 
     with output.progress("Routing", show=not json) as advance:
-        report = module.run(segments=segments, vectors=vectors, queries=queries, progress=advance)
+        report = module.run(segments=segments, vectors=vectors, queries=queries, encoder=encoder, progress=advance)
     output.emit(report) if json else print(module.table(report))
 
 

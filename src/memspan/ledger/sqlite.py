@@ -334,26 +334,6 @@ class SqliteLedger(Feeding):
         with self.reading() as connection:
             return _replayed(connection, namespace_number(connection, namespace), operation)
 
-    def edges(self, namespace: str, ids: Sequence[str]) -> list[Edge]:
-        """The stated edges from and to these segments."""
-        found: list[Edge] = []
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            for id in dict.fromkeys(ids):
-                rows = connection.execute(
-                    "SELECT source, target, kind, weight FROM edges"
-                    " WHERE namespace = ?1 AND (source = ?2 OR target = ?2) ORDER BY created_at, kind",
-                    (number, id_bytes(id)),
-                ).fetchall()
-                found += [
-                    Edge(
-                        source=str(uuid.UUID(bytes=source)), target=str(uuid.UUID(bytes=target)), kind=kind,
-                        weight=weight,
-                    )
-                    for source, target, kind, weight in rows
-                ]  # fmt: skip
-        return list(dict.fromkeys(found))
-
     def namespaces(self) -> list[str]:
         with self.reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM namespaces ORDER BY number")]
