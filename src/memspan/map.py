@@ -14,6 +14,7 @@ import colorsys
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -183,11 +184,12 @@ def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
     """The largest parts of a tree, at most MOST_PARTS, and for each that is divided the numbers of its children.
 
     Children come largest first; what is beyond MOST_CHILDREN, or in no child, is one part more. So the segments of the
-    children are always those of the parent. A branch gets its hue where the tree first divides.
+    children are always those of the parent. A branch has a hue of its own once it holds no more than half of all.
     """
     said = tuple(line(text, 240) for text in root.examples[:3])
     parts = [Part(label=line(root.label, 60) or "everything", kind=root.kind, segments=root.segments, examples=said)]
     children: dict[int, range] = {}
+    hues = itertools.count(215, 137.508)  # the golden angle: any few in a row are far apart
     waiting = [(-root.segments, 0, root)]
     while waiting:
         _, at, node = heappop(waiting)
@@ -196,8 +198,8 @@ def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
         if not shown or len(parts) + len(shown) >= MOST_PARTS:
             continue
         first, hue = len(parts), parts[at].hue
-        divides = hue < 0 and len(known) > 1
-        for number, child in enumerate(shown):
+        for child in shown:
+            own = hue < 0 and 2 * child.segments <= root.segments
             heappush(waiting, (-child.segments, len(parts), child))
             parts.append(
                 Part(
@@ -205,11 +207,11 @@ def outline(root: Node) -> tuple[list[Part], dict[int, range]]:
                     kind=child.kind,
                     segments=child.segments,
                     parent=at,
-                    hue=round(215 + 137.508 * number) % 360 if divides else hue,  # the golden angle: no two alike
+                    hue=round(next(hues)) % 360 if own else hue,
                     examples=tuple(line(text, 240) for text in child.examples[:3]),
                 )
             )
-        if rest := node.segments - sum(child.segments for child in shown):
+        if (rest := node.segments - sum(child.segments for child in shown)) > 0:
             label = f"{more:,} more" if more > 0 else "not grouped"
             parts.append(Part(label=label, kind="rest", segments=rest, parent=at))
         children[at] = range(first, len(parts))
@@ -438,12 +440,13 @@ def _tree(axes: Axes, picture: Picture) -> None:
     for cell in picture.views.get(0, (Cell(0, 0, 0, WIDTH, HEIGHT, 0, False),)):
         part = picture.parts[cell.part]
         hue, color = max(part.hue, 0) / 360, float(part.hue >= 0)
+        width, height = max(cell.width - 4, 1.0), max(cell.height - 4, 1.0)
         axes.add_patch(
             FancyBboxPatch(
                 (cell.x + 2, cell.y + 2),
-                max(cell.width - 4, 0.5),
-                max(cell.height - 4, 0.5),
-                boxstyle="round,pad=0,rounding_size=3",
+                width,
+                height,
+                boxstyle=f"round,pad=0,rounding_size={min(3.0, width / 3, height / 3)}",
                 facecolor=colorsys.hls_to_rgb(hue, 0.93 - 0.05 * cell.level, 0.42 * color),
                 edgecolor=colorsys.hls_to_rgb(hue, 0.78, 0.3 * color),
                 linewidth=0.6,

@@ -189,7 +189,9 @@ def search(
         str | None,
         typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)
+    ] = False,
     recipe: Annotated[str, typer.Option("--recipe", help="Which named way of searching.")] = "default",
     namespace: o.Namespace = None,
     user: o.User = None,

@@ -28,6 +28,7 @@ BUILD_BEAM = 80
 SEARCH_BEAM = 128
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
 BATCH = 16_384
+BLOCK = 4_000_000  # cosines held at once while the nearest rows of many are looked for, 16 MB
 ZERO = 127  # the 8-bit code of 0.0, the middle of the range; a removed row must not draw a walk toward it
 MOST_ROWS = 200_000  # rows held as float32 over all namespaces, 300 MB at 384 dimensions
 
@@ -118,29 +119,29 @@ class VectorView:
         return scores
 
     def nearest(self, selection: Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
-        """The ``k`` rows of ``selection`` nearest to each of ``seqs``: seqs int64[n, k] and cosines float32[n, k].
+        """The ``k`` rows of ``selection`` nearest to each of ``seqs``: seqs int64[n, k], cosines float32[n, k].
 
         Where there are fewer, and for rows without a vector, seqs are -1. A row is near itself.
         """
         near = np.full((len(seqs), k), -1, np.int64)
         cosines = np.zeros((len(seqs), k), np.float32)
-        found, vectors = self._ledger.vectors_of(selection.namespace, seqs.tolist())
-        if not len(found):
-            return near, cosines
         state = self._state(selection.namespace)
         _, inside = selection.find(state.seqs)
-        tail_seqs, scores = state.seqs[inside], vectors @ state.tail[inside].T
-        best = np.argpartition(-scores, k, axis=1)[:, :k] if len(tail_seqs) > k else np.arange(len(tail_seqs))[None, :]
-        best = np.broadcast_to(best, (len(found), best.shape[1]))
-        parts = [
-            (tail_seqs[best], np.take_along_axis(scores, best, axis=1)),
-            self._walk_all(state, selection, vectors, k),
-        ]
-        every, values = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-        rows = np.searchsorted(seqs, found)
-        near[rows, : order.shape[1]] = np.take_along_axis(every, order, axis=1)
-        cosines[rows, : order.shape[1]] = np.take_along_axis(values, order, axis=1)
+        tail_seqs, tail = state.seqs[inside], state.tail[inside]
+        block = max(1, BLOCK // max(1, len(tail_seqs)))
+        for start in range(0, len(seqs), block):
+            found, vectors = self._ledger.vectors_of(selection.namespace, seqs[start : start + block].tolist())
+            if not len(found):
+                continue
+            scores = vectors @ tail.T
+            best = np.argpartition(-scores, k, axis=1)[:, :k] if len(tail_seqs) > k else np.argsort(-scores, axis=1)
+            walked, values = self._walk_all(state, selection, vectors, k)
+            every = np.concatenate([tail_seqs[best], walked], axis=1)
+            values = np.concatenate([np.take_along_axis(scores, best, axis=1), values], axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+            rows = np.searchsorted(seqs, found)
+            near[rows, : order.shape[1]] = np.take_along_axis(every, order, axis=1)
+            cosines[rows, : order.shape[1]] = np.take_along_axis(values, order, axis=1)
         return near, cosines
 
     def _walk_all(
