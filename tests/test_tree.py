@@ -293,6 +293,20 @@ def test_rows_of_another_namespace_are_not_there(store: Store) -> None:
     assert store.tree.outline(store.select(namespace="other"), depth=9).segments == 1
 
 
+def test_a_selection_made_earlier_does_not_get_what_came_since(store: Store) -> None:
+    selections = Selections(store.ledger)
+    store.add(texts(20))
+    earlier = selections.of(Scope())
+    store.routed(store.tree)
+    store.add(texts(20, 20))
+    later = selections.of(Scope())
+    assert earlier.lineage is later.lineage
+    for selection in (later, earlier, later):
+        routed = store.tree.route(selection, Topics.vector("t1"), 3, under=())
+        assert np.isin(routed.seqs, selection.seqs).all()
+        assert store.tree.outline(selection).segments == len(selection.seqs)
+
+
 def test_an_earlier_version_is_routed_to_as_of_then_and_not_now(store: Store) -> None:
     (id,) = store.add(["t1 before"], ["old"])
     before = store.memory.get(id)
@@ -322,8 +336,12 @@ def test_a_row_without_a_vector_counts_in_its_category_and_gets_its_place_when_t
     assert category_counts(store.tree.outline(store.select())) == {(): 60, ("work",): 20}
     assert len(store.routed(store.tree)) == 40
     assert np.isnan(store.tree.prior("default", Topics.vector("t1"), store.within("work").seqs)).all()
+    half = len(waiting) // 2
+    vectors = [(content, Topics.vector(text).astype(np.float16)) for content, text in waiting.items()]
+    store.ledger.encoded(dict(vectors[:half]))
+    assert len(store.routed(store.tree)) == 50
     assert store.tree.compact("default")
-    store.ledger.encoded({content: Topics.vector(text).astype(np.float16) for content, text in waiting.items()})
+    store.ledger.encoded(dict(vectors[half:]))
     for tree in (store.tree, store.view(), store.view(folder=False)):
         assert len(store.routed(tree)) == 60
         assert len(store.routed(tree, "work")) == 20
@@ -340,14 +358,18 @@ def test_without_vectors_there_are_categories_and_no_clusters(store: Store) -> N
 
 def test_what_deletion_empties_is_gone(store: Store) -> None:
     store.add(texts(100))
+    before = store.tree.route(store.select(), Topics.vector("t1"), 1).comparisons
     ids = store.add(texts(50, 100), ["work", "plans"])
     store.tree.compact("default")
     store.memory.delete(ids[:-1])
+    assert store.tree.route(store.select(), Topics.vector("t1"), EVERYTHING, under=("work",)).comparisons <= 1 + 3 + 1
     assert category_counts(store.tree.outline(store.select())) == {(): 101, ("work",): 1, ("work", "plans"): 1}
     store.memory.delete(ids[-1])
     for tree in (store.tree, store.view()):
         assert category_counts(tree.outline(store.select())) == {(): 100}
         assert store.routed(tree, "work") == []
+        if tree is store.tree:
+            assert tree.route(store.select(), Topics.vector("t1"), 1).comparisons == before
     size = store.tree.size()
     assert store.tree.compact("default")
     assert store.tree.size() < size
@@ -358,13 +380,20 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     assert len(store.routed(store.tree)) == 10
 
 
-def test_deleting_some_rows_leaves_the_centroid_where_it_was(store: Store) -> None:
+def test_deleted_rows_leave_the_mean_of_their_leaf_and_weigh_no_more(store: Store) -> None:
     with small_nodes(leaf=100):
-        ids = store.add([f"t4 number {number}" for number in range(60)], ["work"])
-        question, kept = Topics.vector("t4 what?"), store.memory.get(ids[-1]).seq
-        before = store.tree.prior("default", question, np.array([kept]))
+        said = [f"t4 number {number}" for number in range(60)]
+        ids = store.add(said, ["work"])
+        question, kept = Topics.vector("t4 what?"), np.array([store.memory.get(ids[-1]).seq])
+        mean = np.mean([Topics.vector(text) for text in said], axis=0)
+        store.tree.prior("default", question, kept)
         store.memory.delete(ids[:30])
-        assert np.allclose(store.tree.prior("default", question, np.array([kept])), before, atol=1e-4)
+        for more in ([], [f"t9 number {number}" for number in range(20)]):
+            if more:
+                store.add(more, ["work"])
+            centroid = 30 * mean + sum((Topics.vector(text) for text in more), np.zeros(DIM))
+            expected = centroid @ question / np.linalg.norm(centroid)
+            assert np.allclose(store.tree.prior("default", question, kept), max(expected, 0), atol=2e-3)
 
 
 # Categories as a prior
@@ -373,18 +402,22 @@ def test_deleting_some_rows_leaves_the_centroid_where_it_was(store: Store) -> No
 def test_the_prior_is_the_cosine_with_the_nearest_centroid_on_the_path(store: Store) -> None:
     groups = {("work",): texts(9), ("work", "plans"): texts(7, 100), ("home",): texts(8, 200), (): texts(5, 300)}
     seqs = {path: [store.memory.get(id).seq for id in store.add(some, path)] for path, some in groups.items()}
-    question = Topics.vector("t102 what?")
 
-    def cosine(*path: str) -> float:
+    def cosine(question: NDArray[np.float32], *path: str) -> float:
         below = [Topics.vector(text) for at, some in groups.items() if at[: len(path)] == path for text in some]
         mean = np.mean(below, axis=0)
         return max(0.0, float(mean @ question / np.linalg.norm(mean)))
 
     asked = np.array([seqs[("work",)][0], seqs[("work", "plans")][0], seqs[("home",)][0], seqs[()][0], 10**9])
-    found = store.tree.prior("default", question, asked)
-    expected = [cosine("work"), max(cosine("work"), cosine("work", "plans")), cosine("home"), np.nan, np.nan]
-    assert found.dtype == np.float32
-    assert np.allclose(found, expected, atol=2e-3, equal_nan=True)
+    nearest = set()
+    for question in (Topics.vector("t3 what?"), Topics.vector("t12 what?")):
+        work, plans = cosine(question, "work"), cosine(question, "work", "plans")
+        nearest.add(plans > work)
+        found = store.tree.prior("default", question, asked)
+        assert found.dtype == np.float32
+        expected = [work, max(work, plans), cosine(question, "home"), np.nan, np.nan]
+        assert np.allclose(found, expected, atol=2e-3, equal_nan=True)
+    assert nearest == {True, False}
     assert store.tree.prior("empty", question, asked[:2]).tolist() == pytest.approx([np.nan] * 2, nan_ok=True)
 
 
@@ -403,6 +436,7 @@ def test_an_outline_shows_categories_by_name_then_clusters_by_size_as_deep_as_as
     assert [child.segments for child in clusters] == sorted((child.segments for child in clusters), reverse=True)
     assert sum(child.segments for child in root.children) == root.segments == 66
     assert [child.path for child in root.children[1].children] == [("work", "plans")]
+    assert root.children[0].children == ()  # two rows are one cluster, which would say the same again
     assert store.tree.outline(store.select(), depth=0).children == ()
     assert store.tree.outline(store.select(), ("work", "plans")).segments == 4
     assert store.tree.outline(store.select(), ("nowhere",)) == Node(

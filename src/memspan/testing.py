@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from memspan.encoders.base import Encoded, Encoder
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Ledger, Operation, Revision, Snapshot
-from memspan.records import Piece, Scope
+from memspan.ledger.base import SEPARATOR, Ledger, Link, Operation, Revision, Snapshot, Use, microseconds
+from memspan.records import Edge, Message, Piece, Scope
 from memspan.segmenting import Tokenizer
 from memspan.views.base import Scored, Selection, Selections, View
 
@@ -134,13 +135,27 @@ def _same(found: object, expected: object) -> None:
     _check(found == expected, f"found {found!r}, expected {expected!r}")
 
 
-def drafts(*texts: str, namespace: str = "default", user_id: str | None = None) -> Batch:
+def drafts(
+    *texts: str, namespace: str = "default", user_id: str | None = None, category: tuple[str, ...] = ()
+) -> Batch:
     """Texts as a caller of ``Ledger.append`` hands them over, one segment each."""
-    scope = Scope(namespace=namespace, user_id=user_id)
-    batch = Batch(lambda text, media: [Piece(text=text, tokens=len(text.split()))], Common(scope=scope))
+    batch = _batch(Scope(namespace=namespace, user_id=user_id), category)
     for text in texts:
         batch.text(text)
     return batch
+
+
+def turns(*texts: str, session: str) -> Batch:
+    """Texts as the turns of a conversation."""
+    batch = _batch(Scope(session=session))
+    for number, text in enumerate(texts):
+        batch.message(Message(content=text), f"messages[{number}]")
+    return batch
+
+
+def _batch(scope: Scope, category: tuple[str, ...] = ()) -> Batch:
+    cut = lambda text, media: [Piece(text=text, tokens=len(text.split()))]  # noqa: E731
+    return Batch(cut, Common(scope=scope, category=category))
 
 
 def vectors_of(batch: Batch) -> dict[bytes, NDArray[np.float16]]:
@@ -230,6 +245,111 @@ class LedgerContract:
             ledger.revise("default", [Revision(id=id, version=2, draft=drafts("three").drafts[0])], {})
         _same(ledger.get("default", id), new)
 
+    def test_several_are_revised_together_or_not_at_all(self, ledger: Ledger) -> None:
+        one, two = write(ledger, "one", "two")
+
+        def revised(*changes: tuple[str, int, str]) -> list[str] | None:
+            several = [Revision(id=id, version=version, draft=drafts(text).drafts[0]) for id, version, text in changes]
+            new = ledger.revise("default", several, {})
+            return None if new is None else [row.text for row in new]
+
+        _same(revised((two, 1, "two again"), (one, 1, "one again")), ["two again", "one again"])
+        before = ledger.listing(Scope(), None, 10, None)
+        _same(revised((one, 2, "one more"), (two, 1, "by somebody who had not heard")), None)
+        with pytest.raises(NotFound):
+            revised((one, 2, "one more"), ("no id", 1, "nothing"))
+        with pytest.raises(InvalidInput):
+            revised((one, 2, "one more"), (two, 2, "one more"))
+        _same(ledger.listing(Scope(), None, 10, None), before)
+        _same([problem for _, _, problem in ledger.problems() if problem is not None], [])
+
+    def test_an_edge_is_kept_once_and_holds_for_later_versions(self, ledger: Ledger) -> None:
+        one, two, three = write(ledger, "one", "two", "three")
+        for edge in (
+            Edge(source=one, target=two, kind="reply"),
+            Edge(source=one, target=two, kind="reply", weight=0.5),
+            Edge(source=two, target=one, kind="aside"),
+            Edge(source=three, target=two, kind="reply", weight=0.25),
+        ):
+            ledger.link("default", edge)
+        old = ledger.get("default", two).seq
+        ledger.revise("default", [Revision(id=two, version=1, draft=drafts("two again").drafts[0])], {})
+        a, b, c = (ledger.get("default", id).seq for id in (one, two, three))
+        answer, aside, other = Link(a, b, "reply", 0.5), Link(b, a, "aside", 1.0), Link(c, b, "reply", 0.25)
+        _same(ledger.links("default", [a]), sorted([answer, aside]))
+        _same(ledger.links("default", [b, c, 10**9]), sorted([answer, aside, other]))
+        _same(ledger.links("default", [old]), sorted(link._replace(**{
+            "source": old if link.source == b else link.source, "target": old if link.target == b else link.target
+        }) for link in (answer, aside, other)))  # fmt: skip
+        _same(ledger.unlink("default", one, two, "aside"), 0)
+        _same(ledger.unlink("default", one, two, None), 1)
+        _same(ledger.unlink("default", one, two, None), 0)
+        _same(ledger.links("default", [a, b]), sorted([aside, other]))
+
+    def test_an_edge_goes_with_either_end_and_is_between_what_is_there(self, ledger: Ledger) -> None:
+        one, two, three = write(ledger, "one", "two", "three")
+        (elsewhere,) = write(ledger, "one", namespace="other")
+        a, b, c = (ledger.get("default", id).seq for id in (one, two, three))
+        for target in ("no id", elsewhere):
+            for ends in ((one, target), (target, one)):
+                with pytest.raises(NotFound):
+                    ledger.link("default", Edge(source=ends[0], target=ends[1], kind="reply"))
+        _same(ledger.links("default", [a, b, c]), [])
+        for source, target in ((one, two), (two, three), (three, one)):
+            ledger.link("default", Edge(source=source, target=target, kind="reply"))
+        _same(ledger.links("other", [a, b, c, ledger.get("other", elsewhere).seq]), [])
+        _same(ledger.unlink("other", one, two, None), 0)
+        ledger.delete("default", [one])
+        _same(ledger.links("default", [a, b, c]), [Link(b, c, "reply", 1.0)])
+        ledger.delete_scope(Scope(), None)
+        _same(ledger.unlink("default", two, three, None), 0)
+
+    def test_uses_are_counted_and_forgotten_with_what_was_used(self, ledger: Ledger) -> None:
+        one, two = write(ledger, "one", "two")
+        seqs = [ledger.get("default", id).seq for id in (two, one)]
+        heard = [microseconds(ledger.get("default", id).recorded_at) for id in (two, one)]
+        late = datetime(2030, 1, 1, tzinfo=UTC)
+        ledger.used("default", {one: Use(times=2, at=late, relevance=0.9), "no id": Use(times=1, at=late, relevance=1)})
+        ledger.used("default", {one: Use(times=1, at=late - timedelta(days=1), relevance=0.2)})
+        ledger.used("other", {two: Use(times=1, at=late, relevance=0.9)})
+        known = ledger.standing("default", [*seqs, 10**9])
+        _same((known.accesses.tolist(), known.accessed_at.tolist()), ([0, 3, 0], [0, microseconds(late), 0]))
+        _same((known.relevance.tolist(), known.heard_at.tolist()[:2]), ([0.5, 0.9, 0.5], heard))
+        _check(known.importance[:2].tolist() == [0.5, 0.5] and np.isnan(known.importance[2]), f"{known.importance}")
+        _check(all(part.dtype == np.float64 for part in (known.accesses, known.relevance)), "not float64")
+        ledger.used("default", {two: Use(times=1, at=late, relevance=0.1)})
+        _same(ledger.standing("default", seqs).relevance.tolist(), [0.5, 0.9])
+        ledger.revise("default", [Revision(id=one, version=1, draft=drafts("one again").drafts[0])], {})
+        _same(ledger.standing("default", [ledger.get("default", one).seq]).accesses.tolist(), [3])
+        ledger.delete("default", [one])
+        ledger.used("default", {one: Use(times=1, at=late, relevance=1)})
+        _same(ledger.standing("default", seqs).accesses.tolist(), [1, 0])
+        _same([problem for _, _, problem in ledger.problems() if problem is not None], [])
+
+    def test_the_structure_is_every_row_with_its_place_its_category_and_its_names(self, ledger: Ledger) -> None:
+        said = turns("Ana met Ben.", "Where?", session="s")
+        ledger.append("default", said.drafts, vectors=vectors_of(said))
+        more = turns("In Kyoto.", session="s")
+        (id,) = ledger.append("default", more.drafts, vectors={}).ids
+        ledger.append("default", turns("Hello.", session="t").drafts, vectors={})
+        ledger.append("default", drafts("alone", category=("A", "B")).drafts, vectors={})
+        ledger.revise("default", [Revision(id=id, version=1, draft=turns("In Osaka.", session="s").drafts[0])], {})
+        rows = ledger.structure("default", 0, 100)
+        _same([row.seq for row in rows], ledger.rows("default").tolist())
+        first, where, kyoto, hello, alone, osaka = rows
+        _check(first.group is not None and len(first.group) == 8, f"the group of a session is {first.group!r}")
+        _same([row.group == first.group for row in rows], [True, True, True, False, False, True])
+        _same([row.position for row in (first, where, kyoto, hello, osaka)], [0, 1, 2, 0, 2])
+        _same((alone.group, alone.category, first.category), (None, ("A", "B"), ()))
+        _same([row.names.split(SEPARATOR)[0] for row in rows if row.names is not None], [""] * 6)
+        _same([set((row.names or "").split(SEPARATOR)[1:]) for row in (first, kyoto)], [{"ana", "ben"}, {"kyoto"}])
+        _same(ledger.structure("default", where.seq, 2), [kyoto, hello])
+        _same(ledger.structure("other", 0, 100), [])
+        while ledger.trim_mentions("default", kyoto.seq):
+            pass
+        names = [row.names is None for row in ledger.structure("default", 0, 100)]
+        _same(names, [True, True, True, False, False, False])
+
     def test_a_deletion_leaves_a_tombstone_and_no_content(self, ledger: Ledger) -> None:
         one, two = write(ledger, "one", "two")
         seq = ledger.get("default", one).seq
@@ -266,6 +386,9 @@ class LedgerContract:
             _same(ledger.delete(missing, [id]), 0)
             _same(ledger.fetch(missing, [seq]), [])
             _same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
+            _same(ledger.links(missing, [seq]), [])
+            _check(np.isnan(ledger.standing(missing, [seq]).importance).all(), "standing of another namespace")
+            _check(seq not in [row.seq for row in ledger.structure(missing, 0, 10)], "structure of another namespace")
             _check(seq not in ledger.rows(missing), "rows of another namespace")
             _check(seq not in ledger.tail_postings(missing, "one", 0), "postings of another namespace")
             _check(seq not in [row for row, _ in ledger.tail_terms(missing, 0, 10)], "terms of another namespace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from make import HERE, QUESTIONS, TICKET, make, seen
 from memspan import IdempotencyConflict, Memory
 
 RELEASES = sorted(file.parent for file in HERE.glob("*/ledger.db.gz"))
+
+
+def schema(ledger: Path) -> int:
+    database = sqlite3.connect(ledger)
+    (number,) = database.execute("PRAGMA user_version").fetchone()
+    database.close()
+    return int(number)
 
 
 def unpacked(release: Path, target: Path) -> tuple[Path, dict[str, Any]]:
@@ -32,11 +40,17 @@ def holds(now: Any, then: Any) -> bool:
 
 def readable(release: Path, tmp_path: Path) -> None:
     store, expected = unpacked(release, tmp_path / "store")
+    written = schema(store / "ledger.db")
     with Memory(store) as memory:
+        newest = memory.stats()["schema"]
+        backups = {file.name: schema(file) for file in store.glob("ledger.db.before-*")}
+        assert backups == ({f"ledger.db.before-{written + 1:04d}": written} if written < newest else {})
         assert memory.verify()["problems"] == []
+        associated(memory, expected)
         assert holds(seen(memory, expected["marks"]), expected)
         assert memory.rebuild()
         assert holds(seen(memory, expected["marks"]), expected)
+        associated(memory, expected)
         context = memory.context("Where did Ana move?", user_id="ana", budget=200)
         assert "I moved to Lisbon in May." in context.text
         before = memory.stats()["versions"]
@@ -50,6 +64,27 @@ def readable(release: Path, tmp_path: Path) -> None:
         assert memory.search("a later version", k=1)[0].text == "Written by a later version."
         assert memory.delete_all(user_id="ana") == 6
         assert memory.verify()["problems"] == []
+
+
+def associated(memory: Memory, expected: dict[str, Any]) -> None:
+    """The tree and the graph are there too, whether the release knew of them or not."""
+    for question, answer in expected["answers"].items():
+        for recipe in ("default", "dsm"):
+            assert answer in [hit.text for hit in memory.search(question, recipe=recipe)]
+    texts = [segment["text"] for segment in expected["segments"]["default"] if segment["session"] == "2026-05-30"]
+    first = memory.get_all(session="2026-05-30", limit=1)[0]
+    assert {near.text for near in memory.neighbors(first.id, "next")} == {texts[1]}
+    assert {near.path[0].via for near in memory.neighbors(first.id, "mentions")} == {"ana"}
+    parts = memory.document(expected["marks"]["document"]).segments
+    assert [near.id for near in memory.neighbors(parts[0], "next")] == [parts[1]]
+    assert {(node.label, node.segments) for node in memory.tree().children if node.kind == "category"} == {
+        ("Bees", len(parts)),
+        ("Life", 1),
+        ("Work", 1),
+    }
+    memory.link(first.id, parts[0], "reply")
+    assert [near.id for near in memory.neighbors(first.id, "reply")] == [parts[0]]
+    assert memory.unlink(first.id, parts[0]) == 1
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from memspan.bench.measures import encoder_of, interval, machine, milliseconds
 from memspan.bench.speed import texts
+from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput
 from memspan.ledger.base import Ledger, Seqs, Vectors
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.memory import Memory
-from memspan.records import Scope
+from memspan.records import Piece, Scope
 from memspan.segmenting import WordTokenizer
 from memspan.views.base import Progress, Selection, Selections
 from memspan.views.tree import TreeView
@@ -66,17 +66,24 @@ def run(
     held = [text for at, text in enumerate(every) if at not in chosen]
     questions = model.encode([every[at] for at in sorted(chosen)]).pooled
     with tempfile.TemporaryDirectory(prefix="memspan-routing-") as directory:
-        path = Path(directory, "store")
-        with Memory(path, encoder=model, namespace=NAMESPACE) as memory:
+        ledger = SqliteLedger(Path(directory, "ledger.db"))
+        try:
             for at in range(0, len(held), BATCH):
                 tell(at, len(held), "adding")
-                memory.add([{"role": "user", "content": text} for text in held[at : at + BATCH]])
-        ledger = SqliteLedger(path / "ledger.db")
-        try:
-            report = _trees(ledger, path / "views", questions, tell)
+                _add(ledger, held[at : at + BATCH], model)
+            report = _trees(ledger, Path(directory, "views"), questions, tell)
         finally:
             ledger.close()
     return {"benchmark": "routing", "encoder": model.id, **report, "machine": measured_on}
+
+
+def _add(ledger: Ledger, some: Sequence[str], model: Encoder) -> None:
+    """To the ledger alone: no other view shall work beside the one that is measured."""
+    batch = Batch(lambda text, media: [Piece(text=text)], Common(scope=Scope(namespace=NAMESPACE)))
+    for text in some:
+        batch.text(text)
+    pooled = model.encode(list(batch.texts.values())).pooled.astype(np.float16)
+    ledger.append(NAMESPACE, batch.drafts, vectors=dict(zip(batch.texts, pooled, strict=True)))
 
 
 def _source(count: int, vectors: Path | None, encoder: str | Encoder | None) -> tuple[Sequence[str], Encoder]:

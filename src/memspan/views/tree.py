@@ -326,7 +326,7 @@ class TreeView:
             nonlocal done
             for rows, seqs, vectors in self._batches(namespace, 0):
                 some = [row for row in rows if row.seq <= upto]
-                yield some, seqs[seqs <= upto], vectors[seqs <= upto]
+                yield some, seqs, vectors  # vectors of rows that are not in the forest are passed over
                 done += len(some)
                 if progress is not None and some:
                     progress(min(done, total), total, self.name)
