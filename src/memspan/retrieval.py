@@ -29,7 +29,7 @@ STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
 STANDING_OUT = 5  # how many rows may stand out by meaning
 USES = 10.0  # accesses after which a segment's frequency is 1 - 1/e
-PRIORITY = ("importance", "recency", "frequency", "relevance")
+STATED = ("category", "importance", "recency", "frequency", "relevance")
 
 log = logging.getLogger("memspan")
 
@@ -201,12 +201,12 @@ class Retrieval:
         Recency halves every 30 days since a segment was last returned, or else since it happened.
         """
         features: dict[str, NDArray[np.float32]] = {}
-        if "category" in recipe.features and question.vector is not None:
-            features["category"] = _spread(
-                self._tree.prior(namespace, question.vector, seqs[first]), first, len(seqs), 0
-            )
-        if recipe.features.intersection(PRIORITY):
+        if recipe.features.intersection(STATED):
             known = self._ledger.standing(namespace, seqs[first].tolist())
+            named = first[known.categorised > 0]
+            if len(named) and "category" in recipe.features and question.vector is not None:
+                prior = self._tree.prior(namespace, question.vector, seqs[named])
+                features["category"] = _spread(prior, named, len(seqs), np.nan)
             age = (time.time() * 1e6 - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)
             values = {
                 "importance": (known.importance, 0.5),

@@ -278,9 +278,8 @@ class LedgerContract:
         answer, aside, other = Link(a, b, "reply", 0.5), Link(b, a, "aside", 1.0), Link(c, b, "reply", 0.25)
         _same(ledger.links("default", [a]), sorted([answer, aside]))
         _same(ledger.links("default", [b, c, 10**9]), sorted([answer, aside, other]))
-        _same(ledger.links("default", [old]), sorted(link._replace(**{
-            "source": old if link.source == b else link.source, "target": old if link.target == b else link.target
-        }) for link in (answer, aside, other)))  # fmt: skip
+        stale = [Link(a, old, "reply", 0.5), Link(old, a, "aside", 1.0), Link(c, old, "reply", 0.25)]
+        _same(ledger.links("default", [old]), sorted(stale))
         _same(ledger.unlink("default", one, two, "aside"), 0)
         _same(ledger.unlink("default", one, two, None), 1)
         _same(ledger.unlink("default", one, two, None), 0)

@@ -1,8 +1,8 @@
 """Routing: beam search in the tree, width by width: what it finds, what it compares, how long it takes.
 
-The store is a real one, filled through ``Memory``. Its vectors are an encoder's, or those of a file, which saves the
-hours of encoding a million texts. The queries are of the same source, and the store does not hold them. What is right
-is the exact top 10 by cosine over all rows.
+The tree is that of a real ledger. Its vectors are an encoder's, or those of a file, which saves the hours of encoding a
+million texts. The queries are of the same source, and the ledger does not hold them. What is right is the exact top 10
+by cosine over all rows.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def run(
     encoder: str | Encoder | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Fill a store with ``segments``, route ``queries`` in its tree for each of BEAMS; a report of plain values.
+    """Fill a ledger with ``segments``, route ``queries`` in its tree for each of BEAMS; a report of plain values.
 
     ``vectors`` is a .npy file of float16 or float32[n, dim], rows of length 1. Without it the texts of
     ``memspan.bench.speed`` are encoded by ``encoder`` (a spec, an Encoder, or None for the configured one). Where there
-    are too few for both, the store holds all that are no queries; the report says how many. The tree is measured twice:
+    are too few for both, it holds all that are no queries; the report says how many. The tree is measured twice:
     as it grows from row to row, and as compaction builds it. Times are wall times.
 
     Raises InvalidInput naming ``segments``, ``queries`` or ``vectors``, EncoderError, StoreError.

@@ -130,7 +130,8 @@ class Standing:
     """What else is known of rows, beside what they say: one entry a row, in the order asked.
 
     All float64[n]: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` and ``accessed_at`` (0 where never) in
-    microseconds since 1970; ``accesses`` a count. A row that is gone has importance NaN.
+    microseconds since 1970; ``accesses`` a count; ``categorised`` 1 where it has a category. A row that is gone has
+    importance NaN.
     """
 
     importance: NDArray[np.float64]
@@ -138,6 +139,7 @@ class Standing:
     accesses: NDArray[np.float64]
     accessed_at: NDArray[np.float64]
     relevance: NDArray[np.float64]
+    categorised: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -192,17 +193,15 @@ class Feeding(Connections):
             for chunk in chunks(seqs):
                 rows = connection.execute(
                     "SELECT seq, importance, coalesce(occurred_at, recorded_at), coalesce(accesses, 0),"
-                    " coalesce(accessed_at, 0), coalesce(relevance, 0.5) FROM segments AS s LEFT JOIN usage AS u"
+                    " coalesce(accessed_at, 0), coalesce(relevance, 0.5), category IS NOT NULL"
+                    " FROM segments AS s LEFT JOIN usage AS u"
                     f" ON u.namespace = s.namespace AND u.id = s.id WHERE seq IN ({marks(chunk)}) AND s.namespace = ?",
                     (*map(int, chunk), number),
                 )
                 known.update((row[0], row[1:]) for row in rows)
-        gone = (np.nan, 0.0, 0.0, 0.0, 0.5)
-        table = np.array([known.get(seq, gone) for seq in map(int, seqs)], np.float64).reshape(-1, 5)
-        importance, heard_at, accesses, accessed_at, relevance = table.T
-        return Standing(
-            importance=importance, heard_at=heard_at, accesses=accesses, accessed_at=accessed_at, relevance=relevance
-        )
+        gone = (np.nan, 0.0, 0.0, 0.0, 0.5, 0.0)
+        table = np.array([known.get(seq, gone) for seq in map(int, seqs)], np.float64).reshape(-1, len(gone))
+        return Standing(**dict(zip((field.name for field in fields(Standing)), table.T, strict=True)))
 
     def trim_mentions(self, namespace: str, upto: int) -> int:
         """Drop some names of rows up to ``upto``, which the graph's snapshot holds; returns how many, 0 when done."""

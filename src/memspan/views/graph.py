@@ -173,8 +173,8 @@ class GraphView:
     ) -> Scored:
         """Personalised PageRank from the seeds over what they reach within ``hops``: each row's mass over the greatest.
 
-        ``restart`` is the chance to start anew at a seed, by its score. Twenty steps: by then less than a millionth of
-        the mass is still to move.
+        ``restart`` is the chance to start anew at a seed, by its score. Twenty steps: by then (1 - restart) ** 20 of
+        the mass is still to move, with a half less than a millionth.
         """
         reached = self.expand(selection, seeds, kinds=kinds, hops=hops, most=most)
         with self._ledger.reading(), self._lock:

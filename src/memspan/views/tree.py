@@ -268,7 +268,7 @@ class TreeView:
         if len(vectors) and vectors.shape[1] != self.dim:
             problem = f"a vector has {vectors.shape[1]} dimensions, not {self.dim}"
             raise StoreCorrupt(problem, mend="run `memspan rebuild`")
-        return vectors.reshape(-1, self.dim)
+        return vectors if len(vectors) else np.zeros((0, self.dim), np.float32)
 
     # Snapshots
 
@@ -282,44 +282,47 @@ class TreeView:
         if not self._files.enabled:
             return False
         with self._files.lock():
-            with self._ledger.reading(), self._lock:
-                state = self._state(namespace)
-                rows = int(np.count_nonzero(state.forest.holders != GONE))
-                if not rows:
-                    return self._drop(namespace, state)
-                broken = bool(self.problems(namespace))
-                worth = state.changed and (state.file is not None or rows >= SNAPSHOT_ROWS)
-                if not (force or broken or worth):
-                    self.failure = None
-                    return False
-                anew = force or broken or not state.built / 2 <= rows <= GROWTH * state.built
-                arrays = {} if anew else state.forest.arrays()
-                last, entry, built = state.last, state.entry, state.built
-            if anew:
-                forest, entry = self._built(namespace, last, progress)
-                arrays = forest.arrays()
-                built = len(arrays["seqs"])
-            arrays["version"] = np.frombuffer(self._version(), np.uint8)
-            arrays["state"] = np.array([entry, built], np.int64)
-            self._files.save(namespace, last, len(arrays["seqs"]), arrays)
+            done = self._fold(namespace, force, progress)
             self.failure = None
-        return True
+        return done
 
-    def _drop(self, namespace: str, state: _State) -> bool:
-        """Keep no snapshot of a namespace without rows; whether there was one."""
-        if state.file is not None:
+    def _fold(self, namespace: str, force: bool, progress: Progress | None) -> bool:
+        snapshot, rows = self._ledger.snapshot(namespace, self.name), self._ledger.rows(namespace)
+        if not len(rows) and snapshot is not None:
             self._ledger.drop_snapshot(namespace, self.name)
             self._files.sweep()
-        self.failure = None
-        return state.file is not None
+            return True
+        if not len(rows) or (snapshot is None and len(rows) < SNAPSHOT_ROWS and not force):
+            return False
+        built = self._built_for(snapshot)
+        if force or not built / 2 <= len(rows) <= GROWTH * built:
+            last, built = int(rows[-1]), len(rows)
+            forest, entry = self._build(namespace, last, 2 * built, progress)
+            arrays = forest.arrays()
+        else:
+            with self._ledger.reading(), self._lock:
+                state = self._state(namespace)
+                if not state.changed:
+                    return False
+                last, entry, arrays = state.last, state.entry, state.forest.arrays()
+        arrays["version"] = np.frombuffer(self._version(), np.uint8)
+        arrays["state"] = np.array([entry, built], np.int64)
+        self._files.save(namespace, last, len(arrays["seqs"]), arrays)
+        return True
 
-    def _built(self, namespace: str, upto: int, progress: Progress | None) -> tuple[Forest, int]:
+    def _built_for(self, snapshot: Snapshot | None) -> int:
+        """For how many rows the tree was last built whole; 0 where there is none that can be read."""
+        try:
+            return 0 if snapshot is None else self._read(snapshot).built
+        except StoreCorrupt:
+            return 0
+
+    def _build(self, namespace: str, upto: int, total: int, progress: Progress | None) -> tuple[Forest, int]:
         """A tree of the rows up to ``upto``, and the entry of the removal log from which it has to catch up.
 
         It grows from the rows in their order, as it does row by row; then each goes where it belongs by now.
         """
         entry = self._ledger.last_removal(namespace)
-        total = 2 * len(self._ledger.rows(namespace))
         forest, fetch, done = Forest(self.dim), partial(self._fetch, namespace), 0
 
         def reading() -> Iterator[tuple[list[Placed], Seqs, Vectors]]:
