@@ -62,21 +62,29 @@ class Follower(Protocol):
 
 
 class SemanticChannel:
-    """Cosine between the pooled vectors of query and segment; negative ones count as 0."""
+    """Cosine between the pooled vectors of query and segment; negative ones count as 0.
+
+    In a large store both the graph of vectors and the tree propose: the graph is better where the question is like what
+    is stored, the tree where it is not (docs/decisions/0007-tree.md).
+    """
 
     name = "semantic"
 
-    def __init__(self, view: VectorView) -> None:
+    def __init__(self, view: VectorView, tree: TreeChannel) -> None:
         self._view = view
+        self._tree = tree
 
     def search(self, question: Question, selection: Selection, k: int) -> Found:
         vector = question.vector
         if vector is None:
             return Found(_NONE, lambda seqs: np.full(len(seqs), np.nan, np.float32))
-        return Found(
-            self._view.search(selection, vector, k),
-            lambda seqs: self._view.score(selection.namespace, vector, seqs).clip(0, 1),
-        )
+        best = self._view.search(selection, vector, k)
+        if not self._view.scans(selection):
+            routed = self._tree.search(question, selection, k).best
+            more = ~np.isin(routed.seqs, best.seqs)
+            every = np.concatenate([best.seqs, routed.seqs[more]])
+            best = Scored(every, np.concatenate([best.scores, routed.scores[more]])).top(k)
+        return Found(best, lambda seqs: self._view.score(selection.namespace, vector, seqs).clip(0, 1))
 
 
 class TreeChannel:

@@ -91,7 +91,8 @@ class Store:
         if self._encoder is not None:
             vectors = VectorView(self._ledger, views_path, self._encoder.dim)
             views.append(vectors)
-            channels += [SemanticChannel(vectors), TreeChannel(self._tree, vectors)]
+            routed = TreeChannel(self._tree, vectors)
+            channels += [SemanticChannel(vectors, routed), routed]
             nearest = partial(_nearest, vectors, self._selections)
         views.append(self._tree)
         self._graph = GraphView(self._ledger, views_path, nearest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from memspan.encoders.hash import HashEncoder
@@ -14,6 +13,7 @@ from memspan.ledger.sqlite import SqliteLedger
 from memspan.testing import ViewContract
 from memspan.views.base import Scored, Selection, View
 from memspan.views.tree import TreeView
+from memspan.views.vectors import VectorView
 
 
 class TestTreeView(ViewContract):
@@ -38,13 +38,11 @@ class TestTreeView(ViewContract):
         return self.again(ledger, folder)
 
     def again(self, ledger: Ledger, folder: Path) -> View:
+        self.vectors = VectorView(ledger, None, 64)
         return TreeView(ledger, folder, 64)
 
     def ask(self, view: View, selection: Selection, text: str) -> Scored:
-        """The routed rows by cosine; of a beam that leaves most leaves out."""
+        """The rows that the tree leads to, by cosine."""
         assert isinstance(view, TreeView)
         vector = HashEncoder(64).encode([text]).pooled[0]
-        routed = view.route(selection, vector, 8)
-        seqs, vectors = view._ledger.vectors_of(selection.namespace, routed.seqs.tolist())
-        assert np.array_equal(seqs, routed.seqs)
-        return Scored(seqs, (vectors.reshape(-1, 64) @ vector).astype(np.float32))
+        return self.vectors.among(selection, view.route(selection, vector, 8).seqs, vector, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,13 @@ from memspan import Memory
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderError
-from memspan.records import Hit
+from memspan.ledger.sqlite import SqliteLedger
+from memspan.records import Hit, Scope
+from memspan.testing import write
+from memspan.views.base import Scored, Selections
+from memspan.views.graph import GraphView
+from memspan.views.tree import TreeView
+from memspan.views.vectors import VectorView
 
 WORDS = [
     a + b for a in ("bir", "kof", "lum", "nad", "pov", "rug", "tem", "vig") for b in ("do", "ka", "mu", "po", "ta")
@@ -302,3 +309,52 @@ def test_what_was_deleted_is_nowhere_on_disk_after_compact(tmp_path: Path, rows:
         assert secret.encode() not in on_disk
         assert vector not in on_disk
         assert memory.verify()["ok"]
+
+
+class Watched(SqliteLedger):
+    """Does something else the moment it is next asked to read."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def reading(self) -> Any:
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
+        return super().reading()
+
+
+@pytest.mark.parametrize("which", ["selections", "vectors", "tree", "tree outline", "graph", "graph beside", "themes"])
+def test_who_waits_to_read_keeps_nobody_who_reads_from_a_view(which: str) -> None:
+    """In memory reading is a lock, and a fork waits for readers: a view's own lock is only taken by who reads already."""
+    ledger = Watched(None)
+    write(ledger, "the red kettle of Ana", "the blue kettle of Ana")
+    selections = Selections(ledger)
+    selection = selections.of(Scope())
+    vectors, tree = VectorView(ledger, None, 64), TreeView(ledger, None, 64)
+    graph = GraphView(ledger, None, lambda namespace, seqs, k: vectors.nearest(selections.of(Scope()), seqs, k))
+    question = HashEncoder(64).encode(["a kettle"]).pooled[0]
+    asked: dict[str, Callable[[], object]] = {
+        "selections": lambda: selections.of(Scope()),
+        "vectors": lambda: vectors.search(selection, question, 2),
+        "tree": lambda: tree.route(selection, question, 2),
+        "tree outline": lambda: tree.outline(selection),
+        "graph": lambda: graph.expand(selection, Scored(selection.seqs[:1], np.ones(1, np.float32))),
+        "graph beside": lambda: graph.beside(selection, selection.seqs),
+        "themes": lambda: graph.neighbourhood(selection),
+    }
+    finished: list[bool] = []
+
+    def another() -> None:
+        with ledger.reading():
+            asked[which]()
+
+    def meanwhile() -> None:
+        thread = threading.Thread(target=another, daemon=True)
+        thread.start()
+        thread.join(20)
+        finished.append(not thread.is_alive())
+
+    ledger.meanwhile = meanwhile
+    asked[which]()
+    assert finished == [True]
+    ledger.close()

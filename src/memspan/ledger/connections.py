@@ -121,14 +121,23 @@ class Connections:
             try:
                 connection = self._local.reader = self._take()
                 connection.execute("BEGIN")
+                self._local.moment = object()
                 yield connection
             finally:
                 taken, self._local.reader = getattr(self._local, "reader", None), None
+                self._local.moment = None
                 if taken is not None:
                     self._put_back(taken)
                 with self._quiet:
                     self._reading -= 1
                     self._quiet.notify_all()
+
+    def moment(self) -> object | None:
+        """The same object for as long as this thread's reads see one moment of the store; None outside ``reading()``.
+
+        Who has kept up with the ledger in this moment need not look again.
+        """
+        return getattr(self._local, "moment", None)
 
     def _take(self) -> sqlite3.Connection:
         try:

@@ -102,6 +102,7 @@ class Growing:
     unlinked: list[int] = field(default_factory=list)  # rows whose nearest ones are still to be found
     entry: int = 0  # of the removal log, up to which rows that went are forgotten
     every: Seqs | None = None
+    moment: object | None = None  # of the ledger, in which it was brought up to date
 
     def __post_init__(self) -> None:
         self.last = self.start

@@ -296,8 +296,10 @@ class GraphView:
     # Keeping up with the ledger
 
     def _state(self, namespace: str) -> Growing:
+        state, moment = self._states.get(namespace), self._ledger.moment()
+        if state is not None and state.moment is moment is not None:
+            return state
         snapshot = self._ledger.snapshot(namespace, self.name)
-        state = self._states.get(namespace)
         file = None if snapshot is None else snapshot.file
         if state is None or state.file != file:
             state = self._states[namespace] = self._load(snapshot)
@@ -305,6 +307,7 @@ class GraphView:
         reread = self._catch_up(namespace, state, analyse=False)
         if reread > SNAPSHOT_ROWS and self.failure is None and self._files.enabled:
             self.failure = f"the names in {reread:,} rows had to be read from their texts: run `memspan compact`"
+        state.moment = moment
         return state
 
     def _load(self, snapshot: Snapshot | None) -> Growing:

@@ -26,6 +26,7 @@ SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond
 LINKS = 32
 BUILD_BEAM = 80
 SEARCH_BEAM = 128
+SCANNED_ROWS = 150_000  # up to here every row's 8 bits are compared: a walk misses what is unlike the rest
 EXACT_SHARE = 0.1  # a selection that keeps less than this share of the graph is scanned instead of walked
 BATCH = 16_384
 BLOCK = 4_000_000  # cosines held at once while the nearest rows of many are looked for, 16 MB
@@ -49,6 +50,7 @@ class _State:
     places: Places
     waiting: set[int] = field(default_factory=set)
     used: int = 0
+    moment: object | None = None  # of the ledger, in which it was brought up to date
 
     def insert(self, seqs: Seqs, vectors: Vectors) -> None:
         """Add rows. Room is doubled when it runs out, so that adding one by one stays cheap."""
@@ -87,6 +89,10 @@ class VectorView:
         graph = self._walk(state, selection, vector, k)
         both = Scored(np.concatenate([graph.seqs, tail.seqs]), np.concatenate([graph.scores, tail.scores]))
         return both.top(k)
+
+    def scans(self, selection: Selection) -> bool:
+        """Whether ``search`` compares every row, and does not walk a graph that may miss some."""
+        return len(self._state(selection.namespace).graph_seqs) <= SCANNED_ROWS
 
     def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored:
         """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; all are compared."""
@@ -169,7 +175,7 @@ class VectorView:
         if not count:
             return Scored(_NO_SEQS, _NO_SCORES)
         only = None if count == total else faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
-        if count <= max(EXACT_SHARE * total, k):
+        if total <= SCANNED_ROWS or count <= max(EXACT_SHARE * total, k):
             index, parameters = state.graph.storage, faiss.SearchParameters(sel=only)
         else:
             beam = min(int(max(SEARCH_BEAM, k) * total / count), 2_048)
@@ -182,12 +188,14 @@ class VectorView:
 
     def _state(self, namespace: str) -> _State:
         with self._ledger.reading(), self._lock:
-            snapshot = self._ledger.snapshot(namespace, self.name)
-            state = self._states.get(namespace)
-            file = None if snapshot is None else snapshot.file
-            if state is None or state.file != file:
-                state = self._states[namespace] = self._load(snapshot)
-            self._catch_up(namespace, state)
+            state, moment = self._states.get(namespace), self._ledger.moment()
+            if state is None or moment is None or state.moment is not moment:
+                snapshot = self._ledger.snapshot(namespace, self.name)
+                file = None if snapshot is None else snapshot.file
+                if state is None or state.file != file:
+                    state = self._states[namespace] = self._load(snapshot)
+                self._catch_up(namespace, state)
+                state.moment = moment
             self._states.move_to_end(namespace)
             held = sum(each.used for each in self._states.values())
             while held > MOST_ROWS and len(self._states) > 1:  # the namespace not asked for longest is read again
