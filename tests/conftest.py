@@ -46,3 +46,4 @@ def small_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views fold their tails into snapshots from 8 rows on, so that a handful of segments goes every way."""
     for view in ("lexical", "vectors", "tree", "graph"):
         monkeypatch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 8)
+    monkeypatch.setattr("memspan.views.vectors.SCANNED_ROWS", 100)

@@ -102,19 +102,19 @@ def _number(value: object) -> float:
         return math.inf
 
 
-def category(value: object) -> tuple[str, ...]:
+def category(value: object, argument: str = "category") -> tuple[str, ...]:
     """A category path from "A / B", a list of names, or None."""
     if value is None:
         return ()
     if isinstance(value, str) or (isinstance(value, Sequence) and all(isinstance(step, str) for step in value)):
         path = category_path(value)
         if len(path) > DEEPEST_CATEGORY:
-            raise InvalidInput("category", f"has {len(path):,} levels", mend=f"use at most {DEEPEST_CATEGORY}")
+            raise InvalidInput(argument, f"has {len(path):,} levels", mend=f"use at most {DEEPEST_CATEGORY}")
         for step in path:
-            name("category", step)
+            name(argument, step)
         return path
     mend = 'give "Software / Core" or ["Software", "Core"]'
-    raise InvalidInput("category", f"is a {type(value).__name__}", mend=mend)
+    raise InvalidInput(argument, f"is a {type(value).__name__}", mend=mend)
 
 
 def source(value: object) -> Source:

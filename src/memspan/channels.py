@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.base import Seqs
+from memspan.ledger.base import Seqs, names_in
 from memspan.views.base import Scored, Selection, find_sorted
 from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalView
@@ -57,8 +57,9 @@ class Follower(Protocol):
 
     name: str
 
-    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
-        """What the ``seeds``, best first, lead to in ``selection``; ``found`` is what the channels answered."""
+    def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        """What the question and the ``seeds``, best first, lead to in ``selection``; ``found`` is what the channels
+        answered."""
 
 
 class SemanticChannel:
@@ -127,7 +128,7 @@ class NextFollower:
     def __init__(self, view: GraphView) -> None:
         self._view = view
 
-    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+    def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
         _, beside = self._view.beside(selection, seeds.seqs[: self.SEEDS])
         keyword = found["keyword"].score
 
@@ -156,11 +157,24 @@ class MentionsFollower:
     def __init__(self, view: GraphView) -> None:
         self._view = view
 
-    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+    def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
         reached = self._view.expand(
             selection, seeds.first(self.SEEDS), kinds=("mentions",), most=self.MOST, among_seeds=True
         )
         return _found(Scored(reached.seqs, reached.activation), reached)
+
+
+class NamedFollower:
+    """Rows that mention a name in the question: how telling the best of them is."""
+
+    name = "named"
+    MOST = 30
+
+    def __init__(self, view: GraphView) -> None:
+        self._view = view
+
+    def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        return _found(self._view.naming(selection, names_in(question.text)).top(self.MOST))
 
 
 class GraphFollower:
@@ -173,7 +187,7 @@ class GraphFollower:
     def __init__(self, view: GraphView) -> None:
         self._view = view
 
-    def follow(self, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+    def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
         first = seeds.first(self.SEEDS)
         reached = self._view.expand(selection, first, hops=2, decay=0.5, most=self.MOST)
         seqs = np.concatenate([first.seqs, reached.seqs])

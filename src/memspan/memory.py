@@ -275,7 +275,7 @@ class Memory(Store):
         the old one. Returns how many segments there were. Raises InvalidInput, NotFound when there are none.
         """
         scope = self._scope(namespace, None, None, None, None)
-        source, target = arguments.category(old), arguments.category(new)
+        source, target = arguments.category(old, "old"), arguments.category(new, "new")
         if not source:
             raise InvalidInput("old", "is empty", mend="name the category to move")
         if target[: len(source)] == source:
@@ -463,7 +463,7 @@ class Memory(Store):
         Raises NotFound where nothing is in that category, InvalidInput.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        where = arguments.category(path)
+        where = arguments.category(path, "path")
         selection = self._selections.of(scope, parse_filter(filters))
         levels = arguments.count("depth", depth, most=arguments.DEEPEST_CATEGORY)
         texts = 0 if examples == 0 else arguments.count("examples", examples, most=100)

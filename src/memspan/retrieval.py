@@ -66,7 +66,7 @@ _ALONG = (
     " 2026-11-24, docs/decisions/0008-graph.md; category and priorities by judgement: no set tells"
 )
 SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD)
-ASSOCIATED = {"margin": 10.0, "next": 2.3, "mentions": 1.15, "category": 0.5, "importance": 0.5}
+ASSOCIATED = {"margin": 10.0, "next": 2.3, "mentions": 1.15, "named": 0.6, "category": 0.5, "importance": 0.5}
 PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "graph": 0.3}
 
 
@@ -82,13 +82,13 @@ def _models(extras: Mapping[str, float]) -> tuple[Model, ...]:
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         channels=("semantic", "keyword"),
-        followers=("next", "mentions"),
+        followers=("next", "mentions", "named"),
         seeding=SEEDING,
         models=_models(ASSOCIATED),
     ),
     "dsm": Recipe(
         channels=("tree", "semantic", "keyword"),
-        followers=("next", "mentions", "graph"),
+        followers=("next", "mentions", "named", "graph"),
         seeding=SEEDING,
         models=_models(PRIORITISED),
     ),
@@ -177,7 +177,9 @@ class Retrieval:
             features = _with_margin(own)
             if recipe.followers and len(seqs):
                 seeds = Scored(seqs, fuse(recipe.seeding, features, len(seqs))).top(depth)
-                along = {name: self._followers[name].follow(selection, seeds, found) for name in recipe.followers}
+                along = {
+                    name: self._followers[name].follow(question, selection, seeds, found) for name in recipe.followers
+                }
                 more = np.setdiff1d(_union(along), seqs, assume_unique=True)
                 seqs = np.concatenate([seqs, more])
                 features = _with_margin(
@@ -214,8 +216,9 @@ class Retrieval:
                 "frequency": (1 - np.exp(-known.accesses / USES), 0.0),
                 "relevance": (known.relevance, 0.5),
             }
-            for name in recipe.features.intersection(values):
-                features[name] = _spread(values[name][0], first, len(seqs), values[name][1])
+            for name, (value, usual) in values.items():  # in this order, whatever a set's is in this process
+                if name in recipe.features:
+                    features[name] = _spread(value, first, len(seqs), usual)
         return features
 
     def _hits(self, query: Query, ranked: Ranked) -> list[Hit]:
@@ -236,13 +239,11 @@ class Retrieval:
         return hits
 
     def _explained(self, namespace: str, hit: Hit, ranked: Ranked, at: int) -> Hit:
-        """With the features of the row, and the hops by the follower that gave it most."""
+        """With the features of the row, and the hops by the follower that gave it most of those that led there."""
         parts = {name: float(part[at]) for name, part in ranked.features.items() if not np.isnan(part[at])}
-        strongest = max(
-            (name for name in self._followers if parts.get(name, 0) > 0), key=lambda name: parts[name], default=None
-        )
-        path = ranked.found[strongest].path(hit.seq) if strongest else ()
-        return replace(hit, channels=parts, path=self.steps(namespace, path))
+        strongest = sorted((name for name in self._followers if parts.get(name, 0) > 0), key=lambda name: -parts[name])
+        paths = (ranked.found[name].path(hit.seq) for name in strongest)
+        return replace(hit, channels=parts, path=self.steps(namespace, next(filter(None, paths), ())))
 
     def steps(self, namespace: str, path: Sequence[Origin]) -> tuple[Step, ...]:
         """Hops between rows as steps between segments."""

@@ -23,6 +23,7 @@ from memspan.channels import (
     GraphFollower,
     KeywordChannel,
     MentionsFollower,
+    NamedFollower,
     NextFollower,
     SemanticChannel,
     TreeChannel,
@@ -97,7 +98,12 @@ class Store:
         views.append(self._tree)
         self._graph = GraphView(self._ledger, views_path, nearest)
         views.append(self._graph)
-        followers = (NextFollower(self._graph), MentionsFollower(self._graph), GraphFollower(self._graph))
+        followers = (
+            NextFollower(self._graph),
+            MentionsFollower(self._graph),
+            NamedFollower(self._graph),
+            GraphFollower(self._graph),
+        )
         self._projection = Projection(self._ledger, self._encoder, views, self.path)
         self._retrieval = Retrieval(
             self._ledger, self._selections, channels, followers, self._tree, self._graph, self._projection

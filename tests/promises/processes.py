@@ -16,6 +16,7 @@ from collections.abc import Callable
 from memspan import Memory, projection
 from memspan.views import graph, lexical, tree, vectors
 
+vectors.SCANNED_ROWS = 100
 lexical.SNAPSHOT_ROWS = vectors.SNAPSHOT_ROWS = tree.SNAPSHOT_ROWS = graph.SNAPSHOT_ROWS = 48
 projection.TENDED_ROWS = 32
 

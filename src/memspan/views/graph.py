@@ -109,6 +109,25 @@ class GraphView:
         _, inside = selection.find(found)
         return index[origin[inside]], found[inside]
 
+    def naming(self, selection: Selection, names: Sequence[str]) -> Scored:
+        """The rows of the selection that mention one of ``names``; scores are its weight as between rows, in (0, 1]."""
+        keys = np.array(sorted({key_of(name) for name in names if name}), np.uint64)
+        with self._ledger.reading(), self._lock:
+            state = self._state(selection.namespace)
+            owner, held = state.holders(keys, MOST_HELD)
+            seen = state.inside(selection)(held >> 1)
+            owner, held = owner[seen], held[seen]
+            counts = np.bincount(owner, minlength=len(keys))
+            telling = counts[owner] <= HUB
+            owner, held = owner[telling], held[telling]
+            total = len(selection.seqs)
+            weight = np.log1p(total / counts[owner]) / max(float(np.log1p(total)), 1e-9)
+            weight = (weight * np.where(held & 1, TITLE, 1.0)).clip(0, 1).astype(np.float32)
+            rows, number = np.unique(held >> 1, return_inverse=True)
+            best = np.zeros(len(rows), np.float32)
+            np.maximum.at(best, number, weight)
+            return Scored(state.all_seqs()[rows], best)
+
     def expand(
         self,
         selection: Selection,

@@ -1,8 +1,9 @@
 """The vector view: cosine similarity over exactly the rows a query may see.
 
-Small namespaces are scanned exactly in memory. Beyond that a snapshot holds a faiss HNSW graph over 8-bit vectors
-(Malkov and Yashunin, arXiv:1603.09320); rows after it are scanned exactly. A selection that leaves few of the
-snapshot's rows is scanned exactly too, so a selective filter never comes back short.
+Small namespaces are scanned in memory. Beyond that a snapshot holds 8-bit vectors, all of which are compared; beyond
+150,000 a faiss HNSW graph over them is walked (Malkov and Yashunin, arXiv:1603.09320), which finds what is like the
+rest and may miss what is not (docs/decisions/0007-tree.md). Rows after the snapshot are scanned. A selection that
+leaves few of a graph's rows is scanned too, so a selective filter never comes back short.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class VectorView:
 
     def scans(self, selection: Selection) -> bool:
         """Whether ``search`` compares every row, and does not walk a graph that may miss some."""
-        return len(self._state(selection.namespace).graph_seqs) <= SCANNED_ROWS
+        return not _walkable(self._state(selection.namespace).graph)
 
     def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored:
         """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; all are compared."""
@@ -105,7 +106,7 @@ class VectorView:
 
         _, members = find_sorted(seqs, state.graph_seqs)
         only = faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
-        scores, rows = state.graph.storage.search(vector[None, :], k, params=faiss.SearchParameters(sel=only))
+        scores, rows = _storage(state.graph).search(vector[None, :], k, params=faiss.SearchParameters(sel=only))
         found = rows[0] >= 0
         every = np.concatenate([state.graph_seqs[rows[0][found]], tail.seqs])
         return Scored(every, np.concatenate([scores[0][found], tail.scores])).top(k)
@@ -160,7 +161,11 @@ class VectorView:
 
         members = state.places.of(selection) >= 0
         only = None if members.all() else faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
-        parameters = faiss.SearchParametersHNSW(sel=only, efSearch=SEARCH_BEAM // 2)
+        parameters = (
+            faiss.SearchParametersHNSW(sel=only, efSearch=SEARCH_BEAM // 2)
+            if _walkable(state.graph)
+            else faiss.SearchParameters(sel=only)
+        )
         scores, rows = state.graph.search(vectors, k, params=parameters)
         return np.where(rows >= 0, state.graph_seqs[rows], -1), np.where(rows >= 0, scores, -1).astype(np.float32)
 
@@ -175,8 +180,8 @@ class VectorView:
         if not count:
             return Scored(_NO_SEQS, _NO_SCORES)
         only = None if count == total else faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
-        if total <= SCANNED_ROWS or count <= max(EXACT_SHARE * total, k):
-            index, parameters = state.graph.storage, faiss.SearchParameters(sel=only)
+        if not _walkable(state.graph) or count <= max(EXACT_SHARE * total, k):
+            index, parameters = _storage(state.graph), faiss.SearchParameters(sel=only)
         else:
             beam = min(int(max(SEARCH_BEAM, k) * total / count), 2_048)
             index, parameters = state.graph, faiss.SearchParametersHNSW(sel=only, efSearch=beam)
@@ -275,6 +280,7 @@ class VectorView:
                 self.failure = None
                 return state.file is not None
             anew = force or state.graph is None or kept.mean() < 0.8 or len(ready) > 4 * len(state.graph_seqs)
+            anew = anew or _walkable(state.graph) != (len(ready) > SCANNED_ROWS)
             anew = anew or self._largest(namespace, fresh) > _reach(state.graph)
             # removed rows whose vectors are still in the file
             gone = not anew and bool((_codes(state.graph)[~kept] != ZERO).any())
@@ -316,8 +322,12 @@ class VectorView:
     def _new_graph(self, namespace: str, ready: Seqs) -> Any:
         import faiss
 
-        graph = faiss.IndexHNSWSQ(self.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = BUILD_BEAM
+        form = (self.dim, faiss.ScalarQuantizer.QT_8bit)
+        if len(ready) <= SCANNED_ROWS:
+            graph = faiss.IndexScalarQuantizer(*form, faiss.METRIC_INNER_PRODUCT)
+        else:
+            graph = faiss.IndexHNSWSQ(*form, LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = BUILD_BEAM
         # one range for all dimensions, and some to spare: what is quiet in these rows may speak in those added later
         reach = np.full(self.dim, 1.25 * self._largest(namespace, ready) + 1e-6, np.float32)
         graph.train(np.stack([-reach, reach]))
@@ -330,11 +340,23 @@ class VectorView:
         return max((float(np.abs(vectors).max(initial=0)) for vectors in found), default=0.0)
 
 
+def _walkable(graph: Any) -> bool:
+    """Whether the vectors have links between them; a scan is all there is for few."""
+    return hasattr(graph, "hnsw")
+
+
+def _storage(graph: Any) -> Any:
+    """The 8-bit vectors, as an index that compares all of them."""
+    import faiss
+
+    return faiss.downcast_index(graph.storage) if _walkable(graph) else graph
+
+
 def _reach(graph: Any) -> float:
     """Values beyond plus or minus this are cut off by the graph's 8-bit codes."""
     import faiss
 
-    return float(faiss.vector_to_array(faiss.downcast_index(graph.storage).sq.trained)[-1]) / 2
+    return float(faiss.vector_to_array(_storage(graph).sq.trained)[-1]) / 2
 
 
 def _in_forked_child() -> None:
@@ -357,7 +379,7 @@ def _codes(graph: Any) -> NDArray[np.uint8]:
     """The graph's 8-bit vectors, uint8[n, code size], without a copy."""
     import faiss
 
-    storage = faiss.downcast_index(graph.storage)
+    storage = _storage(graph)
     flat = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size())
     codes: NDArray[np.uint8] = flat.reshape(storage.ntotal, -1)
     return codes
