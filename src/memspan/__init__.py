@@ -36,13 +36,30 @@ if TYPE_CHECKING:
         StoreFull,
     )
     from memspan.memory import Memory
-    from memspan.records import Added, Citation, Context, Document, Event, Hit, Message, Scope, Segment, as_dict
+    from memspan.records import (
+        Added,
+        Citation,
+        Context,
+        Document,
+        Edge,
+        Event,
+        Hit,
+        Message,
+        Neighbor,
+        Node,
+        Scope,
+        Segment,
+        Step,
+        Theme,
+        as_dict,
+    )
 
 _HOMES = {
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Event", "Hit", "Message", "Scope", "Segment", "as_dict",
+        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Message", "Neighbor", "Node", "Scope",
+        "Segment", "Step", "Theme", "as_dict",
     ),
     "memspan.errors": (
         "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter", "InvalidInput",
@@ -58,6 +75,7 @@ __all__ = [
     "Config",
     "Context",
     "Document",
+    "Edge",
     "EncoderError",
     "EncoderMismatch",
     "Event",
@@ -70,17 +88,21 @@ __all__ = [
     "Message",
     "MissingExtra",
     "ModelNotFound",
+    "Neighbor",
     "NewerStore",
+    "Node",
     "NotAStore",
     "NotFound",
     "NotWritable",
     "Scope",
     "Segment",
+    "Step",
     "StoreBusy",
     "StoreClosed",
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
+    "Theme",
     "as_dict",
 ]
 

@@ -17,7 +17,7 @@ from memspan.errors import InvalidInput
 from memspan.fusion import Features, Model, fuse
 from memspan.ledger.base import Ledger, Seqs
 from memspan.projection import Projection
-from memspan.records import Hit, Query, Segment, Step
+from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.segmenting import shown
 from memspan.views.base import Scored, Selection, Selections
 from memspan.views.graph import GraphView, Origin
@@ -39,6 +39,7 @@ class Recipe:
     """Which channels propose, which followers go on from what they found, and how their scores become one.
 
     ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers.
+    ``shared``: what others put in the namespace may move scores in a narrower scope: what categories are about.
     """
 
     channels: tuple[str, ...]
@@ -46,6 +47,7 @@ class Recipe:
     followers: tuple[str, ...] = ()
     seeding: tuple[Model, ...] = ()
     candidates: int = CANDIDATES
+    shared: bool = False
 
     @property
     def features(self) -> frozenset[str]:
@@ -91,6 +93,7 @@ RECIPES: Mapping[str, Recipe] = {
         followers=("next", "mentions", "named", "graph"),
         seeding=SEEDING,
         models=_models(PRIORITISED),
+        shared=True,
     ),
     "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
     "semantic": Recipe(channels=("semantic",), models=(SEMANTIC,)),
@@ -134,7 +137,8 @@ class Retrieval:
         """At most ``query.k`` hits of at least ``query.threshold``, best first; of equal scores the newer first."""
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
-        ranked = self.rank(question, recipe, self.select(query), query.k)
+        whole = query.scope == Scope(namespace=query.scope.namespace)
+        ranked = self.rank(question, recipe, self.select(query), query.k, whole=whole)
         hits = self._hits(query, ranked)
         self._projection.mend(query.scope.namespace)
         self._projection.used(query.scope.namespace, hits)
@@ -163,8 +167,12 @@ class Retrieval:
                 self.failure = message
         return Question(text, terms(text), vector)
 
-    def rank(self, question: Question, recipe: Recipe, selection: Selection, k: int) -> Ranked:
-        """The candidates of the recipe's channels and of its followers, scored by all of them, fused and sorted."""
+    def rank(self, question: Question, recipe: Recipe, selection: Selection, k: int, *, whole: bool = True) -> Ranked:
+        """The candidates of the recipe's channels and of its followers, scored by all of them, fused and sorted.
+
+        ``whole``: the query may see whatever is in the namespace. Else categories say nothing: what they are about
+        follows from what others put in them, and nobody's writes may move another's scores.
+        """
         depth = max(recipe.candidates, k)
         with self._ledger.reading():
             found = {
@@ -187,7 +195,9 @@ class Retrieval:
                 )
                 features |= {name: each.score(seqs) for name, each in along.items()}
                 first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: max(STANDING, 2 * k)]
-                features |= self._standing(question, recipe, selection.namespace, seqs, first)
+                features |= self._standing(
+                    question if whole or recipe.shared else None, recipe, selection.namespace, seqs, first
+                )
                 found |= along
         scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
@@ -195,7 +205,7 @@ class Retrieval:
         return Ranked(seqs[order], scores[order], told, found)
 
     def _standing(
-        self, question: Question, recipe: Recipe, namespace: str, seqs: Seqs, first: NDArray[np.intp]
+        self, question: Question | None, recipe: Recipe, namespace: str, seqs: Seqs, first: NDArray[np.intp]
     ) -> dict[str, NDArray[np.float32]]:
         """What is known of rows beside what they say: how their category suits the question, and their priorities.
 
@@ -206,7 +216,7 @@ class Retrieval:
         if recipe.features.intersection(STATED):
             known = self._ledger.standing(namespace, seqs[first].tolist())
             named = first[known.categorised > 0]
-            if len(named) and "category" in recipe.features and question.vector is not None:
+            if question is not None and question.vector is not None and len(named) and "category" in recipe.features:
                 prior = self._tree.prior(namespace, question.vector, seqs[named])
                 features["category"] = _spread(prior, named, len(seqs), np.nan)
             age = (time.time() * 1e6 - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)

@@ -377,6 +377,26 @@ def test_no_link_leads_into_another_namespace(memory: Memory) -> None:
     assert texts(memory.neighbors(here, "related")) == ["Two."]
 
 
+def test_what_one_memory_writes_and_links_another_on_the_same_store_reaches_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for view in ("lexical", "vectors", "tree", "graph"):
+        monkeypatch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 8)
+    one, two = opened(), opened()
+    ids = list(said(one, *(f"Ana met friend {number}." for number in range(12))))
+    for round in range(3):
+        a, b = said(one, f"Ben said {round}.", f"Eve answered Ben: {round}.")
+        assert set(strengths(two.neighbors(b, "next"))) == {a}
+        assert b in strengths(two.neighbors(a, "mentions"))
+        two.link(a, ids[0])
+        assert a in strengths(one.neighbors(ids[0], "related"))
+        assert one.compact()["rewritten"]
+        assert set(strengths(two.neighbors(ids[1], "next"))) == {ids[0], ids[2]}
+        one.delete(ids.pop())
+        assert set(strengths(two.neighbors(ids[-1], "next"))) == {ids[-2]}
+        assert [view["failure"] for view in two.stats()["views"].values()] == [None] * 4
+
+
 @pytest.mark.parametrize(
     ("argument", "call"),
     {
@@ -485,6 +505,20 @@ def test_what_shares_a_name_with_a_strong_hit_is_found(memory: Memory) -> None:
     assert hits[1].channels["mentions"] > hits[0].channels["mentions"] > 0  # type: ignore[index]
     without = memory.search("who designed the Tagus bridge?", k=100, recipe="default-mentions")
     assert next(hit.score for hit in without if hit.id == second) < hits[1].score
+
+
+def test_rows_that_mention_a_name_of_the_question_are_told_by_how_telling_it_is(memory: Memory) -> None:
+    texts = ("Ottmar Krill likes soup.", "Ottmar Krill\nHe was born in the Jura.", "The Jura is old.", "Soup is hot.")
+    ids = [memory.add(text).ids[0] for text in texts]
+    hits = memory.search("where was Ottmar Krill born?", explain=True)
+    parts = {hit.id: hit.channels["named"] for hit in hits if hit.channels is not None}
+    rare = math.log1p(4 / 2) / math.log1p(4)
+    assert parts == pytest.approx({ids[0]: rare, ids[1]: min(1.0, 2 * rare), ids[2]: 0.0, ids[3]: 0.0})
+    hits = memory.search("where was Ottmar Krill born?", recipe="default-named", explain=True)
+    assert all("named" not in (hit.channels or {}) for hit in hits)
+    for number in range(100):
+        memory.add(f"Ottmar Krill, day {number}.")
+    assert not any(hit.channels["named"] for hit in memory.search("Ottmar Krill?", explain=True))  # type: ignore[index]
 
 
 def test_the_graph_is_followed_within_the_scope_the_filters_and_the_time_only(memory: Memory) -> None:

@@ -186,7 +186,12 @@ def test_an_id_of_another_namespace_names_nothing(memory: Memory) -> None:
     for tenant in tenants:
         elsewhere = "right" if tenant.namespace == "left" else "left"
         for id in tenant.ids[:5]:
-            for act in (memory.get, memory.history, lambda id, namespace: memory.update(id, "x", namespace=namespace)):
+            for act in (
+                memory.get,
+                memory.history,
+                memory.neighbors,
+                lambda id, namespace: memory.update(id, "x", namespace=namespace),
+            ):
                 with pytest.raises(NotFound):
                     act(id, namespace=elsewhere)
             with pytest.raises(NotFound):

@@ -323,7 +323,9 @@ class Watched(SqliteLedger):
         return super().reading()
 
 
-@pytest.mark.parametrize("which", ["selections", "vectors", "tree", "tree outline", "graph", "graph beside", "themes"])
+@pytest.mark.parametrize(
+    "which", ["selections", "vectors", "tree", "tree outline", "graph", "beside", "naming", "themes"]
+)
 def test_who_waits_to_read_keeps_nobody_who_reads_from_a_view(which: str) -> None:
     """In memory reading is a lock, and a fork waits for readers: so a view's own lock is only taken within reading."""
     ledger = Watched(None)
@@ -339,7 +341,8 @@ def test_who_waits_to_read_keeps_nobody_who_reads_from_a_view(which: str) -> Non
         "tree": lambda: tree.route(selection, question, 2),
         "tree outline": lambda: tree.outline(selection),
         "graph": lambda: graph.expand(selection, Scored(selection.seqs[:1], np.ones(1, np.float32))),
-        "graph beside": lambda: graph.beside(selection, selection.seqs),
+        "beside": lambda: graph.beside(selection, selection.seqs),
+        "naming": lambda: graph.naming(selection, ["ana"]),
         "themes": lambda: graph.neighbourhood(selection),
     }
 
