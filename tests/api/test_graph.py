@@ -271,6 +271,17 @@ def test_versions_that_were_replaced_take_no_place_among_the_similar(
         assert set(strengths(memory.neighbors(floor, "similar"))) >= {table, stove}
 
 
+def test_where_many_are_alike_those_that_are_left_stay_similar_as_others_go(memory: Memory) -> None:
+    ids = [memory.add(f"the cat sat on the mat number {number}").ids[0] for number in range(40)]
+    memory.neighbors(ids[-1], "similar")  # from here on edges are known: to rows that cannot know every row like them
+    for gone in (ids[:20], ids[20:35]):
+        memory.delete(gone)
+        for id in ids[35:]:
+            assert memory.neighbors(id, "similar")
+    memory.delete(ids[36:])
+    assert memory.neighbors(ids[35], "similar") == []
+
+
 def test_what_has_no_vector_yet_is_similar_to_nothing_and_later_is(opened: Open) -> None:
     words = opened(encoder=None)
     one, two = (words.add(f"the red kettle on the {place}").ids[0] for place in ("stove", "table"))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from memspan.encoders import bert
 from memspan.encoders.graph import Graph
+from memspan.encoders.minilm import exact_bytes
 
 SHAPE = bert.Shape(width=16, layers=2, heads=4, epsilon=1e-12)
 
@@ -51,7 +52,7 @@ def weights(vocabulary: int = 50, seed: int = 0) -> dict[str, NDArray[np.float32
 def run(model: bytes, ids: NDArray[np.int64], lengths: list[int]) -> list[NDArray[np.float32]]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, exact_bytes(onnxruntime.SessionOptions()))
     found: list[NDArray[np.float32]] = session.run(None, {"ids": ids, "lengths": np.array(lengths, np.int32)})
     return found
 

@@ -97,6 +97,7 @@ class Store(RuleBasedStateMachine):
         for view in VIEWS:
             self.patch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 6)
         self.patch.setattr("memspan.projection.TENDED_ROWS", 5)
+        self.patch.setattr("memspan.views.adjacency.DEGREE", 2)  # rows know fewer of their nearest than there are
         few = {name: replace(recipe, candidates=3) for name, recipe in retrieval.RECIPES.items()}
         self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
         self.folder = Path(tempfile.mkdtemp(prefix="memspan-machine-"))
@@ -346,6 +347,15 @@ class Store(RuleBasedStateMachine):
         assert {near.id: near.strength for near in found} == pytest.approx(expected)
         texts = {row.id: row.text for row in self.model.rows}
         assert all(near.text == texts[near.id] for near in found)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS, kinds=st.none() | st.sampled_from(("next", "mentions", "similar")))
+    def whatever_a_row_leads_to_is_there(self, pick: int, kinds: str | None) -> None:
+        row = self.picked(pick)
+        there = {other.id: other.text for other in self.model.within(row.namespace, None) if other.id != row.id}
+        found = self.memory.neighbors(row.id, kinds, hops=2, limit=1_000, namespace=row.namespace)
+        assert all(near.text == there[near.id] for near in found)
+        assert len({near.id for near in found}) == len(found)
 
     @precondition(lambda self: self.model.gone)
     @rule(pick=PICKS)

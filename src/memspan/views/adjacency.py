@@ -99,7 +99,8 @@ class Growing:
     by_place: dict[int, list[int]] = field(default_factory=dict)
     by_name: dict[int, list[int]] = field(default_factory=dict)  # row << 1 | title
     near: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # of rows after the snapshot, both ways
-    unlinked: list[int] = field(default_factory=list)  # rows whose nearest ones are still to be found
+    known_by: dict[int, set[int]] = field(default_factory=dict)  # the rows that have this one in ``near``
+    unlinked: list[int] = field(default_factory=list)  # rows whose nearest ones are to be found, some more than once
     entry: int = 0  # of the removal log, up to which rows that went are forgotten
     every: Seqs | None = None
     moment: object | None = None  # of the ledger, in which it was brought up to date
@@ -231,8 +232,9 @@ class Growing:
         """
         every = self.all_seqs()
         waiting: list[int] = []
-        for start in range(0, len(self.unlinked), BATCH):
-            rows = np.array(self.unlinked[start : start + BATCH], np.int64)
+        unlinked = np.unique(np.array(self.unlinked, np.int64))
+        for start in range(0, len(unlinked), BATCH):
+            rows = unlinked[start : start + BATCH]
             near, cosines = nearest(every[rows], DEGREE + 1)
             index, found = self.find(near.ravel())
             owner = rows[index // near.shape[1]]
@@ -247,12 +249,20 @@ class Growing:
         known = self.near.setdefault(row, [])
         if len(known) < 2 * DEGREE and all(other != there for there, _ in known):
             known.append((other, cosine))
+            self.known_by.setdefault(other, set()).add(row)
 
     def forget(self, entry: int, seqs: Seqs) -> None:
-        """Rows that went, up to ``entry`` of the removal log, take no place among the nearest rows of others."""
+        """Rows that went, up to ``entry`` of the removal log, take no place among the nearest rows of others.
+
+        A row that knew no others looks for its nearest again.
+        """
         for row in self.find(seqs)[1].tolist():
             for other, _ in self.near.pop(row, ()):
+                self.known_by[other].discard(row)
+            for other in sorted(self.known_by.pop(row, ())):
                 self.near[other] = [edge for edge in self.near[other] if edge[0] != row]
+                if not self.near[other] and other >= len(self.base.seqs):
+                    self.unlinked.append(other)
         self.entry = entry
 
     def folded(self, alive: Seqs, current: Seqs, nearest: Nearest | None, progress: Progress | None) -> Adjacency:
