@@ -484,7 +484,8 @@ def _graph(axes: Axes, picture: Picture) -> None:
         if dot.rank:
             axes.text(dot.x, dot.y, str(dot.rank), color=PAPER, fontsize=7.5, ha="center", va="center_baseline")
             under = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 0.6}
-            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color=INK, fontsize=7, ha="center", va="top", bbox=under)
+            place: Any = {"ha": "center", "va": "top", "zorder": 1.5}  # a label must not hide another dot
+            axes.text(dot.x, dot.y + 17, line(dot.text, 34), color=INK, fontsize=7, bbox=under, **place)
     kinds = sorted({edge.kind for edge in picture.lines})
     if kinds:
         samples = [Line2D([], [], color=color_of(kind)) for kind in kinds]

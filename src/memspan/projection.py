@@ -180,7 +180,7 @@ class Projection:
             for hit in hits:
                 times, relevance = (uses[hit.id].times, uses[hit.id].relevance) if hit.id in uses else (0, 0.0)
                 uses[hit.id] = Use(times=times + 1, at=moment, relevance=max(relevance, hit.score))
-            many = len(uses) >= USES
+            many = sum(map(len, self._uses.values())) >= USES
         if many:
             self._ask()
 

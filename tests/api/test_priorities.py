@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -225,6 +226,19 @@ def test_many_uses_are_written_in_batches_and_each_counts_once(
     returned = sum(len(memory.search("the night train", k=k)) for k in (1, 2, 3, 4, 5, 11) * 5)
     memory.close()
     assert sum(accesses for accesses, _ in usage(path).values()) == returned
+
+
+def test_uses_in_many_namespaces_are_written_down_before_the_store_is_closed(
+    opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.projection.USES", 3)
+    memory = opened()
+    for name in ("one", "two", "three"):
+        memory.add("The key is under the mat.", namespace=name)
+        memory.search("where is the key?", namespace=name)
+    deadline = time.monotonic() + 30
+    while len(usage(path)) < 3:
+        assert time.monotonic() < deadline
 
 
 def test_a_search_does_not_wait_for_who_writes(opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

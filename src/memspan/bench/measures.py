@@ -1,4 +1,4 @@
-"""The measures: ranks of the gold evidence → recall, MRR, nDCG; bootstrap intervals; percentiles; the machine.
+"""The measures: ranks of the gold evidence → recall, MRR, nDCG; bootstrap intervals; percentiles; what is measured on.
 
 A question is judged by the 1-based ranks of its gold items, None where an item was not found; every measure follows
 from them, so publishing the ranks publishes the measures.
@@ -19,7 +19,8 @@ import numpy as np
 
 from memspan.config import Config
 from memspan.encoders import make
-from memspan.encoders.base import Encoder
+from memspan.encoders.base import Encoded, Encoder
+from memspan.segmenting import Tokenizer
 
 Ranks = Sequence[int | None]
 
@@ -105,6 +106,37 @@ def encoder_of(encoder: str | Encoder | None) -> Encoder | None:
         return encoder
     spec = Config.load(encoder=encoder).encoder
     return make("minilm" if spec == "auto" else spec)
+
+
+class Wrapped:
+    """An encoder to all appearances ``inner``; its subclasses do something more when it encodes."""
+
+    def __init__(self, inner: Encoder) -> None:
+        self.inner = inner
+
+    @property
+    def id(self) -> str:
+        return self.inner.id
+
+    @property
+    def spec(self) -> str | None:
+        spec: str | None = getattr(self.inner, "spec", None)
+        return spec
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    @property
+    def window(self) -> int:
+        return self.inner.window
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.inner.tokenizer
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return self.inner.encode(texts)
 
 
 def machine() -> Mapping[str, Any]:

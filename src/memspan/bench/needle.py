@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of
+from memspan.bench.measures import Wrapped, encoder_of, machine, milliseconds, ranks_of
 from memspan.channels import TreeChannel
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput
@@ -347,38 +347,17 @@ def _key(words: Sequence[str]) -> bytes:
 # What is measured
 
 
-class Remembering:
+class Remembering(Wrapped):
     """An encoder that keeps the vectors it made (as the store does, in float16), so that each text is encoded once."""
 
     def __init__(self, inner: Encoder) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._kept: dict[bytes, NDArray[np.float16]] = {}
-
-    @property
-    def id(self) -> str:
-        return self._inner.id
-
-    @property
-    def spec(self) -> str | None:
-        spec: str | None = getattr(self._inner, "spec", None)
-        return spec
-
-    @property
-    def dim(self) -> int:
-        return self._inner.dim
-
-    @property
-    def window(self) -> int:
-        return self._inner.window
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self._inner.tokenizer
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         keys = [_key([text]) for text in texts]
         if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}:
-            made = self._inner.encode(list(missing.values())).pooled.astype(np.float16)
+            made = self.inner.encode(list(missing.values())).pooled.astype(np.float16)
             self._kept.update(zip(missing, made, strict=True))
         pooled = np.array([self._kept[key] for key in keys], np.float32).reshape(len(texts), self.dim)
         return Encoded(pooled)

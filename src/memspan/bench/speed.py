@@ -20,13 +20,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from memspan.bench.measures import machine, milliseconds
+from memspan.bench.measures import Wrapped, machine, milliseconds
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput, MemspanError
 from memspan.memory import Memory
-from memspan.segmenting import Tokenizer
 from memspan.store import AUTO
 
 Progress = Callable[[int, int, str], None]
@@ -94,38 +93,17 @@ def run(*, segments: int = 100_000, encoder: str | None = None, progress: Progre
         return report
 
 
-class Timed:
+class Timed(Wrapped):
     """An encoder that adds up the seconds it spends encoding."""
 
     def __init__(self, inner: Encoder) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.seconds = 0.0
-
-    @property
-    def id(self) -> str:
-        return self._inner.id
-
-    @property
-    def spec(self) -> str | None:
-        spec: str | None = getattr(self._inner, "spec", None)
-        return spec
-
-    @property
-    def dim(self) -> int:
-        return self._inner.dim
-
-    @property
-    def window(self) -> int:
-        return self._inner.window
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self._inner.tokenizer
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         started = time.perf_counter()
         try:
-            return self._inner.encode(texts)
+            return self.inner.encode(texts)
         finally:
             self.seconds += time.perf_counter() - started
 
