@@ -92,6 +92,14 @@ def importance(value: object) -> float:
     return number
 
 
+def number(argument: str, value: object) -> float:
+    """A finite number."""
+    checked = _number(value)
+    if not math.isfinite(checked):
+        raise InvalidInput(argument, f"{shown(value)} is not a finite number", mend="give a number")
+    return checked
+
+
 def _number(value: object) -> float:
     """A number as a float: infinite where it is too large for one, NaN where it is no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -173,14 +181,14 @@ def _check_shape(argument: str, value: Mapping[Any, Any]) -> None:
     raise InvalidInput(argument, f"is nested deeper than {DEEPEST_METADATA} levels", mend="flatten it")
 
 
-def count(argument: str, value: object, *, most: int = MOST_HITS) -> int:
-    """A whole number from 1 to ``most``."""
-    mend = f"give a number from 1 to {most:,}"
+def count(argument: str, value: object, *, least: int = 1, most: int = MOST_HITS) -> int:
+    """A whole number from ``least`` to ``most``."""
+    mend = f"give a number from {least} to {most:,}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidInput(argument, f"{shown(value)} is not a whole number", mend=mend)
     number = int(value)
-    if not 1 <= number <= most:
-        raise InvalidInput(argument, f"{shown(number)} is outside 1 to {most:,}", mend=mend)
+    if not least <= number <= most:
+        raise InvalidInput(argument, f"{shown(number)} is outside {least} to {most:,}", mend=mend)
     return number
 
 

@@ -3,7 +3,8 @@
 Code written for it runs with the import changed. Segments, categories and links live in a ``Memory``, here called
 ``engine``: a segment is a session of it, and each of its pieces fits the encoder. What differs from the original:
 
-- A write does work for itself alone; the original scores every segment of the store on each write.
+- A write looks its nearest segments up in the vector index, and reads and scores those alone; the original scores every
+  segment of the store on each write. A merge takes longer the more has been merged into that segment.
 - White space is kept, also when a text is split at ``segment_token_limit`` words.
 - A near-duplicate is added to the segment it repeats as a piece of its own: what was there stays, word for word. Where
   the original would cut the oldest words to stay within the limit, the new text begins a segment of its own.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import threading
 import time
 import uuid
@@ -35,21 +37,19 @@ from memspan.archives.dsm import (
     LIMITS,
     MOST_TOKENS,
     UNSORTED,
-    VERSION,
     CategoryPath,
     MemorySegment,
     PriorityVector,
     SegmentFile,
+    contents,
     prefixes,
-    summary,
-    tree,
 )
 from memspan.context import pack_active
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput, NotFound
 from memspan.records import Hit, Segment
-from memspan.segmented import TEXT, USER, About, Near, Segmented, Used, Vectors, likeness, mean, text_of
-from memspan.segmenting import WordTokenizer, check_text, parse_time, shown
+from memspan.segmented import TEXT, USER, About, Near, Segmented, Vectors, likeness, mean, text_of
+from memspan.segmenting import WordTokenizer, check_text, parse_time, shown, summary
 from memspan.store import AUTO
 
 __all__ = [
@@ -63,10 +63,11 @@ __all__ = [
 
 RECIPE = "dsm"
 SAME = 0.84  # cosine from which a text is a near-duplicate
+BARELY = 0.83  # the same, of a vector that was rounded to 16 bits
+REPEATED = 0.999  # cosine of a text with itself, at least
 ANSWERED = 0.62  # cosine of a question with the segment that its answer is added to
 RELATED = 0.58  # cosine from which segments are linked, and a text without a category joins that of its nearest one
 MOST_LINKS = 4
-NEAREST = 16  # pieces looked at for a write, however large the store is
 NOT_REACHED = 99
 
 
@@ -82,9 +83,9 @@ class EmbeddingModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RouteResult:
-    """A segment a query led to. ``similarity``: cosine of its best piece, negative ones as 0. ``priority_score``: by
-    its PriorityVector, before this access. ``graph_distance``: hops from what the query found by itself, 99 where the
-    graph does not reach. ``total_score``: the engine's, in [0, 1].
+    """A segment a query led to. ``similarity``: cosine of the piece that answers best, negative ones as 0.
+    ``priority_score``: by its PriorityVector, before this access. ``graph_distance``: hops from what the query found by
+    itself, 99 where the graph does not reach. ``total_score``: the engine's, in [0, 1].
     """
 
     segment: MemorySegment
@@ -149,7 +150,9 @@ class DynamicSegmentedMemory:
         is_file = path is not None and (path.is_file() or (path.suffix.lower() == ".json" and not path.is_dir()))
         self._file = SegmentFile(path) if path is not None and is_file else None
         self._directory = None if is_file else path
+        self._targets = {} if self._file is None else {self._file.path: self._file}  # the files that save() writes
         self._paths: list[CategoryPath] = []  # a file's categories, of which some may be empty
+        self._room: dict[str, int] = {}  # words that segments have room for, of those that had no room for a text
         self._lock = threading.RLock()
         with _argument("embedding_model", "encoder"):
             self.engine = Segmented(self._directory or ":memory:", encoder=_encoder(embedding_model))
@@ -200,65 +203,87 @@ class DynamicSegmentedMemory:
             importance=arguments.importance(importance),
         )
         with self._lock:
-            chunks = _chunks(check_text(text, "text"), self.segment_token_limit)
-            ids = [self._write(chunk, about, update_existing, link_related) for chunk in chunks]
+            ids: list[str] = []
+            for chunk in _chunks(check_text(text, "text"), self.segment_token_limit):
+                ids.append(self._write(chunk, about, update_existing, link_related, ids))
             return [self.segments[id] for id in ids]
 
-    def _write(self, text: str, about: About, update_existing: bool, link_related: bool) -> str:
+    def _write(self, text: str, about: About, update_existing: bool, link_related: bool, beside: Sequence[str]) -> str:
+        """The id of the segment that ``text`` is in now; none of those ``beside`` it, which are of the same write."""
         id = uuid.uuid4().hex
         batch = self.engine.draft(id, text, about)
         vectors = self.engine.encoded(batch)
         own = np.array([vectors[draft.content] for draft in batch.drafts if draft.role == TEXT and vectors])
-        near = self.engine.near(mean(own), NEAREST) if len(own) else []
-        twin = self._twin(text, own, near) if update_existing else None
+        words = len(text.split())
+        near = self.engine.near(mean(own), MOST_LINKS, lambda id: self._room.get(id, words) < words) if len(own) else []
+        twin = self._twin(text, own, [each for each in near if each.id not in beside]) if update_existing else None
         if twin is not None:
-            id, similarity = twin
-            category = self._merge(id, text, about, similarity, 0.05, vectors)
+            pieces, similarity = twin
+            id, head, category = str(pieces[0].session), pieces[0].id, pieces[0].category
+            self._merge(pieces, text, about, similarity, 0.05, vectors)
         else:
             category = _joined(near) if about.category is None else about.category
             batch.drafts = [replace(draft, category=category) for draft in batch.drafts]
-            self.engine.remember([batch], vectors)
+            head = self.engine.remember([batch], vectors).ids[0]
         if link_related:
-            self._link(id, category, near)
+            self._link(id, head, category, near)
         return id
 
-    def _twin(self, text: str, own: Vectors, near: Sequence[Near]) -> tuple[str, float] | None:
-        """The segment that ``text`` is a near-duplicate of and fits into, and their similarity."""
-        best: tuple[str, float] | None = None
-        for candidate in near[:MOST_LINKS]:
-            if candidate.cosine >= RELATED:
-                pieces = self.engine.pieces(candidate.id)
-                similarity = likeness(own, self.engine.vectors(pieces))
-                if similarity >= (best[1] if best else SAME) and self._fits(text_of(pieces), text):
-                    best = candidate.id, similarity
+    def _twin(self, text: str, own: Vectors, near: Sequence[Near]) -> tuple[list[Segment], float] | None:
+        """The pieces of the segment that ``text`` is a near-duplicate of and fits into, and their similarity."""
+        best: tuple[list[Segment], float] | None = None
+        words, read = len(text.split()), 0
+        least = BARELY if len(own) == 1 else RELATED
+        for candidate in near:
+            no_room = words > self._room.get(candidate.id, words) and candidate.cosine < REPEATED
+            if candidate.cosine < least or no_room or read == MOST_LINKS:
+                continue
+            read += 1
+            if not (pieces := self.engine.pieces(candidate.id)):  # removed since it was found
+                continue
+            before = text_of(pieces)
+            similarity = 1.0 if text in before else likeness(own, self.engine.vectors(pieces))
+            if similarity < (best[1] if best else SAME):
+                continue
+            if self._fits(before, text):
+                best = pieces, similarity
+            else:
+                self._room[candidate.id] = self.segment_token_limit - len(before.split())
         return best
 
     def _fits(self, before: str, text: str) -> bool:
         return text in before or len(before.split()) + len(text.split()) <= self.segment_token_limit
 
     def _merge(
-        self, id: str, text: str, about: About, similarity: float, boost: float, vectors: Mapping[bytes, Vectors]
-    ) -> CategoryPath:
+        self,
+        pieces: Sequence[Segment],
+        text: str,
+        about: About,
+        similarity: float,
+        boost: float,
+        vectors: Mapping[bytes, Vectors],
+    ) -> None:
         """Add to a segment what it does not say yet; its metadata and importance are those of its first piece."""
-        pieces = self.engine.pieces(id)
-        head = pieces[0]
+        head, id = pieces[0], str(pieces[0].session)
+        metadata = arguments.metadata({**head.metadata, **about.metadata})
+        importance = max(head.importance, about.importance)
         used = self.engine.used({id: pieces})[id]
-        more = replace(about, category=head.category, importance=max(head.importance, about.importance))
         if text not in text_of(pieces):
-            batch = self.engine.draft(id, text, more)
+            batch = self.engine.draft(id, text, About(category=head.category, importance=importance))
             self.engine.remember([batch], vectors or self.engine.encoded(batch))
-        metadata = {**head.metadata, **about.metadata}
-        if (more.importance, metadata) != (head.importance, dict(head.metadata)):
-            self.engine.update(head.id, importance=more.importance, metadata=metadata)
-        priorities = replace(used.priorities.touched(similarity, boost), importance=more.importance)
-        self.engine.uses[id] = replace(used, priorities=priorities)
-        if id in self.engine.told:
-            self.engine.told[id] = {"created_at": self.engine.told[id]["created_at"]}
-        return head.category
+        self.engine.describe(id, pieces, replace(about, category=head.category, importance=importance))
+        if (importance, metadata) != (head.importance, head.metadata):
+            self.engine.update(head.id, importance=importance, metadata=metadata)
+        self.engine.repeated(head, similarity)
+        self.engine.uses[id] = replace(used, priorities=used.priorities.touched(similarity, boost))
+        told = self.engine.told.get(id, {})
+        told.pop("updated_at", None)
+        if about.description is not None:
+            told.pop("description", None)
 
-    def _link(self, id: str, category: CategoryPath, near: Sequence[Near]) -> None:
-        """Link a segment to the nearest of those that are close enough or share the first two steps of its category."""
-        head = self.engine.pieces(id)[0]
+    def _link(self, id: str, head: str, category: CategoryPath, near: Sequence[Near]) -> None:
+        """Link a segment, whose first piece is ``head``, to the nearest of those that are close enough or share the
+        first two steps of its category."""
         related = [
             other
             for other in near
@@ -266,7 +291,7 @@ class DynamicSegmentedMemory:
         ]
         for other in related[:MOST_LINKS]:
             with suppress(NotFound):  # removed since it was found
-                self.engine.link(head.id, other.piece, weight=min(max(other.cosine, 0.01), 1.0))
+                self.engine.link(head, other.piece, weight=min(max(other.cosine, 0.01), 1.0))
 
     def update_from_interaction(
         self, query: str, answer: str, *, importance: float = 0.6, metadata: Mapping[str, Any] | None = None
@@ -280,7 +305,7 @@ class DynamicSegmentedMemory:
         with self._lock:
             for best in self.route(query, k=1):
                 if best.similarity >= ANSWERED and self._fits(best.segment.text, text):
-                    self._merge(best.segment.id, text, about, best.similarity, 0.08, {})
+                    self._merge(self.engine.pieces(best.segment.id), text, about, best.similarity, 0.08, {})
                     return [self.segments[best.segment.id]]
             return self.write(text, importance=importance, metadata=metadata)
 
@@ -298,39 +323,33 @@ class DynamicSegmentedMemory:
         """The ``k`` segments that answer ``query`` best, best first, by tree, vectors, words, graph and priorities.
 
         ``category_beam``: how many of the categories in the answer lend their score. ``graph_hops``: distances beyond
-        it count as not reached; the engine follows two at most, and none at 0. ``similarity_floor``: what is less
-        similar is left out. Raises InvalidInput, StoreError.
+        it count as not reached; the engine follows two at most, and at 0 the graph is not asked. ``similarity_floor``:
+        what is less similar is left out. Raises InvalidInput, StoreError.
         """
         count = self.active_segment_limit if k is None else arguments.count("k", k)
         beam = arguments.count("category_beam", category_beam)
-        if isinstance(graph_hops, bool) or not isinstance(graph_hops, int) or graph_hops < 0:
-            raise InvalidInput("graph_hops", f"{shown(graph_hops)} is no number of hops", mend="give 0, 1 or 2")
-        floor = _number("similarity_floor", similarity_floor)
-        best: dict[str, Hit] = {}
-        for wanted in (count, 8 * count, 64 * count):  # more pieces where several of the best are of one segment
-            asked = min(wanted, arguments.MOST_HITS)
-            recipe = RECIPE if graph_hops else f"{RECIPE}-graph"
-            hits = self.engine.search(query, k=asked, user_id=USER, recipe=recipe, explain=True)
-            for hit in hits:
-                best.setdefault(str(hit.session), hit)
-            if len(best) >= count or len(hits) < asked:
-                break
+        hops = arguments.count("graph_hops", graph_hops, least=0)
+        floor = arguments.number("similarity_floor", similarity_floor)
+        asked = check_text(query, "query")
         with self._lock:
-            near = [id for id in list(best)[:count] if _part(best[id], "semantic") >= floor]
-            found = {id: pieces for id in near if (pieces := self.engine.pieces(id))}
-            scored = sorted(((_part(best[id], "category"), found[id][0].category) for id in found), reverse=True)
+            best = self.engine.answers(asked, count, RECIPE if hops else f"{RECIPE}-graph", floor)
+            found = [(hit, pieces) for hit in best if (pieces := self.engine.pieces(str(hit.session)))]
+            scored = sorted(((_part(hit, "category"), pieces[0].category) for hit, pieces in found), reverse=True)
             lending = list(dict.fromkeys(category for _, category in scored))[:beam]
-            return [
-                self._result(best[id], id, pieces, graph_hops, pieces[0].category in lending)
-                for id, pieces in found.items()
-            ]
+            return [self._result(hit, pieces, hops, pieces[0].category in lending) for hit, pieces in found]
 
-    def _result(self, hit: Hit, id: str, pieces: Sequence[Segment], hops: int, lends: bool) -> RouteResult:
+    def _result(self, hit: Hit, pieces: Sequence[Segment], hops: int, lends: bool) -> RouteResult:
         """A hit as a result; that it was returned counts as an access."""
+        id = str(hit.session)
         used = self.engine.used({id: pieces})[id]
         now, similarity, nearness = time.time(), _part(hit, "semantic"), _part(hit, "graph")
         distance = round(1 / nearness) - 1 if nearness > 0 else NOT_REACHED
-        self.engine.uses[id] = Used(used.priorities.touched(similarity), now, used.access_count + 1)
+        self.engine.uses[id] = replace(
+            used,
+            priorities=used.priorities.touched(similarity),
+            last_accessed_at=now,
+            access_count=used.access_count + 1,
+        )
         return RouteResult(
             segment=self.engine.segment(id, pieces),
             similarity=similarity,
@@ -378,7 +397,7 @@ class DynamicSegmentedMemory:
         with self._lock:
             for id, pieces in self.engine.groups().items():
                 vectors = self.engine.vectors(pieces)
-                near = self.engine.near(mean(vectors), NEAREST) if len(vectors) else []
+                near = self.engine.near(mean(vectors), MOST_LINKS + 1) if len(vectors) else []
                 placed = [other for other in near if other.id != id and other.category]
                 category = pieces[0].category or _joined(placed)
                 if category != pieces[0].category:
@@ -386,7 +405,7 @@ class DynamicSegmentedMemory:
                     for piece in pieces:
                         self.engine.update(piece.id, category=category)
                 if not self.engine.links({id: pieces})[id]:
-                    self._link(id, category, near)
+                    self._link(id, pieces[0].id, category, near)
         return moved
 
     def prune(
@@ -401,19 +420,19 @@ class DynamicSegmentedMemory:
         They are first added to the file ``archive_path``, which opens like a storage path: when that cannot be written,
         nothing is removed. Returns what was removed. Raises InvalidInput, StoreError.
         """
-        if max_segments is not None and (not isinstance(max_segments, int) or max_segments < 0):
-            raise InvalidInput("max_segments", f"{shown(max_segments)} is no count", mend="give 0 or more, or None")
-        least = _number("min_priority", min_priority)
+        given = sys.maxsize if max_segments is None else max_segments
+        most = arguments.count("max_segments", given, least=0, most=sys.maxsize)
+        least = arguments.number("min_priority", min_priority)
         with _argument("archive_path", "path"):
             archive = None if archive_path is None else SegmentFile(arguments.path(archive_path))
-        if archive is not None and self._file is not None and archive.path == self._file.path:
+        if archive is not None and self._file is not None and archive.path.resolve() == self._file.path.resolve():
             raise InvalidInput("archive_path", "is the file of this memory", mend="name another file")
         with self._lock:
             groups, now = self.engine.groups(), time.time()
             used = self.engine.used(groups).items()
             totals = {id: use.priorities.total(0.0, now - use.last_accessed_at) for id, use in used}
             low = sum(total < least for total in totals.values())
-            over = 0 if max_segments is None else len(totals) - max_segments
+            over = len(totals) - most
             ids = sorted(totals, key=lambda id: totals[id])[: max(low, over)]
             removed = [self.engine.segment(id, groups[id]) for id in ids]
             if removed and archive is not None:
@@ -429,23 +448,25 @@ class DynamicSegmentedMemory:
 
         However many segments there are, the decay is noted once, and counted where a segment is read.
         """
-        if not 0 <= _number("amount", amount) <= 1:
+        by = arguments.number("amount", amount)
+        if not 0 <= by <= 1:
             raise InvalidInput("amount", f"{shown(amount)} is outside [0, 1]", mend="give a number from 0 to 1")
         with self._lock:
-            self.engine.decay(float(amount))
+            self.engine.decay(by)
 
     def stats(self) -> dict[str, Any]:
         """How many segments, categories (with the root) and links, words in all, pieces indexed, and the limits."""
-        groups = self.engine.groups()
-        paths = {pieces[0].category or UNSORTED for pieces in groups.values()}
-        return {
-            "segments": len(groups),
-            "categories": len(prefixes(paths.union(self._paths))),
-            "graph_edges": sum(map(len, self.engine.links(groups).values())) // 2,
-            "estimated_tokens": sum(len(text_of(pieces).split()) for pieces in groups.values()),
-            "index_size": sum(map(len, groups.values())) - self.engine.waiting(),
-            **{name: getattr(self, name) for name in LIMITS},
-        }
+        with self._lock:
+            groups = self.engine.groups()
+            paths = {pieces[0].category or UNSORTED for pieces in groups.values()}
+            return {
+                "segments": len(groups),
+                "categories": len(prefixes(paths.union(self._paths))),
+                "graph_edges": sum(map(len, self.engine.links(groups).values())) // 2,
+                "estimated_tokens": sum(len(text_of(pieces).split()) for pieces in groups.values()),
+                "index_size": sum(map(len, groups.values())) - self.engine.waiting(),
+                **self._limits(),
+            }
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write the original's file: the one this memory was opened with, or a new one at ``path``.
@@ -453,28 +474,20 @@ class DynamicSegmentedMemory:
         Written aside and put in place whole. A directory is durable without it: then it folds new writes into the
         indexes. Raises InvalidInput when it is not known where, and StoreError for a file that somebody else changed.
         """
-        file = self._file
-        if path is not None and (file is None or file.path != arguments.path(path)):
-            file = SegmentFile(arguments.path(path))
+        target = None if path is None else arguments.path(path)
         with self._lock:
+            file = self._file if target is None else self._targets.setdefault(target, SegmentFile(target))
             if file is not None:
-                file.write(self._contents())
+                segments = [self.engine.segment(id, pieces) for id, pieces in self.engine.groups().items()]
+                file.write(contents(segments, self._limits(), self.engine.dim, self._paths, self.engine.vector))
             elif self._directory is not None:
                 self.engine.compact()
             else:
                 mend = "say save('memory.json'), or open it with a storage_path"
                 raise InvalidInput("path", "is missing: this memory was opened without one", mend=mend)
 
-    def _contents(self) -> dict[str, Any]:
-        segments = [self.engine.segment(id, pieces) for id, pieces in self.engine.groups().items()]
-        return {
-            "version": VERSION,
-            **{name: getattr(self, name) for name in LIMITS},
-            "embedding_dim": self.engine.dim,
-            "segments": [segment.to_dict() for segment in segments],
-            "categories": tree(segments, self._paths, self.engine.vector),
-            "graph": {segment.id: sorted(segment.links) for segment in sorted(segments, key=lambda each: each.id)},
-        }
+    def _limits(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in LIMITS}
 
     def load(self) -> None:
         """Read the file again and let go of what was not saved; a directory is always read as it is.
@@ -493,8 +506,9 @@ class DynamicSegmentedMemory:
             except BaseException:
                 engine.close()
                 raise
-            self.engine.close()
-            self.engine = engine
+            before, self.engine = self.engine, engine
+            before.close()
+            self._room = {}
             self._limit(*(stored.limits.get(name, getattr(self, name)) for name in LIMITS))
             self._paths = list(stored.paths)
             self._file.seen = stored.digest
@@ -519,17 +533,18 @@ class _Segments(Mapping[str, MemorySegment]):
         self._memory = memory
 
     def __getitem__(self, id: str) -> MemorySegment:
-        engine = self._memory.engine
-        pieces = engine.pieces(id) if isinstance(id, str) and id.strip() else []
-        if not pieces:
-            raise KeyError(id)
-        return engine.segment(id, pieces)
+        with self._memory._lock, suppress(InvalidInput):  # what cannot be an id is none
+            if pieces := self._memory.engine.pieces(id):
+                return self._memory.engine.segment(id, pieces)
+        raise KeyError(id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._memory.engine.ids())
+        with self._memory._lock:
+            return iter(self._memory.engine.ids())
 
     def __len__(self) -> int:
-        return len(self._memory.engine.heads())
+        with self._memory._lock:
+            return len(self._memory.engine.heads())
 
 
 class _OneByOne:
@@ -591,12 +606,6 @@ def _hit(result: RouteResult) -> Hit:
         score=result.total_score,
         channels={"sim": result.similarity, "priority": result.priority_score, "category": result.category_score},
     )
-
-
-def _number(argument: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidInput(argument, f"{shown(value)} is no finite number", mend="give a number")
-    return float(value)
 
 
 @contextmanager

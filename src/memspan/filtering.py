@@ -183,11 +183,11 @@ def _text(where: str, value: str) -> str:
 
 
 def category_path(category: object) -> tuple[str, ...]:
-    """``"Software / Architecture"`` (also ``>``, ``→``, ``|``) or a list of names → the path; None is the root."""
+    """``"Software / Architecture"`` (also ``>``, ``->``, ``→``, ``|``), or a list of names → the path; None: root."""
     if category is None:
         return ()
     if isinstance(category, str):
-        for mark in (">", "→", "|"):
+        for mark in ("->", ">", "→", "|"):
             category = category.replace(mark, "/")
         steps = category.split("/")
     else:

@@ -466,7 +466,7 @@ class Memory(Store):
         where = arguments.category(path, "path")
         selection = self._selections.of(scope, parse_filter(filters))
         levels = arguments.count("depth", depth, most=arguments.DEEPEST_CATEGORY)
-        texts = 0 if examples == 0 else arguments.count("examples", examples, most=100)
+        texts = arguments.count("examples", examples, least=0, most=100)
         found = self._tree.outline(selection, where, levels, texts)
         if where and not found.segments:
             mend = "memory.tree() lists the categories"

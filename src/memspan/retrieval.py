@@ -110,6 +110,10 @@ class Ranked:
     features: Features
     found: Mapping[str, Found]
 
+    def parts(self, at: int) -> dict[str, float]:
+        """The features that row number ``at`` has."""
+        return {name: float(part[at]) for name, part in self.features.items() if not np.isnan(part[at])}
+
 
 class Retrieval:
     """Answers queries from the ledger's views. ``failure`` says why the semantic channel was last left out."""
@@ -135,14 +139,18 @@ class Retrieval:
 
     def search(self, query: Query) -> list[Hit]:
         """At most ``query.k`` hits of at least ``query.threshold``, best first; of equal scores the newer first."""
+        hits = self._hits(query, self.ranked(query))
+        self._projection.used(query.scope.namespace, hits)
+        return hits
+
+    def ranked(self, query: Query) -> Ranked:
+        """All candidates for ``query``, at least ``query.k`` where there are so many; they do not count as used."""
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
         whole = query.scope == Scope(namespace=query.scope.namespace)
         ranked = self.rank(question, recipe, self.select(query), query.k, whole=whole)
-        hits = self._hits(query, ranked)
         self._projection.mend(query.scope.namespace)
-        self._projection.used(query.scope.namespace, hits)
-        return hits
+        return ranked
 
     def select(self, query: Query) -> Selection:
         """The rows the query may see."""
@@ -250,7 +258,7 @@ class Retrieval:
 
     def _explained(self, namespace: str, hit: Hit, ranked: Ranked, at: int) -> Hit:
         """With the features of the row, and the hops by the follower that gave it most of those that led there."""
-        parts = {name: float(part[at]) for name, part in ranked.features.items() if not np.isnan(part[at])}
+        parts = ranked.parts(at)
         strongest = sorted((name for name in self._followers if parts.get(name, 0) > 0), key=lambda name: -parts[name])
         paths = (ranked.found[name].path(hit.seq) for name in strongest)
         return replace(hit, channels=parts, path=self.steps(namespace, next(filter(None, paths), ())))

@@ -7,29 +7,36 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.archives.dsm import UNSORTED, CategoryPath, MemorySegment, PriorityVector, Stored, summary
+from memspan.archives.dsm import UNSORTED, CategoryPath, MemorySegment, PriorityVector, Stored
 from memspan.channels import Question
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoder
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Use, instant
 from memspan.memory import Memory
-from memspan.records import NOTHING, Added, Message, Segment
-from memspan.retrieval import RECIPES
-from memspan.segmenting import Tokenizer, parse_time
+from memspan.records import NOTHING, Added, Hit, Message, Query, Segment
+from memspan.retrieval import RECIPES, hit_of
+from memspan.segmenting import Tokenizer, parse_time, summary
 
 USER = "dsm"  # whose memory it is in the engine
 TEXT, ABOUT = "user", "system"  # roles of a segment's pieces: of its text, and of a description somebody gave
 MOST_PIECES = 100_000
+NEAREST = (16, 128, 1_024)  # pieces looked at for a write, however large the store is: more where few segments own them
+DEPTH = 8  # pieces looked at for each segment that is asked for, and so many times more where few segments own them
+PAGE = 64
+FADED = 2.5  # decays of this much in all leave no recency and no relevance
+MOST_DECAYS = 1_000
+TOLD_WORDS = 12  # words from which a description that begins like the text says nothing more than that
 
 Vectors = NDArray[np.float32]
 
@@ -46,11 +53,12 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """How a segment was used."""
+    """How a segment was used; decays until ``at`` are counted in its priorities."""
 
     priorities: PriorityVector
     last_accessed_at: float
     access_count: int
+    at: float = 0.0
 
 
 class Near(NamedTuple):
@@ -89,7 +97,7 @@ class Segmented(Memory):
     # Writing
 
     def draft(self, id: str, text: str, about: About, created_at: float | None = None) -> Batch:
-        """The pieces of a text of segment ``id``, after those of its description."""
+        """The pieces of a text of segment ``id``, after those of its description; the first one has the metadata."""
         common = Common(
             scope=self._scope(None, USER, None, None, id),
             category=about.category or (),
@@ -101,6 +109,7 @@ class Segmented(Memory):
         if about.description is not None:
             batch.message(Message(content=about.description, role=ABOUT), "description")
         batch.message(Message(content=text, role=TEXT), "text")
+        batch.drafts[1:] = [replace(draft, metadata=NOTHING) for draft in batch.drafts[1:]]
         return batch
 
     def encoded(self, batch: Batch) -> dict[bytes, Vectors]:
@@ -128,24 +137,49 @@ class Segmented(Memory):
         self._projection.written(self.namespace, added.added, pending=added.pending)
         return added
 
-    def decay(self, amount: float) -> None:
-        """Note a decay in the store, and let it hold for what this process knows."""
-        decays = json.dumps([*self._decays(), (time.time(), amount)])
-        self._ledger.put_values({"dsm_decays": decays}, replace=True)
-        self.uses = {id: replace(use, priorities=use.priorities.decayed(amount)) for id, use in self.uses.items()}
+    def describe(self, id: str, pieces: Sequence[Segment], about: About) -> None:
+        """Call a segment what ``about`` says; what it was called before stays in the history."""
+        called = [piece for piece in pieces if piece.role == ABOUT]
+        if about.description is None or parts(called)[-1:] == [about.description]:
+            return
+        if len(called) == 1 and len(self._cut(about.description, "text")) == 1:
+            self.update(called[0].id, about.description)
+            return
+        batch = self.draft(id, text_of(pieces), about)
+        batch.drafts = [draft for draft in batch.drafts if draft.role == ABOUT]
+        batch.texts = {draft.content: batch.texts[draft.content] for draft in batch.drafts}
+        kept = {draft.document_id for draft in batch.drafts}
+        batch.documents = [document for document in batch.documents if document.id in kept]
+        self.remember([batch], self.encoded(batch))
 
-    def _decays(self) -> list[tuple[float, float]]:
-        """When there were decays, and by how much."""
-        decays: list[tuple[float, float]] = json.loads(self._ledger.value("dsm_decays") or "[]")
-        return decays
+    def repeated(self, head: Segment, similarity: float) -> None:
+        """Note that a text so near to a segment was written again."""
+        self._ledger.used(self.namespace, {head.id: Use(times=0, at=datetime.now(UTC), relevance=similarity)})
+
+    def decay(self, amount: float) -> None:
+        """Note a decay in the store; it is counted where a segment is read."""
+
+        def more(known: str | None) -> str:
+            decays = [*json.loads(known or "[]"), (time.time(), amount)]
+            total = 0.0
+            for start in reversed(range(len(decays))):
+                total += decays[start][1]
+                if total >= FADED:  # nothing is left that one before could fade
+                    decays = decays[start:]
+                    break
+            if len(decays) > MOST_DECAYS:
+                first, second, *rest = decays
+                decays = [(second[0], first[1] + second[1]), *rest]
+            return json.dumps(decays)
+
+        self._ledger.change_value("dsm_decays", more)
 
     def restore(self, stored: Stored) -> None:
         """Write what a file holds, with the file's own vectors where they are those of this encoder."""
         batches = []
         for segment in stored.segments:
-            repeats = segment.description.startswith(summary(segment.text).removesuffix("…"))
             about = About(
-                description=None if repeats else segment.description,
+                description=None if _says_no_more(segment.description, segment.text) else segment.description,
                 category=() if segment.category_path == UNSORTED else segment.category_path,
                 metadata=segment.metadata,
                 importance=segment.priorities.importance,
@@ -182,25 +216,60 @@ class Segmented(Memory):
         texts: dict[bytes, str] = {}
         for segment, batch in zip(stored.segments, batches, strict=True):
             said = [draft.content for draft in batch.drafts if draft.role == TEXT]
-            if len(said) == 1 and self.dim and len(segment.embedding) == self.dim:
-                given[said[0]] = np.array(segment.embedding, np.float32)
+            vector = np.array(segment.embedding, np.float32)
+            length = float(np.linalg.norm(vector))
+            if len(said) == 1 and self.dim and len(vector) == self.dim and length > 1e-6:
+                given[said[0]] = vector if abs(length - 1) < 0.01 else vector / length  # or rounding would add up
                 texts[said[0]] = batch.texts[said[0]]
         tried = list(texts)[:: max(1, len(texts) // 4)]
         return given if all(float(self.vector(texts[key]) @ given[key]) > 0.999 for key in tried) else {}
 
     # Reading
 
-    def near(self, vector: Vectors, k: int) -> list[Near]:
-        """The segments of the ``k`` pieces nearest to a vector, nearest first; it does not count as a use."""
+    def near(self, vector: Vectors, segments: int, full: Callable[[str], bool] = lambda id: False) -> list[Near]:
+        """The segments nearest to a vector by their nearest pieces, nearest first; it does not count as a use.
+
+        At least so many ``segments`` that are not ``full``, where there are, unless a thousand pieces are all of fewer.
+        """
         selection = self._selections.of(self._scope(None, USER, None, None, None))
-        ranked = self._retrieval.rank(Question("", (), vector), RECIPES["semantic"], selection, k)
-        rows = {row.seq: row for row in self._ledger.fetch(self.namespace, ranked.seqs[:k].tolist())}
         found: dict[str, Near] = {}
-        for seq, cosine in zip(ranked.seqs[:k].tolist(), ranked.features.get("semantic", ()), strict=False):
-            if (row := rows.get(seq)) is not None and not math.isnan(cosine):
-                id = str(row.session)
-                found.setdefault(id, Near(id, row.id, float(cosine), row.category))
+        for k in NEAREST:
+            ranked = self._retrieval.rank(Question("", (), vector), RECIPES["semantic"], selection, k)
+            seqs = ranked.seqs[:k].tolist()
+            rows = {row.seq: row for row in self._ledger.fetch(self.namespace, seqs)}
+            for seq, cosine in zip(seqs, ranked.features.get("semantic", ()), strict=False):
+                if (row := rows.get(seq)) is not None and not math.isnan(cosine):
+                    id = str(row.session)
+                    found.setdefault(id, Near(id, row.id, float(cosine), row.category))
+            if sum(not full(id) for id in found) >= segments or len(seqs) < k:
+                break
         return list(found.values())
+
+    def answers(self, query: str, k: int, recipe: str, floor: float) -> list[Hit]:
+        """The best piece of each of the ``k`` segments that answer ``query`` best, with its channels, best first.
+
+        A piece whose cosine with ``query`` is below ``floor`` is no answer. What is returned counts as used, once.
+        """
+        scope = self._scope(None, USER, None, None, None)
+        best: dict[str, Hit] = {}
+        depth = DEPTH * k
+        while True:
+            ranked = self._retrieval.ranked(Query(text=query, scope=scope, k=depth, recipe=recipe))
+            for start in range(0, len(ranked.seqs), PAGE):
+                page = ranked.seqs[start : start + PAGE].tolist()
+                rows = {row.seq: row for row in self._ledger.fetch(self.namespace, page)}
+                for at, seq in enumerate(page, start):
+                    channels = ranked.parts(at)
+                    if seq in rows and len(best) < k and channels.get("semantic", 0.0) >= floor:
+                        hit = replace(hit_of(rows[seq], float(ranked.scores[at])), channels=channels)
+                        best.setdefault(str(hit.session), hit)
+                if len(best) == k:
+                    break
+            if len(best) == k or len(ranked.seqs) < depth:
+                break
+            depth *= DEPTH
+        self._projection.used(self.namespace, list(best.values()))
+        return list(best.values())
 
     def pieces(self, id: str) -> list[Segment]:
         """The pieces of a segment in their order; none when there is no such segment."""
@@ -213,7 +282,7 @@ class Segmented(Memory):
         groups: dict[str, list[Segment]] = {}
         for row in sorted(self._ledger.fetch(self.namespace, seqs.tolist()), key=lambda row: row.position):
             groups.setdefault(str(row.session), []).append(row)
-        return groups
+        return dict(sorted(groups.items(), key=lambda group: group[1][0].id))  # ids rise, seqs change with the version
 
     def heads(self) -> list[int]:
         """The seq of the first piece of each segment."""
@@ -223,7 +292,8 @@ class Segmented(Memory):
 
     def ids(self) -> list[str]:
         """Every segment's id, oldest first."""
-        return [str(row.session) for row in self._ledger.fetch(self.namespace, self.heads())]
+        rows = self._ledger.fetch(self.namespace, self.heads())
+        return [str(row.session) for row in sorted(rows, key=lambda row: row.id)]
 
     def vectors(self, pieces: Sequence[Segment]) -> Vectors:
         """float32[n, dim]: the vectors of a segment's text, as far as they are there."""
@@ -233,10 +303,9 @@ class Segmented(Memory):
         """A segment from its pieces."""
         head, text, vectors, used = pieces[0], text_of(pieces), self.vectors(pieces), self.used({id: pieces})[id]
         described = parts([piece for piece in pieces if piece.role == ABOUT])
-        first = head.recorded_at if head.version == 1 else self.history(head.id)[0].at
         values: dict[str, Any] = {
             "description": described[-1] if described else summary(text),
-            "created_at": first.timestamp(),
+            "created_at": self._first(head),
             "updated_at": max(piece.recorded_at for piece in pieces).timestamp(),
         }
         return MemorySegment(
@@ -254,24 +323,29 @@ class Segmented(Memory):
 
     def used(self, groups: Mapping[str, Sequence[Segment]]) -> dict[str, Used]:
         """How segments were used: as this process knows it, else as the ledger does, faded by the decays since."""
-        found = {id: self.uses[id] for id in groups if id in self.uses}
-        unknown = {id: pieces for id, pieces in groups.items() if id not in found}
+        decays: list[tuple[float, float]] = json.loads(self._ledger.value("dsm_decays") or "[]")
+        until = decays[-1][0] if decays else 0.0
+        unknown = {id: pieces for id, pieces in groups.items() if id not in self.uses}
         known = self._ledger.standing(self.namespace, [piece.seq for pieces in unknown.values() for piece in pieces])
-        decays = self._decays() if unknown else []
+        found = {id: self.uses[id] for id in groups if id in self.uses}
         start = 0
         for id, pieces in unknown.items():
             of = slice(start, start + len(pieces))
             start += len(pieces)
-            count, at = int(known.accesses[of].max()), pieces[0].recorded_at.timestamp()
-            accessed = instant(int(known.accessed_at[of].max())).timestamp() if count else at
-            priorities = PriorityVector(
-                relevance=float(known.relevance[of].max()),
-                importance=pieces[0].importance,
-                frequency=min(1.0, 0.08 * count),
-            )
-            since = sum(amount for moment, amount in decays if moment > accessed)
-            found[id] = Used(priorities.decayed(since), accessed, count)
+            count, accessed = int(known.accesses[of].sum()), float(known.accessed_at[of].max()) / 1e6
+            accessed = accessed or self._first(pieces[0])
+            priorities = PriorityVector(relevance=float(known.relevance[of].max()), frequency=min(1.0, 0.08 * count))
+            found[id] = Used(priorities, accessed, count, at=accessed)
+        for id, use in found.items():
+            since = sum(amount for moment, amount in decays if moment > use.at)
+            priorities = replace(use.priorities.decayed(since), importance=groups[id][0].importance)
+            found[id] = replace(use, priorities=priorities, at=max(until, use.at))
         return found
+
+    def _first(self, head: Segment) -> float:
+        """When a segment was first written."""
+        first = head.recorded_at if head.version == 1 else self.history(head.id)[0].at
+        return first.timestamp()
 
     def links(self, groups: Mapping[str, Sequence[Segment]]) -> dict[str, set[str]]:
         """The ids of the segments that each is linked to."""
@@ -303,6 +377,12 @@ def parts(pieces: Sequence[Segment]) -> list[str]:
             parts.append(text)
         before = piece.document_id
     return parts
+
+
+def _says_no_more(description: str, text: str) -> bool:
+    """Whether a description is but the beginning of the text, or all of it."""
+    said, whole = description.rstrip("…. "), " ".join(text.split())
+    return whole.startswith(said) and (len(said.split()) >= TOLD_WORDS or said == whole.rstrip("…. "))
 
 
 def text_of(pieces: Sequence[Segment]) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "read_file",
     "readable",
     "shown",
+    "summary",
     "tokenizer_of",
 ]
 
@@ -474,6 +475,18 @@ def _moment(value: Any) -> datetime | None:
     if not isinstance(value, datetime):
         raise ValueError(f"{type(value).__name__} is no time")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_SUMMARY_WORDS: Final = 24
+_SUMMARY_CHARACTERS: Final = 240  # of what is written without spaces
+
+
+def summary(text: str) -> str:
+    """What a text is about, where nobody said: its first 24 words, on one line."""
+    words = text.split(maxsplit=_SUMMARY_WORDS)
+    line = " ".join(words[:_SUMMARY_WORDS])
+    cut = len(words) > _SUMMARY_WORDS or len(line) > _SUMMARY_CHARACTERS
+    return line[:_SUMMARY_CHARACTERS] + ("…" if cut else "")
 
 
 def shown(value: object) -> str:

@@ -165,6 +165,18 @@ def test_it_holds_what_a_search_finds_best_first_with_its_scores(river: Memory) 
     assert context.text.startswith("QUERY:\nhow deep is the river?\n")
 
 
+def test_with_more_budget_no_fewer_segments_are_in_it(memory: Memory) -> None:
+    memory.add("The river is deep.")
+    memory.add("The river is deep here, and slow, and it bends twice before the mill. " * 2)
+    memory.add("A boat lies on the river, tied to a pole.")
+    counts = [
+        len(laid_out(memory.active_context("how deep is the river?", budget=budget, tokenizer=len)))
+        for budget in range(700, 2_000, 3)
+    ]
+    assert (counts[0], counts[-1]) == (1, 3)
+    assert counts == sorted(counts)
+
+
 def test_at_most_k_segments_are_in_it(river: Memory) -> None:
     whole = laid_out(river.active_context("the river", budget=5_000))
     for k in (1, 2, 3, 4, 100):

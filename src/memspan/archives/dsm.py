@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,14 +28,13 @@ from memspan import arguments
 from memspan.errors import InvalidInput, NewerStore, NotAStore, NotFound, StoreCorrupt, StoreError
 from memspan.ledger.connections import translated
 from memspan.records import NOTHING
-from memspan.segmenting import check_text, parse_time, shown
+from memspan.segmenting import check_text, parse_time, summary
 
 VERSION = 1
 LIMITS = ("segment_token_limit", "active_segment_limit", "active_token_budget")
 UNSORTED = ("General",)
-SUMMARY_WORDS = 24
-SUMMARY_CHARACTERS = 240  # of what is written without spaces
 MOST_TOKENS = 10_000_000
+MOST_ACCESSES = 2**53
 DAY = 86_400.0
 
 T = TypeVar("T")
@@ -154,26 +153,31 @@ class SegmentFile:
             problem = f"{self.path} was not written by this memory, or was changed since"
             raise StoreError(problem, mend="load() what it holds, or save to another path")
         raw = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
-        aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:8]}.part")
         with translated(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            place = self.path.resolve()  # a link stays a link
+            place.parent.mkdir(parents=True, exist_ok=True)
+            aside = place.with_name(f".{uuid.uuid4().hex}.part")
             try:
                 with aside.open("wb") as file:
                     file.write(raw)
                     file.flush()
                     os.fsync(file.fileno())
-                aside.replace(self.path)
+                if place.exists():
+                    shutil.copymode(place, aside)
+                aside.replace(place)
             except BaseException:
                 aside.unlink(missing_ok=True)
                 raise
         self.seen = hashlib.sha256(raw).digest()
 
     def archive(self, segments: Sequence[MemorySegment]) -> None:
-        """Add segments to those that are in the file already."""
+        """Add segments to those that are in the file already; one that is there is replaced."""
         data: dict[str, Any] = {"segments": []}
         if self.exists():
             data, self.seen = self._data()
-        self.write({**data, "segments": data["segments"] + [segment.to_dict() for segment in segments]})
+        new = {segment.id for segment in segments}
+        kept = [item for item in data["segments"] if not (isinstance(item, dict) and item.get("id") in new)]
+        self.write({**data, "segments": kept + [segment.to_dict() for segment in segments]})
 
     def _raw(self) -> bytes:
         try:
@@ -199,15 +203,25 @@ class SegmentFile:
         return data, hashlib.sha256(raw).digest()
 
 
-def summary(text: str) -> str:
-    """What a text is about, where nobody said: its first 24 words, on one line."""
-    words = text.split(maxsplit=SUMMARY_WORDS)
-    line = " ".join(words[:SUMMARY_WORDS])
-    cut = len(words) > SUMMARY_WORDS or len(line) > SUMMARY_CHARACTERS
-    return line[:SUMMARY_CHARACTERS] + ("…" if cut else "")
+def contents(
+    segments: Sequence[MemorySegment],
+    limits: Mapping[str, int],
+    dim: int,
+    paths: Collection[CategoryPath],
+    embed: Callable[[str], NDArray[np.float32]],
+) -> dict[str, Any]:
+    """The whole file. ``paths`` are categories it shall have beside those of ``segments``, named by ``embed``."""
+    return {
+        "version": VERSION,
+        **limits,
+        "embedding_dim": dim,
+        "segments": [segment.to_dict() for segment in segments],
+        "categories": _tree(segments, paths, embed),
+        "graph": {segment.id: sorted(segment.links) for segment in sorted(segments, key=lambda each: each.id)},
+    }
 
 
-def tree(
+def _tree(
     segments: Sequence[MemorySegment], paths: Collection[CategoryPath], embed: Callable[[str], NDArray[np.float32]]
 ) -> dict[str, Any]:
     """The categories of ``segments`` and those at ``paths``, each with the mean vector of what is in it and below it;
@@ -251,20 +265,24 @@ def _segment(item: object, at: str) -> MemorySegment:
     if id is None:
         raise InvalidInput(f"{at}.id", "is missing")
     text = check_text(item.get("text"), f"{at}.text")
+    description = _take(item, "description", str, "", at)
     return MemorySegment(
         id=id,
         text=text,
-        description=_take(item, "description", str, "", at) or summary(text),
+        description=check_text(description, f"{at}.description") if description.strip() else summary(text),
         category_path=arguments.category(_names(item, "category_path", at)) or UNSORTED,
-        embedding=tuple(_number(value, f"{at}.embedding") for value in _take(item, "embedding", list, [], at)),
+        embedding=tuple(arguments.number(f"{at}.embedding", value) for value in _take(item, "embedding", list, [], at)),
         links=frozenset(_names(item, "links", at)),
         priorities=PriorityVector(
-            **{name: _unit(_number(priorities.get(name, usual), f"{at}.{name}")) for name, usual in _USUAL.items()}
+            **{
+                name: _unit(arguments.number(f"{at}.{name}", priorities.get(name, usual)))
+                for name, usual in _USUAL.items()
+            }
         ),
         created_at=_moment(item, "created_at", now, at),
         updated_at=_moment(item, "updated_at", now, at),
         last_accessed_at=_moment(item, "last_accessed_at", now, at),
-        access_count=_take(item, "access_count", int, 0, at),
+        access_count=min(max(_take(item, "access_count", int, 0, at), 0), MOST_ACCESSES),
         metadata=arguments.metadata(_take(item, "metadata", dict, {}, at), f"{at}.metadata"),
     )
 
@@ -300,15 +318,9 @@ def _names(item: Mapping[str, Any], name: str, at: str) -> list[str]:
 
 
 def _moment(item: Mapping[str, Any], name: str, usual: float, at: str) -> float:
-    seconds = _number(item.get(name, usual), f"{at}.{name}")
+    seconds = arguments.number(f"{at}.{name}", item.get(name, usual))
     parse_time(seconds, f"{at}.{name}")
     return seconds
-
-
-def _number(value: object, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidInput(at, f"{shown(value)} is no finite number")
-    return float(value)
 
 
 def _unit(value: float) -> float:

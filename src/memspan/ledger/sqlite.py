@@ -10,7 +10,7 @@ import json
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -350,6 +350,13 @@ class SqliteLedger(Feeding):
         verb = "REPLACE" if replace else "IGNORE"
         with self.writing() as connection:
             connection.executemany(f"INSERT OR {verb} INTO store VALUES (?, ?)", list(values.items()))
+
+    def change_value(self, key: str, change: Callable[[str | None], str]) -> None:
+        """Make a value of the store what ``change`` makes of it, None where it has none; nobody writes meanwhile."""
+        with self.writing() as connection:
+            row = connection.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
+            new = change(None if row is None else str(row[0]))
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (key, new))
 
     def counts(self) -> dict[str, Any]:
         """How much there is, store-wide and per namespace."""
