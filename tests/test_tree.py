@@ -380,18 +380,18 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     assert len(store.routed(store.tree)) == 10
 
 
-def test_deleted_rows_leave_the_mean_of_their_leaf_and_weigh_no_more(store: Store) -> None:
+def test_deleted_rows_say_nothing_any_more_of_what_their_category_is_about(store: Store) -> None:
     with small_nodes(leaf=100):
         said = [f"t4 number {number}" for number in range(60)]
         ids = store.add(said, ["work"])
         question, kept = Topics.vector("t4 what?"), np.array([store.memory.get(ids[-1]).seq])
-        mean = np.mean([Topics.vector(text) for text in said], axis=0)
+        left = np.sum([Topics.vector(text) for text in said[30:]], axis=0)
         store.tree.prior("default", question, kept)
         store.memory.delete(ids[:30])
         for more in ([], [f"t9 number {number}" for number in range(20)]):
             if more:
                 store.add(more, ["work"])
-            centroid = 30 * mean + sum((Topics.vector(text) for text in more), np.zeros(DIM))
+            centroid = left + sum((Topics.vector(text) for text in more), np.zeros(DIM))
             expected = centroid @ question / np.linalg.norm(centroid)
             assert np.allclose(store.tree.prior("default", question, kept), max(expected, 0), atol=2e-3)
 

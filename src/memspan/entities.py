@@ -158,8 +158,8 @@ _SAME_UNIT: Final = {
     "feet": "ft",
     **dict.fromkeys(("pound", "lbs"), "lb"),
 }
-_NUMBER: Final = rf"(?P<value>[$€£¥]?[0-9]++(?:[.,:/-][0-9]++)*+)(?: ?(?P<unit>{_UNIT})|(?!\w))"
-_WORD: Final = r"[a-z]{4,}+(?:-[a-z]++)*+(?![\w(]|[.@/-]\w)"
+_NUMBER: Final = rf"(?P<value>[$€£¥]?[0-9]++(?:[.,:/-][0-9]++){{0,20}}+)(?: ?(?P<unit>{_UNIT})|(?!\w))"
+_WORD: Final = r"[a-z]{4,}+(?:-[a-z]++){0,8}+(?![\w(]|[.@/-]\w)"
 _NAME: Final = re.compile(
     rf"(?<!\w)(?:(?P<words>{_WORD}(?:[ ]{_WORD})++)|(?P<speaker>\A ?[^\W\d_][\w.'-]{{0,39}}+(?= ?:\s))"
     rf"|(?P<quoted>{_QUOTED})|(?P<link>{_LINK})|(?P<date>{_DATE})|(?P<code>{_CODE})|(?P<proper>{_PROPER})"

@@ -1,5 +1,5 @@
 """Features → one score in [0, 1]: a logistic model with few, absolute features, so that a score means the same on
-every store and does not depend on which other candidates happen to be there.
+every store and does not depend on which other candidates happen to be there, but by how much it stands out among them.
 
 The weights are data with their provenance. A row that lacks a feature of ``weights`` (without a vector yet it lacks the
 semantic one) is scored by a model fitted without it; one that lacks a feature of ``extras`` gets nothing for it.

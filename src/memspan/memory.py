@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -164,12 +165,14 @@ class Memory(Store):
         if operation is not None and (done := self._ledger.replay(scope.namespace, operation)) is not None:
             return done
         large = len(batch.drafts) > LARGE
-        vectors = self._projection.vectors(batch.texts) if wait and not large else {}
+        projection = self._projection
+        vectors = projection.vectors(batch.texts) if wait and not large else {}
         added = self._ledger.append(
             scope.namespace,
             batch.drafts,
             documents=batch.documents,
-            vectors=None if self._recorded == "null" else vectors,
+            vectors=None if projection.recorded == "null" else vectors,
+            encoder=projection.recorded,
             operation=operation,
         )
         pending = added.pending
@@ -210,8 +213,9 @@ class Memory(Store):
             old = self._ledger.get(scope.namespace, id)
             revision, encoded = redrafted(old, None if pieces is None else pieces[0], changes)
             texts = {revision.draft.content: encoded}
-            vectors = None if self._recorded == "null" else self._projection.vectors(texts)
-            if (new := self._ledger.revise(scope.namespace, [revision], vectors)) is not None:
+            projection = self._projection
+            vectors = None if projection.recorded == "null" else projection.vectors(texts)
+            if (new := self._ledger.revise(scope.namespace, [revision], vectors, projection.recorded)) is not None:
                 break
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))
         return new[0]
@@ -254,9 +258,11 @@ class Memory(Store):
         is replaced. Raises NotFound, InvalidInput.
         """
         scope = self._scope(namespace, None, None, None, None)
-        if a == b:
+        kind, strength = arguments.relation(relation), arguments.weight(weight)
+        source, target = (a, b) if a == b else (self._ledger.get(scope.namespace, id).id for id in (a, b))
+        if source == target:  # however it is written
             raise InvalidInput("b", "is the segment itself", mend="link two different segments")
-        edge = Edge(source=a, target=b, kind=arguments.relation(relation), weight=arguments.weight(weight))
+        edge = Edge(source=source, target=target, kind=kind, weight=strength)
         self._ledger.link(scope.namespace, edge)
         return edge
 
@@ -285,14 +291,19 @@ class Memory(Store):
             seqs, _ = self._ledger.select(scope, within, None, -1)
             rows = self._ledger.fetch(scope.namespace, seqs.tolist())
             if not rows:
-                mend = "memory.tree() lists the categories"
+                mend = "memspan tree, or memory.tree(), lists the categories"
                 raise NotFound(f"nothing is in the category {' / '.join(source)!r}", mend=mend)
             if max(len(target) + len(row.category) - len(source) for row in rows) > arguments.DEEPEST_CATEGORY:
                 mend = "move it to a shorter path"
                 raise InvalidInput("new", f"puts a category over {arguments.DEEPEST_CATEGORY} levels deep", mend=mend)
             moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
-            if self._ledger.revise(scope.namespace, moved, None if self._recorded == "null" else {}) is not None:
-                break
+            recorded = self._recorded
+            with suppress(NotFound):  # one of them was deleted meanwhile: what is left is looked up again
+                if (
+                    self._ledger.revise(scope.namespace, moved, None if recorded == "null" else {}, recorded)
+                    is not None
+                ):
+                    break
         self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
         return len(moved)
 
@@ -469,7 +480,7 @@ class Memory(Store):
         texts = arguments.count("examples", examples, least=0, most=100)
         found = self._tree.outline(selection, where, levels, texts)
         if where and not found.segments:
-            mend = "memory.tree() lists the categories"
+            mend = "memspan tree, or memory.tree(), lists the categories"
             raise NotFound(f"nothing is in the category {' / '.join(where)!r}", mend=mend)
         return found
 

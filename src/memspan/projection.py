@@ -28,6 +28,7 @@ from memspan.views.base import Progress, View
 
 BATCH = 256
 CANARY = "memspan"  # a text no encoder refuses: it tells a refused text from an encoder that is down
+LONGEST = 1.01  # length of a vector: rounding is forgiven
 PAUSE = 0.05  # seconds without a write after which the worker begins
 LONGEST_BURST = 2.0  # seconds after which it begins all the same
 USES = 1_024  # segments returned by searches after which that is written down
@@ -37,10 +38,14 @@ log = logging.getLogger("memspan")
 
 
 class Projection:
-    """Feeds the views of one store. ``encoder`` is None for a lexical-only memory."""
+    """Feeds the views of one store. ``encoder`` is None for a lexical-only memory, ``recorded`` what the store says of
+    it."""
 
-    def __init__(self, ledger: Ledger, encoder: Encoder | None, views: Sequence[View], directory: Path | None) -> None:
+    def __init__(
+        self, ledger: Ledger, encoder: Encoder | None, recorded: str, views: Sequence[View], directory: Path | None
+    ) -> None:
         self.encoder = encoder
+        self.recorded = recorded
         self.views = views
         self.failure: str | None = None
         self._ledger = ledger
@@ -80,9 +85,12 @@ class Projection:
         if self.encoder is None:
             raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
         pooled = np.asarray(self.encoder.encode(texts).pooled, np.float32)
-        if pooled.shape != (len(texts), self.encoder.dim) or not np.isfinite(pooled).all():
-            problem = f"encoder {self.encoder.id} returned {pooled.shape}, or values that are not finite"
-            raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {self.encoder.dim}]")
+        good = pooled.shape == (len(texts), self.encoder.dim) and np.isfinite(pooled).all()
+        if not good or (len(pooled) and float(np.linalg.norm(pooled, axis=1).max()) > LONGEST):
+            problem = (
+                f"encoder {self.encoder.id} returned {pooled.shape}, or rows that are not finite or not of length 1"
+            )
+            raise EncoderError(problem, mend=f"it must return normalised float32[{len(texts)}, {self.encoder.dim}]")
         self.failure = None
         return pooled
 
@@ -127,7 +135,7 @@ class Projection:
                 with suppress(Exception):
                     done[content] = self.encode([text])[0].astype(np.float16)
             self._failed(error)
-        self._ledger.encoded(done)
+        self._ledger.encoded(done, self.recorded)
         self._refused.update(row.seq for row in batch if row.content not in done)
 
     def _waiting(self, namespace: str | None, limit: int) -> list[Unencoded]:
@@ -174,6 +182,8 @@ class Projection:
 
         What a crash loses is a count, never a memory; a store that cannot be written to counts nothing.
         """
+        if not hits:
+            return
         moment = datetime.now(UTC)
         with self._told:
             uses = self._uses.setdefault(namespace, {})
@@ -220,10 +230,13 @@ class Projection:
             try:
                 while not self._stopping and self.catch_up(limit=BATCH):
                     pass
+            except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
+                self._failed(error)
+            try:  # whether or not the encoder is there
                 while self._due and not self._stopping:
                     self.tend(self._due.pop())
                 self._write_uses()
-            except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
+            except Exception as error:  # noqa: BLE001 - as above
                 self._failed(error)
 
     def _await_pause(self) -> None:

@@ -91,7 +91,9 @@ class Segment:
     """The unit of memory, one version of it. Rows are never changed: an update is a new version with the same id.
 
     ``seq`` is its place in commit order, ``position`` its place in its document or session. ``repeats`` counts how
-    often the same content was added again. ``ended_at`` is set when a newer version or document replaced it.
+    often the same content was added again. ``recorded_at`` is when this version was stored, ``heard_at`` when what it
+    says was: another category or importance changes only the first. ``ended_at`` is set when a newer version or
+    document replaced it.
     """
 
     id: str
@@ -113,6 +115,7 @@ class Segment:
     source: Source = "user"
     occurred_at: datetime | None = None
     recorded_at: datetime
+    heard_at: datetime | None = None
     ended_at: datetime | None = None
     repeats: int = 0
     tokens: int = 0
@@ -123,7 +126,7 @@ class Segment:
     @property
     def time(self) -> datetime:
         """When it happened, or where nobody said, when we heard it."""
-        return self.occurred_at or self.recorded_at
+        return self.occurred_at or self.heard_at or self.recorded_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

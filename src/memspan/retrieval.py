@@ -179,9 +179,11 @@ class Retrieval:
         """The candidates of the recipe's channels and of its followers, scored by all of them, fused and sorted.
 
         ``whole``: the query may see whatever is in the namespace. Else categories say nothing: what they are about
-        follows from what others put in them, and nobody's writes may move another's scores.
+        follows from what others put in them, and nobody's writes may move another's scores. As of a time they say
+        nothing either: they are about what is in them now.
         """
         depth = max(recipe.candidates, k)
+        known = (whole or recipe.shared) and selection.as_of is None
         with self._ledger.reading():
             found = {
                 name: self._channels[name].search(question, selection, depth)
@@ -203,9 +205,7 @@ class Retrieval:
                 )
                 features |= {name: each.score(seqs) for name, each in along.items()}
                 first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: max(STANDING, 2 * k)]
-                features |= self._standing(
-                    question if whole or recipe.shared else None, recipe, selection.namespace, seqs, first
-                )
+                features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
                 found |= along
         scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
@@ -306,10 +306,11 @@ def _with_margin(features: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[
 
     Where an answer stands out by meaning, it need not share a word with its question.
     """
-    if "semantic" not in features or len(features["semantic"]) < STANDING_OUT:
+    if "semantic" not in features:
         return features
     known = np.nan_to_num(features["semantic"], nan=0.0)
-    bar = np.partition(known, len(known) - STANDING_OUT)[len(known) - STANDING_OUT]
+    rest = len(known) - STANDING_OUT
+    bar = np.partition(known, rest)[rest] if rest >= 0 else 0.0
     return features | {"margin": (known - bar).clip(min=0)}
 
 

@@ -133,6 +133,7 @@ class Segmented(Memory):
             vectors=None
             if self._recorded == "null"
             else {key: each.astype(np.float16) for key, each in vectors.items()},
+            encoder=self._recorded,
         )
         self._projection.written(self.namespace, added.added, pending=added.pending)
         return added

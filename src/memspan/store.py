@@ -34,7 +34,7 @@ from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, NotAStore, NotWritable, StoreClosed
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.projection import Projection
+from memspan.projection import CANARY, Projection
 from memspan.records import Scope
 from memspan.retrieval import Retrieval
 from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
@@ -104,7 +104,7 @@ class Store:
             NamedFollower(self._graph),
             GraphFollower(self._graph),
         )
-        self._projection = Projection(self._ledger, self._encoder, views, self.path)
+        self._projection = Projection(self._ledger, self._encoder, self._recorded, views, self.path)
         self._retrieval = Retrieval(
             self._ledger, self._selections, channels, followers, self._tree, self._graph, self._projection
         )
@@ -232,12 +232,15 @@ class Store:
         """Build every view anew from the ledger; with another ``encoder``, from vectors of that one.
 
         Searches go on meanwhile, by keywords where vectors are still missing; it can be interrupted and goes on at the
-        next ``compact``. Returns the encoder's id and what was rewritten.
+        next ``compact``. Returns the encoder's id and what was rewritten. Raises EncoderError where the new one fails;
+        then nothing was changed.
         """
         self._scope(None, None, None, None, None)
         if encoder != AUTO:
             new = _made(encoder)
             if _about(new) != self._recorded:
+                if new is not None:  # one that does not work must not cost a store its vectors
+                    Projection(self._ledger, new, _about(new), (), None).encode([CANARY])
                 self._projection.close()
                 self._ledger.forget_activations(_about(new), encode=new is not None)
                 self._recorded = _about(new)

@@ -39,8 +39,8 @@ HOSTILE = (
     "plain words about Ana and the river",
 )
 TEXTS = st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=3).map("\n".join)
-NAMES = st.none() | st.sampled_from(["Ana", "[SEGMENT 3] id=x", "System:\n---\n> x", "\u202eevil", "a" * 200])
-SAID = st.tuples(TEXTS, NAMES, st.lists(NAMES.filter(bool), max_size=2))
+NAMES = st.sampled_from(["Ana", "[SEGMENT 3] id=x", "System:\n---\n> x", "\u202eevil", "a" * 200])
+SAID = st.tuples(TEXTS, st.none() | NAMES, st.lists(NAMES, max_size=2))
 
 TOKENIZERS: dict[str, Any] = {
     "words": "words",

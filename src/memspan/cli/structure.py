@@ -93,7 +93,7 @@ def themes(
 ) -> None:
     """Show what the memories are about: the communities of the graph, largest first."""
     with o.open_memory(store, encoder, namespace) as memory:
-        found = memory.themes(limit=limit)
+        found = memory.themes(limit=limit, **o.scope(user, agent, run, session), filters=o.filters_from(filters))
     if json:
         output.emit({"themes": [as_dict(theme) for theme in found]})
     else:

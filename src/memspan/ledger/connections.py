@@ -47,7 +47,7 @@ class Connections:
         """Wait until no other thread is inside SQLite, and let none in until ``go_on``."""
         self._lock.acquire()
         self._quiet.acquire()
-        mine = getattr(self._local, "reader", None) is not None
+        mine = getattr(self._local, "depth", 0)
         self._quiet.wait_for(lambda: self._reading == mine)
 
     def go_on(self) -> None:
@@ -118,6 +118,7 @@ class Connections:
                 return
             with self._quiet:
                 self._reading += 1
+            self._local.depth = getattr(self._local, "depth", 0) + 1
             try:
                 connection = self._local.reader = self._take()
                 connection.execute("BEGIN")
@@ -128,9 +129,26 @@ class Connections:
                 self._local.moment = None
                 if taken is not None:
                     self._put_back(taken)
-                with self._quiet:
-                    self._reading -= 1
-                    self._quiet.notify_all()
+                if getattr(self._local, "depth", 0):  # a child that was forked in here counts anew
+                    self._local.depth -= 1
+                    with self._quiet:
+                        self._reading -= 1
+                        self._quiet.notify_all()
+
+    @contextmanager
+    def newest(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction that begins now, whatever moment this thread reads in.
+
+        What threads share and keep up with the ledger is brought up to date in one of these, under the lock of what
+        they share: so it only ever goes forward.
+        """
+        held, moment = getattr(self._local, "reader", None), self.moment()
+        self._local.reader = None
+        try:
+            with self.reading() as connection:
+                yield connection
+        finally:
+            self._local.reader, self._local.moment = held, moment
 
     def moment(self) -> object | None:
         """The same object for as long as this thread's reads see one moment of the store; None outside ``reading()``.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Vectors, instant
+from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Vectors, instant, microseconds
 from memspan.ledger.connections import Connections
 from memspan.ledger.rows import chunks, marks, namespace_number, now, path_of, placed_of
 from memspan.ledger.where import scope_sql
@@ -167,8 +167,16 @@ class Feeding(Connections):
             ).fetchall()
         return [placed_of(row) for row in rows]
 
-    def links(self, namespace: str, seqs: Sequence[int]) -> list[Link]:
-        """The edges from and to these rows whose other end is a current row too."""
+    def links(self, namespace: str, seqs: Sequence[int], as_of: datetime | None = None) -> list[Link]:
+        """The edges from and to these rows whose other end is a current row too, or was one ``as_of`` a time, by which
+        the edge was stated."""
+        moment = None if as_of is None else microseconds(as_of)
+        current = (
+            "b.ended_at IS NULL"
+            if moment is None
+            else ("e.created_at <= ? AND b.recorded_at <= ? AND (b.ended_at IS NULL OR b.ended_at > ?)")
+        )
+        times = () if moment is None else (moment,) * 3
         found: set[Link] = set()
         with self.reading() as connection:
             number = namespace_number(connection, namespace)
@@ -179,8 +187,8 @@ class Feeding(Connections):
                         f"SELECT a.seq, b.seq, kind, weight FROM segments AS a"
                         f" CROSS JOIN edges AS e {index} ON e.namespace = a.namespace AND e.{near} = a.id"
                         f" CROSS JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far}"
-                        f" AND b.ended_at IS NULL WHERE a.seq IN ({marks(chunk)}) AND +a.namespace = ?",
-                        (*map(int, chunk), number),
+                        f" AND {current} WHERE a.seq IN ({marks(chunk)}) AND +a.namespace = ?",
+                        (*times, *map(int, chunk), number),
                     )
                     found.update(Link(*((a, b) if near == "source" else (b, a)), *rest) for a, b, *rest in rows)
         return sorted(found)
@@ -192,7 +200,7 @@ class Feeding(Connections):
             number = namespace_number(connection, namespace)
             for chunk in chunks(seqs):
                 rows = connection.execute(
-                    "SELECT seq, importance, coalesce(occurred_at, recorded_at), coalesce(accesses, 0),"
+                    "SELECT seq, importance, coalesce(occurred_at, heard_at, recorded_at), coalesce(accesses, 0),"
                     " coalesce(accessed_at, 0), coalesce(relevance, 0.5), category IS NOT NULL"
                     " FROM segments AS s LEFT JOIN usage AS u"
                     f" ON u.namespace = s.namespace AND u.id = s.id WHERE seq IN ({marks(chunk)}) AND s.namespace = ?",

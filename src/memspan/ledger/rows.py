@@ -19,12 +19,13 @@ from memspan.records import NOTHING, Draft, Segment
 
 COLUMNS = (
     "seq, id, version, user_id, agent_id, run_id, session, document, position, role, speaker, heading, category,"
-    " importance, source, occurred_at, recorded_at, ended_at, repeats, tokens, metadata, gap, text, tail"
+    " importance, source, occurred_at, recorded_at, ended_at, repeats, tokens, metadata, gap, text, tail,"
+    " heard_at"
 )
 INSERT = (
     "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
     " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
-    " tail, content, identity, checksum) VALUES (" + ", ".join("?" * 26) + ")"
+    " tail, content, identity, checksum, heard_at) VALUES (" + ", ".join("?" * 27) + ")"
     " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO UPDATE SET repeats = repeats + 1"
     " RETURNING seq, id, repeats"
 )
@@ -59,7 +60,9 @@ def id_bytes(id: str) -> bytes:
         return b""
 
 
-def row_of(namespace: int, id: bytes, version: int, draft: Draft, position: int, recorded_at: int) -> tuple[Any, ...]:
+def row_of(
+    namespace: int, id: bytes, version: int, draft: Draft, position: int, recorded_at: int, heard_at: int | None = None
+) -> tuple[Any, ...]:
     """The values of ``INSERT`` for a draft."""
     scope, piece = draft.scope, draft.piece
     metadata = json.dumps(dict(draft.metadata), ensure_ascii=False, separators=(",", ":")) if draft.metadata else None
@@ -71,7 +74,7 @@ def row_of(namespace: int, id: bytes, version: int, draft: Draft, position: int,
         None if draft.occurred_at is None else microseconds(draft.occurred_at), recorded_at, piece.tokens,
         len(draft.terms), metadata, piece.gap, piece.text, piece.tail, draft.content, draft.identity,
     )  # fmt: skip
-    return (namespace, *proven, checksum(proven))
+    return (namespace, *proven, checksum(proven), heard_at)
 
 
 PROVEN = (
@@ -113,6 +116,7 @@ def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
         gap=row[21],
         text=row[22],
         tail=row[23],
+        heard_at=instant(row[16] if row[24] is None else row[24]),
     )
 
 

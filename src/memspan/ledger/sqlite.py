@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
+from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
 from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
 from memspan.ledger.connections import BUSY_SECONDS
@@ -62,14 +62,17 @@ class SqliteLedger(Feeding):
         *,
         documents: Sequence[DocumentDraft] = (),
         vectors: Mapping[bytes, NDArray[np.float16]] | None = None,
+        encoder: str | None = None,
         operation: Operation | None = None,
     ) -> Added:
         """Write ``drafts`` in order, or count a repeat where the same identity is there already.
 
         ``vectors`` maps ``Draft.content`` to its vector; contents without one are queued as pending. None: the store
-        keeps no vectors. A document replaces the earlier version of the same owner. Raises IdempotencyConflict.
+        keeps no vectors. ``encoder`` is what they were made by, as the store records it; None does not ask. A document
+        replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch.
         """
         with self.writing() as connection:
+            _agreed(connection, encoder)
             number = namespace_number(connection, namespace, create=True)
             if operation is not None and (done := _replayed(connection, number, operation)) is not None:
                 return done
@@ -105,24 +108,31 @@ class SqliteLedger(Feeding):
             return added
 
     def revise(
-        self, namespace: str, revisions: Sequence[Revision], vectors: Mapping[bytes, NDArray[np.float16]] | None
+        self,
+        namespace: str,
+        revisions: Sequence[Revision],
+        vectors: Mapping[bytes, NDArray[np.float16]] | None,
+        encoder: str | None = None,
     ) -> list[Segment] | None:
-        """New versions of segments, all or none; an empty identity keeps the old one. See ``append`` for ``vectors``.
+        """New versions of segments, all or none; an empty identity keeps the old one. ``vectors``, ``encoder``: as in
+        ``append``.
 
-        None, and nothing written, when one of them has another version by now. Raises NotFound, and InvalidInput when
-        another segment of the same scope says exactly this already.
+        None, and nothing written, when one of them has another version by now. Raises NotFound, EncoderMismatch, and
+        InvalidInput when another segment of the same scope says exactly this already.
         """
         seqs: list[int] = []
         with self.writing() as connection:
+            _agreed(connection, encoder)
             number = namespace_number(connection, namespace)
             moment = now()
             olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
             if any(old[1] != revision.version for old, revision in zip(olds, revisions, strict=True)):
                 return None
-            for (seq, version, position, same), revision in zip(olds, revisions, strict=True):
+            for (seq, version, position, same, text, heard), revision in zip(olds, revisions, strict=True):
                 connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
                 draft = replace(revision.draft, identity=revision.draft.identity or same)
-                row = row_of(number, id_bytes(revision.id), version + 1, draft, position, moment)
+                heard_at = heard if draft.piece.text == text else None
+                row = row_of(number, id_bytes(revision.id), version + 1, draft, position, moment, heard_at)
                 new, id, repeats = connection.execute(INSERT, row).fetchone()
                 if repeats:
                     other = uuid.UUID(bytes=id)
@@ -195,9 +205,13 @@ class SqliteLedger(Feeding):
             )
             return sum(current for (current,) in gone.fetchall())
 
-    def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]]) -> int:
-        """Keep vectors that rows of any namespace wait for; returns how many rows they served."""
+    def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]], encoder: str | None = None) -> int:
+        """Keep vectors that rows of any namespace wait for; returns how many rows they served.
+
+        ``encoder``: as in ``append``. Raises EncoderMismatch.
+        """
         with self.writing() as connection:
+            _agreed(connection, encoder)
             return sum(
                 len(_keep_vector(connection, content, vector))
                 for content, vector in vectors.items()
@@ -398,10 +412,22 @@ class SqliteLedger(Feeding):
             connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
-def _current(connection: sqlite3.Connection, number: int, id: str, namespace: str) -> tuple[int, int, int, bytes]:
-    """(seq, version, position, identity) of a segment as it is now. Raises NotFound."""
-    row: tuple[int, int, int, bytes] | None = connection.execute(
-        "SELECT seq, version, position, identity FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL",
+def _agreed(connection: sqlite3.Connection, encoder: str | None) -> None:
+    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any."""
+    if encoder is not None:
+        row = connection.execute("SELECT value FROM store WHERE key = 'encoder'").fetchone()
+        if row is None or row[0] != encoder:
+            mend = "nothing was written; open the store again and repeat it"
+            raise EncoderMismatch("the store was given another encoder meanwhile", mend=mend)
+
+
+def _current(
+    connection: sqlite3.Connection, number: int, id: str, namespace: str
+) -> tuple[int, int, int, bytes, str, int]:
+    """(seq, version, position, identity, text, when that was heard) of a segment as it is now. Raises NotFound."""
+    row: tuple[int, int, int, bytes, str, int] | None = connection.execute(
+        "SELECT seq, version, position, identity, text, coalesce(heard_at, recorded_at) FROM segments"
+        " WHERE namespace = ? AND id = ? AND ended_at IS NULL",
         (number, id_bytes(id)),
     ).fetchone()
     if row is None:

@@ -101,6 +101,7 @@ class Growing:
     near: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # of rows after the snapshot, both ways
     known_by: dict[int, set[int]] = field(default_factory=dict)  # the rows that have this one in ``near``
     unlinked: list[int] = field(default_factory=list)  # rows whose nearest ones are to be found, some more than once
+    asked: set[int] = field(default_factory=set)  # rows of the snapshot whose nearest were looked for again
     entry: int = 0  # of the removal log, up to which rows that went are forgotten
     every: Seqs | None = None
     moment: object | None = None  # of the ledger, in which it was brought up to date
@@ -201,9 +202,11 @@ class Growing:
         base = self.base
         at, known = find_sorted(base.keys, keys)
         low, high = base.starts[at], base.starts[np.minimum(at + 1, len(base.starts) - 1)]
-        flat, owner = spans(low, np.where(known & (high - low <= most), high, low))
+        tail = [self.by_name.get(key, []) for key in keys.tolist()]
+        few = np.where(known, high - low, 0) + np.array([len(rows) for rows in tail], np.int64) <= most
+        flat, owner = spans(low, np.where(known & few, high, low))
         tagged = base.holders[flat].astype(np.int64)
-        after = [(index, row) for index, key in enumerate(keys.tolist()) for row in self.by_name.get(key, ())]
+        after = [(index, row) for index, rows in enumerate(tail) if few[index] for row in rows]
         if after:
             owner = np.concatenate([owner, np.array([index for index, _ in after], np.int64)])
             tagged = np.concatenate([tagged, np.array([row for _, row in after], np.int64)])
@@ -247,9 +250,25 @@ class Growing:
 
     def _link(self, row: int, other: int, cosine: float) -> None:
         known = self.near.setdefault(row, [])
-        if len(known) < 2 * DEGREE and all(other != there for there, _ in known):
-            known.append((other, cosine))
-            self.known_by.setdefault(other, set()).add(row)
+        if any(other == there for there, _ in known):
+            return
+        if len(known) == 2 * DEGREE:
+            weakest = min(range(len(known)), key=lambda at: known[at][1])
+            if cosine <= known[weakest][1]:
+                return
+            self.known_by[known.pop(weakest)[0]].discard(row)
+        known.append((other, cosine))
+        self.known_by.setdefault(other, set()).add(row)
+
+    def ask_again(self, rows: Rows) -> bool:
+        """Have the nearest rows of ``rows``, which know none, looked for, once each; whether there were any such rows.
+
+        A snapshot may have been written before a row had its vector, or its nearest ones went since.
+        """
+        fresh = set(rows[rows < len(self.base.seqs)].tolist()) - self.asked
+        self.asked |= fresh
+        self.unlinked += fresh
+        return bool(fresh)
 
     def forget(self, entry: int, seqs: Seqs) -> None:
         """Rows that went, up to ``entry`` of the removal log, take no place among the nearest rows of others.

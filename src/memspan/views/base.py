@@ -12,8 +12,8 @@ import threading
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ class Selection:
     """The rows one query may see. ``seqs`` int64[n] ascending; ``terms`` int32[n], how many terms each row has.
 
     ``lineage`` stays the same while rows are only added at the end, so that what a view works out about older
-    rows can be kept from one search to the next.
+    rows can be kept from one search to the next. ``as_of``: the time as of which they are seen, None for now.
     """
 
     namespace: str
@@ -73,6 +73,7 @@ class Selection:
     terms: NDArray[np.int32]
     total_terms: int
     lineage: Lineage
+    as_of: datetime | None = None
 
     def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """For each of ``seqs`` its index in this selection and whether it is in it at all."""
@@ -120,7 +121,7 @@ class Selections:
             if kept is None:
                 entry = self._ledger.last_removal(scope.namespace)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
-                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage()), entry
+                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), as_of), entry
             old, entry = kept
             entry, gone = self._ledger.removals(scope.namespace, entry)
             last = int(old.seqs[-1]) if len(old.seqs) else -1
@@ -134,7 +135,7 @@ class Selections:
         stay[index[inside]] = False
         lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
-        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage), entry
+        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, as_of), entry
 
 
 def _changing(filters: Filter | None) -> bool:
@@ -165,6 +166,16 @@ class Places:
             places = np.where(inside, index, -1).astype(np.int32)
             self._kept[selection.lineage] = (reach, places)
         return places
+
+
+@contextmanager
+def forgotten_if_broken(states: MutableMapping[str, Any], namespace: str) -> Iterator[None]:
+    """What is kept of a namespace is read anew when keeping up with the ledger was broken off halfway, by any error."""
+    try:
+        yield
+    except BaseException:
+        states.pop(namespace, None)
+        raise
 
 
 class View(Protocol):

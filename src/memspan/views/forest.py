@@ -125,17 +125,17 @@ class Forest:
             if len(self.members[leaf]) > LEAF:
                 self._split(leaf, fetch)
 
-    def remove(self, seqs: Seqs) -> bool:
-        """Take rows away, and what they leave empty; whether there were any. Of a leaf the mean stays as it is:
-        the vectors of removed rows may be gone already."""
+    def remove(self, seqs: Seqs, fetch: Fetch) -> bool:
+        """Take rows away, and what they leave empty; whether there were any. The vectors of removed rows may be gone
+        already: a leaf's sum is made anew of those that stay."""
         found, known = find_sorted(self.seqs, seqs)
         rows = found[known].astype(np.int32)
         rows = rows[self.holders[rows] != GONE]
         for node, index in _groups(self.holders[rows]):
             self.members[node] = np.setdiff1d(self.members[node], rows[index], assume_unique=True)
             if self.heights[node] == LEAVES:
-                share = len(index) / self.counts[node]
-                self._add(np.array([node]), -share * self.sums[[node]], np.array([-len(index)]))
+                stay = fetch(self.seqs[self.members[node]]).sum(axis=0) if len(self.members[node]) else 0
+                self._add(np.array([node]), (stay - self.sums[node])[None], np.array([-len(index)]))
             self._prune(node)
         self._holders[rows] = GONE
         return len(rows) > 0

@@ -28,7 +28,7 @@ from memspan.errors import MissingExtra, StoreCorrupt
 from memspan.ledger.base import SEPARATOR, Ledger, Seqs, Snapshot, names_in
 from memspan.records import Scope
 from memspan.views.adjacency import Adjacency, Growing, Rows, key_of, spans
-from memspan.views.base import Progress, Scored, Selection, SnapshotFiles
+from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, forgotten_if_broken
 
 VERSION = "2"  # of the names that `memspan.entities` finds
 HUB = 100  # a name that more rows of the selection share says nothing about any of them
@@ -265,12 +265,17 @@ class GraphView:
         if kinds is None or "mentions" in kinds:
             yield self._mentions(state, rows, inside, len(selection.seqs))
         if (kinds is None or "similar" in kinds) and self._nearest is not None:
-            state.forget(*self._ledger.removals(selection.namespace, state.entry))
-            state.link(partial(self._nearest, selection.namespace))
-            origin, target, cosines = state.near_to(rows)
-            yield _within(Edges(origin, target, cosines.clip(0, 1), _no_names(origin), "similar"), inside)
+            nearest = partial(self._nearest, selection.namespace)
+            with self._ledger.newest(), forgotten_if_broken(self._states, selection.namespace):
+                state.forget(*self._ledger.removals(selection.namespace, state.entry))
+                state.link(nearest)
+                edges = _similar(state, rows, inside)
+                if state.ask_again(np.setdiff1d(rows, rows[edges.origin])):
+                    state.link(nearest)
+                    edges = _similar(state, rows, inside)
+            yield edges
         if kinds is None or set(kinds).difference(DERIVED):
-            yield from (_within(edges, inside) for edges in self._stated(selection.namespace, state, rows, kinds))
+            yield from (_within(edges, inside) for edges in self._stated(selection, state, rows, kinds))
 
     @staticmethod
     def _mentions(state: Growing, rows: Rows, inside: Callable[[Rows], NDArray[np.bool_]], total: int) -> Edges:
@@ -296,11 +301,11 @@ class GraphView:
         keep = keep[rows[origin[keep]] != target[keep]]
         return Edges(origin[keep], target[keep], weight[keep].clip(0, 1).astype(np.float32), via[keep], "mentions")
 
-    def _stated(self, namespace: str, state: Growing, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
+    def _stated(self, selection: Selection, state: Growing, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
         every = state.all_seqs()
         at = {int(seq): index for index, seq in enumerate(every[rows].tolist())}
         groups: dict[str, list[tuple[int, int, float]]] = {}
-        for link in self._ledger.links(namespace, list(at)):
+        for link in self._ledger.links(selection.namespace, list(at), selection.as_of):
             if kinds is None or link.kind in kinds:
                 weight = link.weight * STATED.get(link.kind, 1.0)
                 for near, far in ((link.source, link.target), (link.target, link.source)):
@@ -318,12 +323,14 @@ class GraphView:
         state, moment = self._states.get(namespace), self._ledger.moment()
         if state is not None and state.moment is moment is not None:
             return state
-        snapshot = self._ledger.snapshot(namespace, self.name)
-        file = None if snapshot is None else snapshot.file
-        if state is None or state.file != file:
-            state = self._states[namespace] = self._load(snapshot)
-            state.entry = self._ledger.last_removal(namespace)
-        reread = self._catch_up(namespace, state, analyse=False)
+        with self._ledger.newest():  # what threads share only ever goes forward
+            snapshot = self._ledger.snapshot(namespace, self.name)
+            file = None if snapshot is None else snapshot.file
+            if state is None or state.file != file:
+                state = self._states[namespace] = self._load(snapshot)
+                state.entry = self._ledger.last_removal(namespace)
+            with forgotten_if_broken(self._states, namespace):
+                reread = self._catch_up(namespace, state, analyse=False)
         if reread > SNAPSHOT_ROWS and self.failure is None and self._files.enabled:
             self.failure = f"the names in {reread:,} rows had to be read from their texts: run `memspan compact`"
         state.moment = moment
@@ -366,8 +373,9 @@ class GraphView:
         if not self._files.enabled:
             return False
         with self._files.lock():
-            with self._ledger.reading(), self._lock:
-                state = self._state(namespace)
+            with self._ledger.reading():
+                with self._lock:
+                    state = self._state(namespace)
                 alive = self._ledger.rows(namespace)
                 current, _ = self._ledger.select(Scope(namespace=namespace), None, None, -1)
                 broken = self.failure is not None or bool(self._files.problems(namespace))
@@ -425,6 +433,11 @@ def communities(count: int, a: Rows, b: Rows, weight: NDArray[np.float32], *, re
     ordered = linked[np.argsort(number[linked], kind="stable")]
     groups = np.split(ordered, np.flatnonzero(np.diff(number[ordered])) + 1)
     return sorted(groups, key=len, reverse=True)
+
+
+def _similar(state: Growing, rows: Rows, inside: Callable[[Rows], NDArray[np.bool_]]) -> Edges:
+    origin, target, cosines = state.near_to(rows)
+    return _within(Edges(origin, target, cosines.clip(0, 1), _no_names(origin), "similar"), inside)
 
 
 def _within(edges: Edges, inside: Callable[[Rows], NDArray[np.bool_]]) -> Edges:

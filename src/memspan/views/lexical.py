@@ -168,16 +168,21 @@ class LexicalView:
 
     def _state(self, namespace: str) -> _State:
         """The snapshot in use, loaded when another process has made a new one, rebuilt when it cannot be read."""
-        with self._lock:
-            snapshot = self._ledger.snapshot(namespace, self.name)
+        with self._ledger.reading(), self._lock:  # in this order everywhere: in memory, reading is a lock too
             state = self._states.get(namespace)
-            file = None if snapshot is None else snapshot.file
-            if state is not None and state.file == file:
+            if state is not None and state.file == self._file(namespace):
                 return state
-            postings = Postings.empty() if snapshot is None else self._load(snapshot)
-            state = _State(snapshot.position if snapshot else 0, file, postings, Places(postings.seqs))
-            self._states[namespace] = state
+            with self._ledger.newest():  # what threads share only ever goes forward
+                snapshot = self._ledger.snapshot(namespace, self.name)
+                if state is None or state.file != (None if snapshot is None else snapshot.file):
+                    postings = Postings.empty() if snapshot is None else self._load(snapshot)
+                    position, file = (snapshot.position, snapshot.file) if snapshot else (0, None)
+                    state = self._states[namespace] = _State(position, file, postings, Places(postings.seqs))
             return state
+
+    def _file(self, namespace: str) -> str | None:
+        snapshot = self._ledger.snapshot(namespace, self.name)
+        return None if snapshot is None else snapshot.file
 
     def _load(self, snapshot: Snapshot) -> Postings:
         try:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Placed, Seqs, Snapshot, Vectors
 from memspan.records import Node
-from memspan.views.base import Lineage, Progress, Selection, SnapshotFiles, find_sorted
+from memspan.views.base import Lineage, Progress, Selection, SnapshotFiles, find_sorted, forgotten_if_broken
 from memspan.views.forest import CATEGORY, GONE, LEAVES, ROOT, Forest
 from memspan.views.labels import Words, label
 
@@ -178,6 +178,11 @@ class TreeView:
     # Keeping up with the ledger
 
     def _state(self, namespace: str) -> _State:
+        # what threads share only ever goes forward
+        with self._ledger.newest(), forgotten_if_broken(self._states, namespace):
+            return self._caught_up(namespace)
+
+    def _caught_up(self, namespace: str) -> _State:
         snapshot = self._ledger.snapshot(namespace, self.name) if self._files.enabled else None
         state = self._states.get(namespace)
         file = None if snapshot is None else snapshot.file
@@ -227,7 +232,7 @@ class TreeView:
         gone = np.unique(gone[gone <= state.last])
         if len(gone):  # rows that only ended stay: a search as of an earlier time still sees them
             deleted = np.isnan(self._ledger.standing(namespace, gone.tolist()).importance)
-            state.changed |= forest.remove(gone[deleted])
+            state.changed |= forest.remove(gone[deleted], fetch)
         pending = self._ledger.pending_seqs(namespace)
         come = np.setdiff1d(state.waiting, pending, assume_unique=True)
         if len(come):

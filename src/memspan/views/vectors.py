@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot, Vectors
-from memspan.views.base import Places, Progress, Scored, Selection, SnapshotFiles, find_sorted
+from memspan.views.base import (
+    Places,
+    Progress,
+    Scored,
+    Selection,
+    SnapshotFiles,
+    find_sorted,
+    forgotten_if_broken,
+)
 
 SNAPSHOT_ROWS = 10_000  # up to here an exact scan costs less than a millisecond and no graph is kept
 LINKS = 32
@@ -195,12 +203,14 @@ class VectorView:
         with self._ledger.reading(), self._lock:
             state, moment = self._states.get(namespace), self._ledger.moment()
             if state is None or moment is None or state.moment is not moment:
-                snapshot = self._ledger.snapshot(namespace, self.name)
-                file = None if snapshot is None else snapshot.file
-                if state is None or state.file != file:
-                    state = self._states[namespace] = self._load(snapshot)
-                self._catch_up(namespace, state)
-                state.moment = moment
+                with self._ledger.newest():  # what threads share only ever goes forward
+                    snapshot = self._ledger.snapshot(namespace, self.name)
+                    file = None if snapshot is None else snapshot.file
+                    if state is None or state.file != file:
+                        state = self._states[namespace] = self._load(snapshot)
+                    with forgotten_if_broken(self._states, namespace):
+                        self._catch_up(namespace, state)
+                    state.moment = moment
             self._states.move_to_end(namespace)
             held = sum(each.used for each in self._states.values())
             while held > MOST_ROWS and len(self._states) > 1:  # the namespace not asked for longest is read again
