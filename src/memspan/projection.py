@@ -28,7 +28,7 @@ from memspan.views.base import Progress, View
 
 BATCH = 256
 CANARY = "memspan"  # a text no encoder refuses: it tells a refused text from an encoder that is down
-LONGEST = 1.01  # length of a vector: rounding is forgiven
+LONGEST = 1.01  # length of a vector up to which it is taken as it is: rounding is forgiven
 PAUSE = 0.05  # seconds without a write after which the worker begins
 LONGEST_BURST = 2.0  # seconds after which it begins all the same
 USES = 1_024  # segments returned by searches after which that is written down
@@ -85,14 +85,12 @@ class Projection:
         if self.encoder is None:
             raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
         pooled = np.asarray(self.encoder.encode(texts).pooled, np.float32)
-        good = pooled.shape == (len(texts), self.encoder.dim) and np.isfinite(pooled).all()
-        if not good or (len(pooled) and float(np.linalg.norm(pooled, axis=1).max()) > LONGEST):
-            problem = (
-                f"encoder {self.encoder.id} returned {pooled.shape}, or rows that are not finite or not of length 1"
-            )
-            raise EncoderError(problem, mend=f"it must return normalised float32[{len(texts)}, {self.encoder.dim}]")
+        if pooled.shape != (len(texts), self.encoder.dim) or not np.isfinite(pooled).all():
+            problem = f"encoder {self.encoder.id} returned {pooled.shape}, or values that are not finite"
+            raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {self.encoder.dim}]")
         self.failure = None
-        return pooled
+        lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
+        return pooled / np.maximum(lengths, 1) if (lengths > LONGEST).any() else pooled
 
     def catch_up(
         self, namespace: str | None = None, *, limit: int | None = None, progress: Progress | None = None
