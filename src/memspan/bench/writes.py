@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from memspan.bench.measures import encoder_of, machine
-from memspan.bench.speed import texts
+from memspan.bench.measures import Wrapped, encoder_of, machine
+from memspan.bench.speed import LEAST, texts
 from memspan.encoders.base import Encoded, Encoder
+from memspan.errors import InvalidInput
 from memspan.memory import Memory
-from memspan.segmenting import Tokenizer
 
 Progress = Callable[[int, int, str], None]
 
@@ -38,8 +38,14 @@ def run(
     """
     measured_on = machine()
     model = encoder_of(encoder)
+    if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+        raise InvalidInput("sizes", f"{list(sizes)} are not sizes that grow", mend="give them ascending: 1000,10000")
     total = max(sizes) + SAMPLE * len(sizes)
-    stream = iter(texts(total))
+    found = texts(max(total, LEAST))
+    if len(found) < total:
+        problem = f"there are only {len(found):,} texts here, and {total:,} are needed"
+        raise InvalidInput("sizes", problem, mend="give smaller ones")
+    stream = iter(found)
     report: dict[str, Any] = {"benchmark": "time per write", "sizes": {}, "machine": measured_on}
     with tempfile.TemporaryDirectory(prefix="memspan-writes-") as directory:
         known = None if model is None else Known(model)
@@ -76,23 +82,16 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join([*rows, f"largest over smallest: {report['ratio']:.2f}"])
 
 
-class Known:
+class Known(Wrapped):
     """An encoder whose vectors are there already: what ``learn`` was given costs nothing to encode."""
 
     def __init__(self, inner: Encoder) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._vectors: dict[str, np.ndarray[Any, np.dtype[np.float16]]] = {}
-        self.id = inner.id
-        self.dim = inner.dim
-        self.window = inner.window
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self._inner.tokenizer
 
     def learn(self, batch: Sequence[str]) -> None:
         """Encode a batch as the engine will ask for it."""
-        for text, vector in zip(batch, self._inner.encode(batch).pooled.astype(np.float16), strict=True):
+        for text, vector in zip(batch, self.inner.encode(batch).pooled.astype(np.float16), strict=True):
             self._vectors[text] = vector
 
     def encode(self, batch: Sequence[str]) -> Encoded:

@@ -184,15 +184,12 @@ def search(
     query: Query = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many hits at most.")] = 10,
     filters: o.Filters = None,
-    threshold: Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")] = 0.0,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False),
-    ] = None,
+    threshold: o.Threshold = 0.0,
+    as_of: o.AsOf = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)
     ] = False,
-    recipe: Annotated[str, typer.Option("--recipe", help="Which named way of searching.")] = "default",
+    recipe: o.Recipe = "default",
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -225,6 +222,7 @@ def search(
         nothing(
             "Nothing found",
             "try other words, a lower --threshold, or a wider scope (memspan stats shows what is there)",
+            json=json,
         )
 
 
@@ -236,6 +234,9 @@ def context(
         str | None,
         typer.Option("--tokenizer", metavar="FILE", help="Count by this tokenizer.json.", show_default=False),
     ] = None,
+    recipe: o.Recipe = "default",
+    threshold: o.Threshold = 0.0,
+    as_of: o.AsOf = None,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -255,8 +256,11 @@ def context(
             budget=budget,
             **o.scope(user, agent, run, session),
             filters=o.filters_from(filters),
+            threshold=threshold,
+            as_of=as_of,
             order=order,
             tokenizer=tokenizer,
+            recipe=recipe,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:
@@ -264,7 +268,7 @@ def context(
     elif packed.citations:
         output.show_context(packed, milliseconds)
     if not packed.citations:
-        nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)")
+        nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)", json=json)
 
 
 def list_(
@@ -415,9 +419,10 @@ def history(id: Id, namespace: o.Namespace = None, store: o.Store = None, json: 
         output.show_history(events)
 
 
-def nothing(problem: str, mend: str) -> None:
-    """Say that there is nothing to show, and end with exit code 1."""
-    typer.secho(f"{problem}: {mend}", err=True, fg=o.color("yellow"))
+def nothing(problem: str, mend: str, *, json: bool) -> None:
+    """Say that there is nothing to show, which a JSON document has said already, and end with exit code 1."""
+    if not json:
+        typer.secho(f"{problem}: {mend}", err=True, fg=o.color("yellow"))
     raise typer.Exit(1)
 
 

@@ -73,6 +73,9 @@ When = Annotated[
     str | None,
     typer.Option("--at", metavar="TIME", help="When it happened, ISO 8601; without a zone, UTC.", show_default=False),
 ]
+Threshold = Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False)]
+Recipe = Annotated[str, typer.Option("--recipe", help="Which named way of searching.")]
 Now = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Make it searchable before returning, or only store it."),

@@ -47,7 +47,8 @@ def tree(
         )
     output.emit(as_dict(root)) if json else output.show_tree(root)
     if not root.segments:
-        nothing("Nothing is there", "store something first, or take a wider scope (memspan stats shows what is there)")
+        mend = "store something first, or take a wider scope (memspan stats shows what is there)"
+        nothing("Nothing is there", mend, json=json)
 
 
 def neighbors(
@@ -76,7 +77,7 @@ def neighbors(
     else:
         output.show_neighbors(found)
     if not found:
-        nothing("Nothing found", "try more --hops, or leave out --kind")
+        nothing("Nothing found", "try more --hops, or leave out --kind", json=json)
 
 
 def themes(
@@ -99,7 +100,7 @@ def themes(
     else:
         output.show_themes(found)
     if not found:
-        nothing("No themes yet", "store more that hangs together, then try again")
+        nothing("No themes yet", "store more that hangs together, then try again", json=json)
 
 
 def map_(
@@ -189,7 +190,7 @@ def unlink(
     else:
         print(f"{output.plural(removed, 'link')} removed")
     if not removed:
-        nothing("No such link", "links go one way: try the two ids the other way round")
+        nothing("No such link", "links go one way: try the two ids the other way round", json=json)
 
 
 def active_context(
@@ -203,7 +204,9 @@ def active_context(
         str | None,
         typer.Option("--tokenizer", metavar="FILE", help="Count by this tokenizer.json.", show_default=False),
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="Which named way of searching.")] = "dsm",
+    recipe: o.Recipe = "dsm",
+    threshold: o.Threshold = 0.0,
+    as_of: o.AsOf = None,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -224,6 +227,8 @@ def active_context(
             k=k,
             **o.scope(user, agent, run, session),
             filters=o.filters_from(filters),
+            threshold=threshold,
+            as_of=as_of,
             tokenizer=tokenizer,
             recipe=recipe,
         )
@@ -233,4 +238,4 @@ def active_context(
     elif packed.citations:
         output.show_context(packed, milliseconds)
     if not packed.citations:
-        nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)")
+        nothing("Nothing found", "try other words or a wider scope (memspan stats shows what is there)", json=json)

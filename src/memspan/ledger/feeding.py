@@ -47,6 +47,13 @@ class Feeding(Connections):
             sql = "SELECT count(*) FROM segments WHERE namespace = ? AND seq > ?"
             return int(connection.execute(sql, values).fetchone()[0])
 
+    def last_row(self, namespace: str) -> int:
+        """The greatest seq in the namespace, 0 where it has no rows; deleted ones may have had greater ones."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            row = connection.execute("SELECT max(seq) FROM segments WHERE namespace = ?", (number,)).fetchone()
+        return int(row[0] or 0)
+
     def last_removal(self, namespace: str) -> int:
         """The number of the last entry of the removal log, 0 when there is none."""
         with self.reading() as connection:

@@ -98,7 +98,7 @@ class Selections:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._kept: OrderedDict[object, tuple[Selection, int]] = OrderedDict()
+        self._kept: OrderedDict[object, tuple[Selection, int, int]] = OrderedDict()
 
     def of(self, scope: Scope, filters: Filter | None = None, as_of: datetime | None = None) -> Selection:
         """The rows in ``scope`` that pass ``filters`` now, or as they were known at ``as_of``."""
@@ -109,33 +109,35 @@ class Selections:
             fresh = self._read(scope, filters, as_of, self._kept.get(key))
             self._kept[key] = fresh
             self._kept.move_to_end(key)
-            rows = sum(len(selection.seqs) for selection, _ in self._kept.values())
+            rows = sum(len(selection.seqs) for selection, *_ in self._kept.values())
             while len(self._kept) > 1 and (len(self._kept) > self.MOST or rows > self.MOST_ROWS):
                 rows -= len(self._kept.popitem(last=False)[1][0].seqs)
         return fresh[0]
 
     def _read(
-        self, scope: Scope, filters: Filter | None, as_of: datetime | None, kept: tuple[Selection, int] | None
-    ) -> tuple[Selection, int]:
+        self, scope: Scope, filters: Filter | None, as_of: datetime | None, kept: tuple[Selection, int, int] | None
+    ) -> tuple[Selection, int, int]:
+        """The selection, and the last entry of the removal log and the last row that it knows of."""
         with self._ledger.reading():
+            last = self._ledger.last_row(scope.namespace)
             if kept is None:
                 entry = self._ledger.last_removal(scope.namespace)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
-                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), as_of), entry
-            old, entry = kept
+                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), as_of), entry, last
+            old, entry, known = kept
+            last = max(last, known)  # another thread may have read a later moment
             entry, gone = self._ledger.removals(scope.namespace, entry)
-            last = int(old.seqs[-1]) if len(old.seqs) else -1
-            seqs, terms = self._ledger.select(scope, filters, as_of, last)
+            seqs, terms = self._ledger.select(scope, filters, as_of, known)
             index, inside = old.find(gone)
             if as_of is not None and inside.any():  # an ended row may still be seen as of then: read it all again
                 return self._read(scope, filters, as_of, None)
         if not len(seqs) and not inside.any():
-            return old, entry
+            return old, entry, last
         stay = np.ones(len(old.seqs), bool)
         stay[index[inside]] = False
         lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
-        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, as_of), entry
+        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, as_of), entry, last
 
 
 def _changing(filters: Filter | None) -> bool:

@@ -14,6 +14,7 @@ seen: each is followed only between rows of the selection.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ HUB = 100  # a name that more rows of the selection share says nothing about any
 MOST_HELD = 64 * HUB  # rows of a name beyond which not even its share in the selection is worth finding out
 TITLE = 2.0  # how much more a name counts where it is the title: that row is about it
 SNAPSHOT_ROWS = 2_048
+MOST_ROWS = 200_000  # after their snapshots, held in memory over all namespaces: some 2.7 KB each
 BATCH = 8_192
 STATED = {"reply": 0.9, "supersedes": 0.9}  # kinds whose meaning is known; of others the weight is what was stated
 
@@ -91,7 +93,7 @@ class GraphView:
         self._nearest = nearest
         self._files = SnapshotFiles(ledger, self.name, directory)
         self._lock = threading.RLock()
-        self._states: dict[str, Growing] = {}
+        self._states: OrderedDict[str, Growing] = OrderedDict()
         self.failure: str | None = None
 
     # Following edges
@@ -334,6 +336,10 @@ class GraphView:
         if reread > SNAPSHOT_ROWS and self.failure is None and self._files.enabled:
             self.failure = f"the names in {reread:,} rows had to be read from their texts: run `memspan compact`"
         state.moment = moment
+        self._states.move_to_end(namespace)
+        held = sum(len(each.seqs) for each in self._states.values())
+        while held > MOST_ROWS and len(self._states) > 1:  # the namespace not asked for longest is read again
+            held -= len(self._states.popitem(last=False)[1].seqs)
         return state
 
     def _load(self, snapshot: Snapshot | None) -> Growing:
