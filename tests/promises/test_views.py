@@ -360,3 +360,24 @@ def test_who_waits_to_read_keeps_nobody_who_reads_from_a_view(which: str) -> Non
     asked[which]()
     assert ledger.meanwhile is None
     ledger.close()
+
+
+@pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "in memory"])
+def test_what_comes_and_goes_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+) -> None:
+    monkeypatch.setattr("memspan.views.base.SLACK", 100)
+    with Memory(tmp_path / "store" if on_disk else ":memory:", encoder="hash") as memory:
+        for day in range(12):
+            memory.add([{"role": "user", "content": f"Ana {day} {turn}"} for turn in range(40)], session=f"day {day}")
+            assert memory.neighbors(memory.get_all()[0].id)
+            memory.search("Ana", recipe="dsm")
+            memory.delete_all(session=f"day {day}")
+            memory.search("Ana", recipe="dsm")
+            memory.compact()
+        kept = memory.add("Ana came.").ids[0]
+        assert memory.search("Ana", recipe="dsm")[0].id == kept
+        vectors, tree, graph = (
+            view._states["default"] for view in memory._projection.views if view.name in ("vectors", "tree", "graph")
+        )
+        assert max(vectors.used, tree.forest.rows, len(graph.seqs)) < 250

@@ -28,6 +28,8 @@ from memspan.ledger.base import Ledger, Seqs, Snapshot
 from memspan.ledger.connections import translated
 from memspan.records import Filter, Junction, Scope
 
+SLACK = 8_192  # rows that are gone and are kept in memory all the same
+
 Progress = Callable[[int, int, str], None]
 T = TypeVar("T")
 
@@ -277,6 +279,11 @@ class SnapshotFiles:
         """Whether the tail has ``least`` rows and a fifth of the snapshot's, so that folding it in pays."""
         status = self.status(namespace)
         return self.enabled and status["tail"] >= max(least, status["rows"] // 5)
+
+    def swollen(self, namespace: str, held: int, *, whole: bool = False) -> bool:
+        """Whether of ``held`` rows in memory, after the snapshot or with it (``whole``), most are gone by now."""
+        status = self.status(namespace)
+        return bool(held > 2 * (status["tail"] + status["rows"] * whole) + SLACK)
 
     def problems(self, namespace: str) -> list[str]:
         """Why the namespace's snapshot cannot be used, if it cannot."""

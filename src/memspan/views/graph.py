@@ -372,10 +372,18 @@ class GraphView:
 
     def due(self, namespace: str) -> bool:
         """Whether the rows after the snapshot have become many."""
-        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS) or self._swollen(namespace)
+
+    def _swollen(self, namespace: str) -> bool:
+        """Whether most of what is held in memory is of rows that are gone."""
+        state = self._states.get(namespace)
+        return state is not None and self._files.swollen(namespace, len(state.seqs))
 
     def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
         """Fold the rows after the snapshot into it and drop removed rows; ``force`` reads every row from the ledger."""
+        if self._swollen(namespace):
+            with self._ledger.reading(), self._lock:
+                self._states.pop(namespace, None)
         if not self._files.enabled:
             return False
         with self._files.lock():

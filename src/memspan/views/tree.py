@@ -279,11 +279,19 @@ class TreeView:
 
     def due(self, namespace: str) -> bool:
         """Whether the rows after the snapshot have become many."""
-        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS) or self._swollen(namespace)
+
+    def _swollen(self, namespace: str) -> bool:
+        """Whether most of what is held in memory is of rows that are gone."""
+        state = self._states.get(namespace)
+        return state is not None and self._files.swollen(namespace, state.forest.rows, whole=True)
 
     def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
         """Write the tree as it has grown. ``force`` builds it anew from the ledger, as is done for one that has grown
         or shrunk much since it was: every row then goes to the leaf that is nearest in the whole tree."""
+        if self._swollen(namespace):
+            with self._ledger.reading(), self._lock:
+                self._states.pop(namespace, None)
         if not self._files.enabled:
             return False
         with self._files.lock():

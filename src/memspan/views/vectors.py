@@ -265,13 +265,21 @@ class VectorView:
 
     def due(self, namespace: str) -> bool:
         """Whether the tail has grown so long that folding it in now makes searches faster."""
-        return self._files.outgrown(namespace, SNAPSHOT_ROWS)
+        return self._files.outgrown(namespace, SNAPSHOT_ROWS) or self._swollen(namespace)
+
+    def _swollen(self, namespace: str) -> bool:
+        """Whether most of what is held in memory is of rows that are gone."""
+        state = self._states.get(namespace)
+        return state is not None and self._files.swollen(namespace, state.used)
 
     def compact(self, namespace: str, *, force: bool = False, progress: Progress | None = None) -> bool:
         """Fold the tail into the graph; a graph with over a fifth of its rows removed is built anew.
 
         ``force`` builds it anew from the ledger's vectors. Nothing is kept below SNAPSHOT_ROWS.
         """
+        if self._swollen(namespace):
+            with self._ledger.reading(), self._lock:
+                self._states.pop(namespace, None)
         if not self._files.enabled:
             return False
         with self._files.lock():
