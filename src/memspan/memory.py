@@ -499,8 +499,9 @@ class Memory(Store):
         words and its most central segments. Raises MissingExtra without ``memspan[themes]``.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        most = arguments.count("limit", limit)
-        seqs, a, b, weight = self._graph.neighbourhood(self._selections.of(scope, parse_filter(filters)))
+        most, parsed = arguments.count("limit", limit), parse_filter(filters)
+        whole = parsed is None and scope == Scope(namespace=scope.namespace)
+        seqs, a, b, weight = self._graph.neighbourhood(self._selections.of(scope, parsed), whole=whole)
         degree = np.bincount(a, weight, len(seqs)) + np.bincount(b, weight, len(seqs))
         groups = [
             group[np.argsort(-degree[group], kind="stable")]

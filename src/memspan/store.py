@@ -38,7 +38,7 @@ from memspan.projection import CANARY, Projection
 from memspan.records import Scope
 from memspan.retrieval import Retrieval
 from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
-from memspan.views.base import Progress, Selections, View
+from memspan.views.base import Progress, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
 from memspan.views.lexical import LexicalView
 from memspan.views.tree import TreeView
@@ -275,10 +275,11 @@ class Store:
 
 
 def _nearest(
-    vectors: VectorView, selections: Selections, namespace: str, seqs: Seqs, k: int
+    vectors: VectorView, selections: Selections, within: str | Selection, seqs: Seqs, k: int
 ) -> tuple[Seqs, NDArray[np.float32]]:
-    """The rows of the namespace, as they are now, nearest to each of ``seqs``; to one that has ended only itself."""
-    now = selections.of(Scope(namespace=namespace))
+    """The rows of a namespace, as they are now, or of a selection, that are nearest to each of ``seqs``; to one that is
+    not in it only itself."""
+    now = selections.of(Scope(namespace=within)) if isinstance(within, str) else within
     near, cosines = vectors.nearest(now, seqs, k)
     _, current = now.find(seqs)
     near[~current, 0], near[~current, 1:] = seqs[~current], -1

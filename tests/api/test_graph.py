@@ -567,6 +567,21 @@ def test_the_graph_is_followed_within_the_scope_the_filters_and_the_time_only(me
     assert answer(memory, user_id="ana") != before
 
 
+def test_what_others_say_the_same_leaves_a_users_themes_as_they_are(memory: Memory) -> None:
+    pytest.importorskip("graspologic_native")
+    said = [f"oak elm ash fir {word}" for word in ("red", "hot", "big", "low", "new", "old")]
+
+    def add(user: str, times: int) -> None:
+        for number, text in enumerate(said * times):
+            memory.add(text, user_id=user, session=f"{user} {number}")
+
+    add("ana", 1)
+    before = memory.themes(user_id="ana")
+    assert [theme.segments for theme in before] == [6]
+    add("ben", 9)
+    assert [(theme.segments, set(theme.ids)) for theme in memory.themes(user_id="ana")] == [(6, set(before[0].ids))]
+
+
 def test_a_margin_is_what_stands_out_by_meaning(opened: Open) -> None:
     class Angles:
         """A text that ends in a number has that cosine with the question."""

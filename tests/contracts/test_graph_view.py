@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from memspan.ledger.base import Ledger
+from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Edge, Scope
 from memspan.testing import ViewContract, drafts, turns, vectors_of, write
@@ -23,7 +24,12 @@ from memspan.views.vectors import VectorView
 def nearest_in(ledger: Ledger) -> NearestIn:
     """The nearest rows by the vectors that the contract's ``write`` gives."""
     vectors, selections = VectorView(ledger, None, 64), Selections(ledger)
-    return lambda namespace, seqs, k: vectors.nearest(selections.of(Scope(namespace=namespace)), seqs, k)
+
+    def nearest(within: str | Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
+        chosen = selections.of(Scope(namespace=within)) if isinstance(within, str) else within
+        return vectors.nearest(chosen, seqs, k)
+
+    return nearest
 
 
 def graph(ledger: Ledger, folder: Path | None = None) -> GraphView:

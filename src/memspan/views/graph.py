@@ -28,7 +28,7 @@ from memspan.arguments import DERIVED
 from memspan.errors import MissingExtra, StoreCorrupt
 from memspan.ledger.base import SEPARATOR, Ledger, Seqs, Snapshot, names_in
 from memspan.records import Scope
-from memspan.views.adjacency import Adjacency, Growing, Rows, key_of, spans
+from memspan.views.adjacency import DEGREE, FEWEST, Adjacency, Growing, Rows, key_of, spans
 from memspan.views.base import Progress, Scored, Selection, SnapshotFiles, forgotten_if_broken
 
 VERSION = "2"  # of the names that `memspan.entities` finds
@@ -38,10 +38,12 @@ TITLE = 2.0  # how much more a name counts where it is the title: that row is ab
 SNAPSHOT_ROWS = 2_048
 MOST_ROWS = 200_000  # after their snapshots, held in memory over all namespaces: some 2.7 KB each
 BATCH = 8_192
+MOST_ALONE = 20_000  # rows of a selection that are compared with one another, in a second or so
 STATED = {"reply": 0.9, "supersedes": 0.9}  # kinds whose meaning is known; of others the weight is what was stated
 
-NearestIn = Callable[[str, Seqs, int], tuple[Seqs, NDArray[np.float32]]]
-"""(namespace, seqs int64[n], k) → the nearest rows of each: seqs int64[n, k] (-1: none) and cosines float32[n, k]."""
+NearestIn = Callable[[str | Selection, Seqs, int], tuple[Seqs, NDArray[np.float32]]]
+"""(a namespace's current rows or a selection, seqs int64[n] ascending, k) → the nearest rows of each: seqs int64[n, k]
+(-1: none) and cosines float32[n, k]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,8 +238,15 @@ class GraphView:
                     return name
         return None
 
-    def neighbourhood(self, selection: Selection) -> tuple[Seqs, Rows, Rows, NDArray[np.float32]]:
-        """The graph of a selection: seqs int64[n], and each edge once (from, to: indexes into seqs; weight)."""
+    def neighbourhood(
+        self, selection: Selection, *, whole: bool = True
+    ) -> tuple[Seqs, Rows, Rows, NDArray[np.float32]]:
+        """The graph of a selection: seqs int64[n], and each edge once (from, to: indexes into seqs; weight).
+
+        ``whole``: it is the namespace. Else similar rows are looked for in it alone, where it is not too large: the
+        nearest in the namespace may be somebody else's.
+        """
+        alone = None if whole or len(selection.seqs) > MOST_ALONE else self._nearest
         with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             index, rows = state.find(selection.seqs)
@@ -245,9 +254,15 @@ class GraphView:
             where[rows] = index
             n = max(len(selection.seqs), 1)
             pairs: dict[str, list[tuple[Rows, NDArray[np.float32]]]] = {}
+            if alone is not None and n > 1:
+                near, cosines = alone(selection, selection.seqs, DEGREE + 1)
+                at, known = selection.find(near.ravel())
+                ends = np.sort([np.repeat(np.arange(n), near.shape[1]), at], axis=0)
+                real = known & (ends[0] != ends[1]) & (cosines.ravel() >= FEWEST)
+                pairs["similar"] = [((ends[0] * n + ends[1])[real], cosines.ravel()[real].clip(0, 1))]
             for start in range(0, len(rows), BATCH):
                 some = rows[start : start + BATCH]
-                for edges in self._edges(state, selection, some, None):
+                for edges in self._edges(state, selection, some, None, similar=alone is None):
                     ends = np.sort([index[start + edges.origin], where[edges.target]], axis=0)
                     pairs.setdefault(edges.kind, []).append((ends[0] * n + ends[1], edges.weight))
         every = [(np.zeros(0, np.int64), np.zeros(0, np.float32))]
@@ -258,7 +273,9 @@ class GraphView:
         pair, weight = (np.concatenate(part) for part in zip(*every, strict=True))
         return selection.seqs, pair // n, pair % n, weight
 
-    def _edges(self, state: Growing, selection: Selection, rows: Rows, kinds: Sequence[str] | None) -> Iterator[Edges]:
+    def _edges(
+        self, state: Growing, selection: Selection, rows: Rows, kinds: Sequence[str] | None, *, similar: bool = True
+    ) -> Iterator[Edges]:
         """The edges out of ``rows`` that stay in the selection, a kind at a time."""
         inside = state.inside(selection)
         if kinds is None or "next" in kinds:
@@ -266,7 +283,7 @@ class GraphView:
             yield _within(Edges(origin, target, np.ones(len(origin), np.float32), _no_names(origin), "next"), inside)
         if kinds is None or "mentions" in kinds:
             yield self._mentions(state, rows, inside, len(selection.seqs))
-        if (kinds is None or "similar" in kinds) and self._nearest is not None:
+        if (kinds is None or "similar" in kinds) and similar and self._nearest is not None:
             nearest = partial(self._nearest, selection.namespace)
             with self._ledger.newest(), forgotten_if_broken(self._states, selection.namespace):
                 state.forget(*self._ledger.removals(selection.namespace, state.entry))
