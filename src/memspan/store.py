@@ -232,8 +232,8 @@ class Store:
         """Build every view anew from the ledger; with another ``encoder``, from vectors of that one.
 
         Searches go on meanwhile, by keywords where vectors are still missing; it can be interrupted and goes on at the
-        next ``compact``. Returns the encoder's id and what was rewritten. Raises EncoderError where the new one fails;
-        then nothing was changed.
+        next ``compact``. Returns the encoder's id and what was rewritten. Raises EncoderError, or what the new one
+        raises, where it fails; then nothing was changed.
         """
         self._scope(None, None, None, None, None)
         if encoder != AUTO:

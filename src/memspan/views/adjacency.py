@@ -280,8 +280,9 @@ class Growing:
                 self.known_by[other].discard(row)
             for other in sorted(self.known_by.pop(row, ())):
                 self.near[other] = [edge for edge in self.near[other] if edge[0] != row]
-                if not self.near[other] and other >= len(self.base.seqs):
-                    self.unlinked.append(other)
+                if not self.near[other]:  # of the snapshot's rows it is asked when they are
+                    self.asked.discard(other)
+                    self.unlinked += [other] if other >= len(self.base.seqs) else []
         self.entry = entry
 
     def folded(self, alive: Seqs, current: Seqs, nearest: Nearest | None, progress: Progress | None) -> Adjacency:

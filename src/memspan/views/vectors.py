@@ -130,7 +130,8 @@ class VectorView:
             found, vectors = self._ledger.vectors_of(namespace, seqs[inside].tolist())
             at, there = find_sorted(found, seqs)
             there &= inside
-            scores[there] = _cosines(vectors[at[there]], vector)
+            if there.any():  # what somebody has deleted since has no vector any more
+                scores[there] = _cosines(vectors[at[there]], vector)
         return scores
 
     def nearest(self, selection: Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
