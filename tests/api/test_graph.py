@@ -282,6 +282,37 @@ def test_where_many_are_alike_those_that_are_left_stay_similar_as_others_go(memo
     assert memory.neighbors(ids[35], "similar") == []
 
 
+@pytest.mark.parametrize("folded", [False, True], ids=["in the tail", "in a snapshot"])
+def test_among_many_rows_similar_are_those_that_the_tree_leads_to(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, folded: bool
+) -> None:
+    for name, size in {
+        "views.graph.SNAPSHOT_ROWS": 32,
+        "views.vectors.SNAPSHOT_ROWS": 32,
+        "views.forest.LEAF": 16,
+    }.items():
+        monkeypatch.setattr(f"memspan.{name}", size)
+    topics = ("kettle", "harbour", "violin", "saffron", "glacier", "lantern", "orchard", "compass")
+    texts = [f"{topic} {number} of the {topic} and {topics[number % 8]}" for number in range(20) for topic in topics]
+
+    def similar(compared: int) -> dict[str, set[str]]:
+        monkeypatch.setattr("memspan.store.COMPARED", compared)
+        memory = opened(":memory:" if not folded else None)
+        ids = memory.add([{"role": "user", "content": text} for text in texts], session=f"{compared}").ids
+        if folded:
+            memory.compact()
+        found = {
+            text: {near.text for near in memory.neighbors(id, "similar", limit=8)}
+            for text, id in zip(texts, ids, strict=True)
+        }
+        memory.delete_all(session=f"{compared}")
+        return found
+
+    exact, led = similar(10_000), similar(50)
+    assert np.mean([len(exact[text] & led[text]) / len(exact[text]) for text in texts]) > 0.8
+    assert all(any(text.split()[0] in near for near in led[text]) for text in texts)
+
+
 def test_what_has_no_vector_yet_is_similar_to_nothing_and_later_is(opened: Open) -> None:
     words = opened(encoder=None)
     one, two = (words.add(f"the red kettle on the {place}").ids[0] for place in ("stove", "table"))

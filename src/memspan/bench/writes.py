@@ -21,6 +21,7 @@ from memspan.bench.speed import LEAST, texts
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
+from memspan.records import Scope
 
 Progress = Callable[[int, int, str], None]
 
@@ -109,14 +110,15 @@ def _timed(memory: Memory, sample: Sequence[str], known: Known | None) -> dict[s
     first = memory.add(sample[0]).ids[0]
     memory.neighbors(first)
     adding = following = 0.0
+    nothing = np.zeros((0, 1), np.float32)
     for start in range(1, len(sample), 32):
         batch = sample[start : start + 32]
         began = time.perf_counter()
         for text in batch:
             last = memory.add(text, session="writes").ids[0]
         added = time.perf_counter()
-        memory.neighbors(last)  # brings tree and graph up to date, similar rows too
-        memory.tree(depth=1, examples=0)
+        memory.neighbors(last)  # brings the graph up to date, similar rows too, and the tree
+        memory._tree.around(memory._selections.of(Scope(namespace=memory.namespace)), nothing, 1)
         following += time.perf_counter() - added
         adding += added - began
     count = len(sample) - 1

@@ -38,7 +38,7 @@ TITLE = 2.0  # how much more a name counts where it is the title: that row is ab
 SNAPSHOT_ROWS = 2_048
 MOST_ROWS = 200_000  # after their snapshots, held in memory over all namespaces: some 2.7 KB each
 BATCH = 8_192
-MOST_ALONE = 20_000  # rows of a selection that are compared with one another, in a second or so
+MOST_ALONE = 16_384  # rows of a selection that are compared with one another, in a second or so
 STATED = {"reply": 0.9, "supersedes": 0.9}  # kinds whose meaning is known; of others the weight is what was stated
 
 NearestIn = Callable[[str | Selection, Seqs, int], tuple[Seqs, NDArray[np.float32]]]

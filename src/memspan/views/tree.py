@@ -110,10 +110,21 @@ class TreeView:
                 rows = rows[forest.placed(rows)]
                 return Routed(seqs=forest.seqs[rows], comparisons=len(rows), visited=1)
             leaves, compared, opened = forest.route(start, vector, width)
-            rows = np.concatenate([np.zeros(0, np.int32), *(forest.members[leaf] for leaf in leaves)])
-            rows = rows[rows < len(inside)]
-            rows = np.sort(rows[inside[rows]])
-            return Routed(seqs=forest.seqs[rows], comparisons=compared + len(rows), visited=opened + len(leaves))
+            below = self._rows(forest, inside, leaves)
+            return Routed(seqs=forest.seqs[below], comparisons=compared + len(below), visited=opened + len(leaves))
+
+    def around(self, selection: Selection, vectors: Vectors, beam: int) -> list[Seqs]:
+        """For each of ``vectors`` the rows that beam search leads to, as ``route`` does from the root."""
+        with self._ledger.reading(), self._lock:
+            forest, inside = self._seen(selection)
+            return [forest.seqs[self._rows(forest, inside, forest.route(ROOT, each, beam)[0])] for each in vectors]
+
+    @staticmethod
+    def _rows(forest: Forest, inside: NDArray[np.bool_], leaves: Sequence[int]) -> NDArray[np.int32]:
+        """The rows of ``leaves`` that are in a selection, ascending."""
+        rows = np.concatenate([np.zeros(0, np.int32), *(forest.members[leaf] for leaf in leaves)])
+        rows = rows[rows < len(inside)]
+        return np.sort(rows[inside[rows]])
 
     def prior(self, namespace: str, vector: NDArray[np.float32], seqs: Seqs) -> NDArray[np.float32]:
         """How well the category of each row suits ``vector``: float32[n] in [0, 1], NaN for a row without one.

@@ -106,13 +106,15 @@ class VectorView:
     def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored:
         """The ``k`` nearest to ``vector`` of ``seqs``, rows of ``selection`` in ascending order; all are compared."""
         state = self._state(selection.namespace)
-        _, inside = find_sorted(seqs, state.seqs)
-        tail = Scored(state.seqs[inside], _cosines(state.tail[inside], vector))
+        at, inside = find_sorted(state.seqs, seqs)
+        tail = Scored(seqs[inside], _cosines(state.tail[at[inside]], vector))
         if not len(state.graph_seqs):
             return tail.top(k)
         import faiss
 
-        _, members = find_sorted(seqs, state.graph_seqs)
+        at, inside = find_sorted(state.graph_seqs, seqs)
+        members = np.zeros(len(state.graph_seqs), bool)
+        members[at[inside]] = True
         only = faiss.IDSelectorBitmap(np.packbits(members, bitorder="little"))
         scores, rows = _storage(state.graph).search(vector[None, :], k, params=faiss.SearchParameters(sel=only))
         found = rows[0] >= 0
@@ -133,6 +135,11 @@ class VectorView:
             if there.any():  # what somebody has deleted since has no vector any more
                 scores[there] = _cosines(vectors[at[there]], vector)
         return scores
+
+    def own(self, namespace: str, seqs: Seqs) -> tuple[Vectors, NDArray[np.bool_]]:
+        """The vectors of those of ``seqs`` (ascending) that have one, and of all of them whether they do."""
+        found, vectors = self._ledger.vectors_of(namespace, seqs.tolist())
+        return vectors, np.isin(seqs, found, assume_unique=True)
 
     def nearest(self, selection: Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
         """The ``k`` rows of ``selection`` nearest to each of ``seqs``: seqs int64[n, k], cosines float32[n, k].
