@@ -39,6 +39,11 @@ def fuse(models: Sequence[Model], features: Features, rows: int) -> NDArray[np.f
     return scores
 
 
+def or_zero(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``values`` with 0 where there is none."""
+    return np.where(np.isnan(values), np.float32(0), values)
+
+
 def score(model: Model, features: Features) -> NDArray[np.float32]:
     """float32[n] in [0, 1] of rows that have all of the model's ``weights``."""
     total = np.full(len(next(iter(features.values()))), model.bias, np.float32)
@@ -46,6 +51,6 @@ def score(model: Model, features: Features) -> NDArray[np.float32]:
         total += np.float32(weight) * features[name]
     for name, weight in model.extras.items():
         if name in features:
-            total += np.float32(weight) * np.nan_to_num(features[name], nan=0.0)
+            total += np.float32(weight) * or_zero(features[name])
     probability: NDArray[np.float32] = np.divide(1, 1 + np.exp(-total), dtype=np.float32)
     return probability

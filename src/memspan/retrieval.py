@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memspan.analysis import terms
 from memspan.channels import Channel, Follower, Found, Question
 from memspan.errors import InvalidInput
-from memspan.fusion import Features, Model, fuse
+from memspan.fusion import Features, Model, fuse, or_zero
 from memspan.ledger.base import Ledger, Seqs
 from memspan.projection import Projection
 from memspan.records import Hit, Query, Scope, Segment, Step
@@ -308,10 +308,10 @@ def _with_margin(features: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[
     """
     if "semantic" not in features:
         return features
-    known = np.nan_to_num(features["semantic"], nan=0.0)
-    rest = len(known) - STANDING_OUT
-    bar = np.partition(known, rest)[rest] if rest >= 0 else 0.0
-    return features | {"margin": (known - bar).clip(min=0)}
+    near = or_zero(features["semantic"])
+    rest = len(near) - STANDING_OUT
+    bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
+    return features | {"margin": (near - bar).clip(min=0)}
 
 
 def _union(found: Mapping[str, Found]) -> Seqs:
