@@ -215,7 +215,7 @@ class DynamicSegmentedMemory:
         vectors = self.engine.encoded(batch)
         own = np.array([vectors[draft.content] for draft in batch.drafts if draft.role == TEXT and vectors])
         words = len(text.split())
-        near = self.engine.near(mean(own), MOST_LINKS, lambda id: self._room.get(id, words) < words) if len(own) else []
+        near = self.engine.near(mean(own), MOST_LINKS, lambda id: self._full(id, words)) if len(own) else []
         twin = self._twin(text, own, [each for each in near if each.id not in beside]) if update_existing else None
         if twin is not None:
             pieces, similarity = twin
@@ -235,7 +235,7 @@ class DynamicSegmentedMemory:
         words, read = len(text.split()), 0
         least = BARELY if len(own) == 1 else RELATED
         for candidate in near:
-            no_room = words > self._room.get(candidate.id, words) and candidate.cosine < REPEATED
+            no_room = candidate.cosine < REPEATED and self._full(candidate.id, words)
             if candidate.cosine < least or no_room or read == MOST_LINKS:
                 continue
             read += 1
@@ -250,6 +250,10 @@ class DynamicSegmentedMemory:
             else:
                 self._room[candidate.id] = self.segment_token_limit - len(before.split())
         return best
+
+    def _full(self, id: str, words: int) -> bool:
+        """Whether a segment is known to have no room for so many more words."""
+        return self._room.get(id, words) < words
 
     def _fits(self, before: str, text: str) -> bool:
         return text in before or len(before.split()) + len(text.split()) <= self.segment_token_limit
@@ -441,6 +445,7 @@ class DynamicSegmentedMemory:
             for id in ids:
                 self.engine.uses.pop(id, None)
                 self.engine.told.pop(id, None)
+                self._room.pop(id, None)
         return removed
 
     def decay_priorities(self, amount: float = 0.02) -> None:

@@ -291,18 +291,15 @@ class Memory(Store):
             seqs, _ = self._ledger.select(scope, within, None, -1)
             rows = self._ledger.fetch(scope.namespace, seqs.tolist())
             if not rows:
-                mend = "memspan tree, or memory.tree(), lists the categories"
-                raise NotFound(f"nothing is in the category {' / '.join(source)!r}", mend=mend)
+                raise _empty(source)
             if max(len(target) + len(row.category) - len(source) for row in rows) > arguments.DEEPEST_CATEGORY:
                 mend = "move it to a shorter path"
                 raise InvalidInput("new", f"puts a category over {arguments.DEEPEST_CATEGORY} levels deep", mend=mend)
             moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
             recorded = self._recorded
+            vectors: dict[bytes, Any] | None = None if recorded == "null" else {}  # the texts are as they were
             with suppress(NotFound):  # one of them was deleted meanwhile: what is left is looked up again
-                if (
-                    self._ledger.revise(scope.namespace, moved, None if recorded == "null" else {}, recorded)
-                    is not None
-                ):
+                if self._ledger.revise(scope.namespace, moved, vectors, recorded) is not None:
                     break
         self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
         return len(moved)
@@ -480,8 +477,7 @@ class Memory(Store):
         texts = arguments.count("examples", examples, least=0, most=100)
         found = self._tree.outline(selection, where, levels, texts)
         if where and not found.segments:
-            mend = "memspan tree, or memory.tree(), lists the categories"
-            raise NotFound(f"nothing is in the category {' / '.join(where)!r}", mend=mend)
+            raise _empty(where)
         return found
 
     def themes(
@@ -543,6 +539,11 @@ class Memory(Store):
     def document(self, id: str, *, namespace: str | None = None) -> Document:
         """A document put back together from its segments, to the character. Raises NotFound."""
         return self._ledger.document(self._scope(namespace, None, None, None, None).namespace, id)
+
+
+def _empty(category: tuple[str, ...]) -> NotFound:
+    mend = "memspan tree, or memory.tree(), lists the categories"
+    return NotFound(f"nothing is in the category {' / '.join(category)!r}", mend=mend)
 
 
 def _common(

@@ -260,10 +260,12 @@ class Segmented(Memory):
                 page = ranked.seqs[start : start + PAGE].tolist()
                 rows = {row.seq: row for row in self._ledger.fetch(self.namespace, page)}
                 for at, seq in enumerate(page, start):
+                    if len(best) == k or seq not in rows or str(rows[seq].session) in best:
+                        continue
                     channels = ranked.parts(at)
-                    if seq in rows and len(best) < k and channels.get("semantic", 0.0) >= floor:
-                        hit = replace(hit_of(rows[seq], float(ranked.scores[at])), channels=channels)
-                        best.setdefault(str(hit.session), hit)
+                    if channels.get("semantic", 0.0) >= floor:
+                        hit = hit_of(rows[seq], float(ranked.scores[at]))
+                        best[str(hit.session)] = replace(hit, channels=channels)
                 if len(best) == k:
                     break
             if len(best) == k or len(ranked.seqs) < depth:

@@ -117,7 +117,7 @@ def _timed(memory: Memory, sample: Sequence[str], known: Known | None) -> dict[s
         for text in batch:
             last = memory.add(text, session="writes").ids[0]
         added = time.perf_counter()
-        memory.neighbors(last)  # brings the graph up to date, similar rows too, and the tree
+        memory.neighbors(last)  # brings the graph up to date, similar rows too; the next line does the tree
         memory._tree.around(memory._selections.of(Scope(namespace=memory.namespace)), nothing, 1)
         following += time.perf_counter() - added
         adding += added - began
