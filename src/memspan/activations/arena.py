@@ -1,0 +1,197 @@
+"""Arena files: records appended one after the other, mapped, and read without a copy.
+
+A file begins with 16 bytes that say what it is. A record is a header of 16 bytes (a mark, the CRC-32 of the payload,
+its size) and the payload, both at multiples of 16. Who appends says where: the end of what was committed is kept
+beside the files (in the ledger, in a registry), so what a crash left after it is written over and never read.
+
+Files are mapped extent by extent and are as long as whole extents from the start, without taking that space on the
+disk: what is appended later is seen through the maps readers hold already, and growing moves nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.errors import InvalidInput, StoreCorrupt
+
+MARK: Final = b"memspan arena 1\n"
+START: Final = len(MARK)  # where the first record begins
+EXTENT: Final = 64 << 20
+ALIGNED: Final = 16
+
+Bytes = NDArray[np.uint8]
+Payload = bytes | memoryview | NDArray[np.uint8]
+
+_HEADER: Final = struct.Struct("<4sIQ")
+_RECORD: Final = b"rec\n"
+
+
+class ArenaFile:
+    """One file of records, or one in memory where ``path`` is None.
+
+    ``extent``: bytes mapped at a time, rounded up to what the system maps; no payload can be larger than that less 32
+    bytes. Reading is safe from any thread and process; of those who append, one at a time may. Raises StoreCorrupt when
+    the file is another program's.
+    """
+
+    def __init__(self, path: Path | None, extent: int = EXTENT) -> None:
+        step = mmap.ALLOCATIONGRANULARITY
+        self.path = path
+        self.extent = -(-max(extent, step) // step) * step
+        self._lock = threading.Lock()
+        self._extents: list[Bytes] = []
+        self._file = None if path is None else _opened(path)
+
+    def append(self, payloads: Sequence[Payload], at: int) -> tuple[list[int], int]:
+        """Write ``payloads`` as records from ``at`` on; returns the offset of each payload, and where the next record
+        may begin. Nothing is on the disk for certain before ``sync``. Raises InvalidInput, OSError."""
+        offsets: list[int] = []
+        parts: list[bytes | memoryview] = []
+        end = begin = at
+        for payload in map(_flat, payloads):
+            size = payload.nbytes
+            if size > self.extent - 2 * ALIGNED:
+                mend = f"give at most {self.extent - 2 * ALIGNED} bytes, or make the arena with a larger extent"
+                raise InvalidInput("payload", f"has {size} bytes", mend=mend)
+            if end // self.extent < (end + _HEADER.size + size - 1) // self.extent:  # it would cross into the next
+                self._put(parts, begin)
+                begin = end = -(-end // self.extent) * self.extent
+                parts = []
+            parts += [_HEADER.pack(_RECORD, zlib.crc32(payload), size), payload, bytes(-size % ALIGNED)]
+            offsets.append(end + _HEADER.size)
+            end = offsets[-1] + size + -size % ALIGNED
+        self._put(parts, begin)
+        return offsets, end
+
+    def _put(self, parts: Sequence[bytes | memoryview], at: int) -> None:
+        raw = b"".join(parts)
+        if not raw:
+            return
+        whole = -(-(at + len(raw)) // self.extent) * self.extent
+        with self._lock:
+            if self._file is None:
+                while len(self._extents) * self.extent < whole:
+                    self._extents.append(np.zeros(self.extent, np.uint8))
+                start = at % self.extent
+                self._extents[at // self.extent][start : start + len(raw)] = np.frombuffer(raw, np.uint8)
+                return
+            if os.fstat(self._file.fileno()).st_size < whole:
+                self._file.truncate(whole)
+            self._file.seek(at)
+            left = memoryview(raw)
+            while left:
+                left = left[self._file.write(left) :]
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """The payload at ``offset``: uint8[size], read-only, on the map itself. Raises StoreCorrupt when the file is
+        shorter than that."""
+        start = offset % self.extent
+        view = self._map(offset // self.extent)[start : start + size]
+        view.flags.writeable = False
+        return view
+
+    def units(self, number: int, width: int) -> Bytes:
+        """Extent ``number`` as uint8[extent // width, width], on the map itself."""
+        return self._map(number).reshape(-1, width)
+
+    def whole(self, offset: int, size: int) -> bool:
+        """Whether the payload of ``size`` bytes at ``offset`` is there and what was written."""
+        try:
+            mark, checksum, length = _HEADER.unpack(self.read(offset - _HEADER.size, _HEADER.size).data)
+            return bool(mark == _RECORD and length == size and zlib.crc32(self.read(offset, size).data) == checksum)
+        except StoreCorrupt:
+            return False
+
+    def check(self, offset: int, size: int) -> None:
+        """Raises StoreCorrupt, naming file and place, unless the record is there and what was written."""
+        if not self.whole(offset, size):
+            where = "the arena in memory" if self.path is None else str(self.path)
+            raise StoreCorrupt(f"{where} is damaged at byte {offset} ({size} bytes)", mend="encode that text again")
+
+    def scan(self) -> Iterator[tuple[int, int]]:
+        """Offset and size of each whole record in order, up to the first that is torn."""
+        at, total = START, self.size()
+        while at + _HEADER.size <= total:
+            mark, _, size = _HEADER.unpack(self.read(at, _HEADER.size).data) if _fits(at, self.extent) else (b"", 0, 0)
+            offset = at + _HEADER.size
+            if mark == _RECORD and offset + size <= total and self.whole(offset, size):
+                yield offset, size
+                at = offset + size + -size % ALIGNED
+            elif at % self.extent:  # the rest of this extent was too small for what came next
+                at = -(-at // self.extent) * self.extent
+            else:
+                return
+
+    def erase(self, offset: int, size: int) -> None:
+        """Write a record of zeros over one of ``size`` bytes at ``offset``, so that nobody can read what it held."""
+        zeros = bytes(size)
+        self._put([_HEADER.pack(_RECORD, zlib.crc32(zeros), size), zeros], offset - _HEADER.size)
+
+    def size(self) -> int:
+        """How long the file is, in bytes; most of it may take no space."""
+        return len(self._extents) * self.extent if self._file is None else os.fstat(self._file.fileno()).st_size
+
+    def sync(self) -> None:
+        """Returns when what was appended is on the disk."""
+        if self._file is not None:
+            getattr(os, "fdatasync", os.fsync)(self._file.fileno())
+
+    def close(self) -> None:
+        """Let the file go; views that were read stay as they are for as long as somebody holds them."""
+        with self._lock:
+            if self._file is not None:
+                self._extents = []  # a view somebody holds keeps its map
+                self._file.close()
+
+    def _map(self, number: int) -> Bytes:
+        """Extent ``number``, mapped once."""
+        while number >= len(self._extents) or not len(self._extents[number]):
+            with self._lock:
+                if self._file is None:
+                    raise StoreCorrupt(f"the arena in memory has no extent {number}", mend="encode that text again")
+                while len(self._extents) <= number:
+                    self._extents.append(_UNMAPPED)
+                if not len(self._extents[number]):
+                    if os.fstat(self._file.fileno()).st_size < (number + 1) * self.extent:
+                        raise StoreCorrupt(f"{self.path} was cut short", mend="what is missing is encoded again")
+                    view = mmap.mmap(
+                        self._file.fileno(), self.extent, access=mmap.ACCESS_READ, offset=number * self.extent
+                    )
+                    self._extents[number] = np.frombuffer(view, np.uint8)
+        return self._extents[number]
+
+
+_UNMAPPED: Final = np.zeros(0, np.uint8)
+
+
+def _flat(payload: Payload) -> memoryview:
+    """The payload's bytes, without a copy."""
+    return memoryview(payload if isinstance(payload, (bytes, memoryview)) else payload.data).cast("B")
+
+
+def _fits(at: int, extent: int) -> bool:
+    return at % extent + _HEADER.size <= extent
+
+
+def _opened(path: Path) -> io.FileIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+")
+    head = file.read(START)
+    if head.strip(b"\0") and head != MARK:
+        file.close()
+        raise StoreCorrupt(f"{path} is not an arena", mend="move it away; what it held is encoded again")
+    if head != MARK:  # several may do this at once: they write the same
+        file.seek(0)
+        file.write(MARK)
+    return file
