@@ -11,11 +11,11 @@ disk: what is appended later is seen through the maps readers hold already, and 
 from __future__ import annotations
 
 import hashlib
-import io
 import mmap
 import os
 import struct
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -55,6 +55,8 @@ class ArenaFile:
         self._lock = threading.Lock()
         self._extents: list[Bytes] = []
         self._file = None if path is None else _opened(path, create, self.extent)
+        # unclosed, as a Memory that nobody closed, it is closed with the last reference
+        self._close = None if self._file is None else weakref.finalize(self, os.close, self._file)
 
     def append(self, payloads: Sequence[Payload], at: int) -> tuple[list[int], int]:
         """Write ``payloads`` as records from ``at`` on; returns the offset of each payload, and where the next record
@@ -89,12 +91,12 @@ class ArenaFile:
                 start = at % self.extent
                 self._extents[at // self.extent][start : start + len(raw)] = np.frombuffer(raw, np.uint8)
                 return
-            if os.fstat(self._file.fileno()).st_size < whole:
-                self._file.truncate(whole)
-            self._file.seek(at)
+            if os.fstat(self._file).st_size < whole:
+                os.ftruncate(self._file, whole)
+            os.lseek(self._file, at, os.SEEK_SET)
             left = memoryview(raw)
             while left:
-                left = left[self._file.write(left) :]
+                left = left[os.write(self._file, left) :]
 
     def read(self, offset: int, size: int) -> Bytes:
         """The payload at ``offset``: uint8[size], read-only, on the map itself. Raises StoreCorrupt when the file is
@@ -144,7 +146,7 @@ class ArenaFile:
 
     def size(self) -> int:
         """How long the file is, in bytes; most of it may take no space."""
-        return len(self._extents) * self.extent if self._file is None else os.fstat(self._file.fileno()).st_size
+        return len(self._extents) * self.extent if self._file is None else os.fstat(self._file).st_size
 
     def present(self) -> bool:
         """Whether this file is still in its directory, and not removed by another process."""
@@ -159,14 +161,14 @@ class ArenaFile:
     def sync(self) -> None:
         """Returns when what was appended is on the disk."""
         if self._file is not None:
-            getattr(os, "fdatasync", os.fsync)(self._file.fileno())
+            getattr(os, "fdatasync", os.fsync)(self._file)
 
     def close(self) -> None:
         """Let the file go; views that were read stay as they are for as long as somebody holds them."""
         with self._lock:
-            if self._file is not None:
+            if self._close is not None:
                 self._extents = []  # a view that somebody holds keeps its map
-                self._file.close()
+                self._close()
 
     def _map(self, number: int) -> Bytes:
         """Extent ``number``, mapped once."""
@@ -177,11 +179,9 @@ class ArenaFile:
                 while len(self._extents) <= number:
                     self._extents.append(_UNMAPPED)
                 if not len(self._extents[number]):
-                    if os.fstat(self._file.fileno()).st_size < (number + 1) * self.extent:
+                    if os.fstat(self._file).st_size < (number + 1) * self.extent:
                         raise StoreCorrupt(f"{self.path} was cut short", mend="what is missing is encoded again")
-                    view = mmap.mmap(
-                        self._file.fileno(), self.extent, access=mmap.ACCESS_READ, offset=number * self.extent
-                    )
+                    view = mmap.mmap(self._file, self.extent, access=mmap.ACCESS_READ, offset=number * self.extent)
                     self._extents[number] = np.frombuffer(view, np.uint8)
         return self._extents[number]
 
@@ -327,22 +327,26 @@ def _fits(at: int, extent: int) -> bool:
     return at % extent + _HEADER.size <= extent
 
 
-def _opened(path: Path, create: bool, extent: int) -> io.FileIO:
-    flags = os.O_RDWR | getattr(os, "O_BINARY", 0)
+def _opened(path: Path, create: bool, extent: int) -> int:
+    """A descriptor of the file, which begins as an arena does and is as long as whole extents."""
+    flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (os.O_CREAT if create else 0)
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags |= os.O_CREAT
     try:
-        file = io.FileIO(os.open(path, flags, 0o666), "r+")
+        file = os.open(path, flags, 0o666)
     except FileNotFoundError as error:
         raise StoreCorrupt(f"{path} is gone", mend="what it held is encoded again") from error
-    head = file.read(START)
-    if head.strip(b"\0") and head != MARK:
-        file.close()
-        raise StoreCorrupt(f"{path} is not an arena", mend="move it away; what it held is encoded again")
-    if head != MARK:  # several may do this at once: they write the same
-        file.seek(0)
-        file.write(MARK)
-    if short := -os.fstat(file.fileno()).st_size % extent:  # cut by somebody: what is not there reads as damaged
-        file.truncate(os.fstat(file.fileno()).st_size + short)
+    try:
+        head = os.read(file, START)
+        if head.strip(b"\0") and head != MARK:
+            raise StoreCorrupt(f"{path} is not an arena", mend="move it away; what it held is encoded again")
+        if head != MARK:  # several may do this at once: they write the same
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, MARK)
+        size = os.fstat(file).st_size
+        if size % extent:  # cut by somebody: what is not there reads as damaged
+            os.ftruncate(file, -(-size // extent) * extent)
+    except BaseException:
+        os.close(file)
+        raise
     return file
