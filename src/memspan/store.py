@@ -50,7 +50,7 @@ from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
 
 AUTO = "auto"
-DIMS = 128
+DIMS = 384
 SAMPLE = 4_096
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
@@ -295,16 +295,18 @@ class Store:
         return {"encoder": about["id"], "tokens": about["tokens"], "encoded": made}
 
     def fit_tokens(
-        self, *, dims: int = DIMS, tokens: str = AUTO, sample: int = SAMPLE, progress: Progress | None = None
+        self, *, dims: int | None = None, tokens: str = AUTO, sample: int = SAMPLE, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Fit the projection of token activations to what is stored, and ``reencode`` with it.
 
-        ``dims``: of the projected vectors, a multiple of 128 up to the encoder's. ``sample``: how many texts are looked
-        at. For an encoder that has none shipped, or a language or field unlike what that was fitted on. Returns as
-        ``reencode`` does, and the ``basis``. Raises as it does, and EncoderError for one without token activations.
+        ``dims``: of the projected vectors, a multiple of 128 up to the encoder's; None is 384, or as many as fit.
+        ``sample``: how many texts are looked at. For an encoder that has none shipped, or a language or field unlike
+        what that was fitted on. Returns as ``reencode`` does, and the ``basis``. Raises as it does, and EncoderError for
+        an encoder without token activations.
         """
         self._scope(None, None, None, None, None)
         encoder = self._present(AUTO)
+        dims = min(DIMS, encoder.dim // 128 * 128) if dims is None else dims
         if not isinstance(dims, int) or dims % 128 or not 0 < dims <= encoder.dim:
             raise InvalidInput(
                 "dims", f"{shown(dims)} does not fit", mend=f"give a multiple of 128 up to {encoder.dim}"

@@ -13,12 +13,29 @@ import sys
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
+import memspan.store
 from memspan import Memory, projection
+from memspan.activations import arena
+from memspan.activations.tokens import Basis
+from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
 
 vectors.SCANNED_ROWS = 100
 lexical.SNAPSHOT_ROWS = vectors.SNAPSHOT_ROWS = tree.SNAPSHOT_ROWS = graph.SNAPSHOT_ROWS = 48
 projection.TENDED_ROWS = 32
+
+
+arena.EXTENT = 1 << 16
+TURNED = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
+BASIS = Basis("of words", np.zeros(128, np.float32), TURNED, "made up for tests")
+memspan.store.shipped = lambda id: BASIS if id == "words-128" else None  # type: ignore[attr-defined]
+
+
+def opened(store: str) -> Memory:
+    """The store, whose token activations are kept where MEMSPAN_TOKENS names a level."""
+    return Memory(store, encoder=WordEncoder() if os.environ.get("MEMSPAN_TOKENS") else "hash")
 
 
 def say(**line: object) -> None:
@@ -34,7 +51,7 @@ def word(*numbers: int) -> str:
 def churn(store: str, run: str, seed: str) -> None:
     """Write in every way there is until killed: first what is intended, then that it is done."""
     choose = random.Random(int(seed))
-    memory = Memory(store, encoder="hash")
+    memory = opened(store)
     mine: dict[str, str] = {}
     step = 0
 
@@ -76,7 +93,7 @@ def churn(store: str, run: str, seed: str) -> None:
 
 def write(store: str, number: str, count: str) -> None:
     """Add ``count`` segments, telling each."""
-    with Memory(store, encoder="hash") as memory:
+    with opened(store) as memory:
         for step in range(int(count)):
             unique = word(int(number), step)
             text = f"{unique} writer {number} notes kettle {step % 7}"
@@ -85,7 +102,7 @@ def write(store: str, number: str, count: str) -> None:
 
 def read(store: str) -> None:
     """For each line with id, word and text: whether the next search finds it, by keyword and by meaning."""
-    with Memory(store, encoder="hash") as memory:
+    with opened(store) as memory:
         say(ready=True)
         for line in sys.stdin:
             wanted = json.loads(line)
@@ -102,7 +119,7 @@ def read(store: str) -> None:
 
 def compact(store: str) -> None:
     """Compact again and again until stdin is closed."""
-    with Memory(store, encoder="hash") as memory:
+    with opened(store) as memory:
         say(ready=True)
         for _ in sys.stdin:
             memory.compact()
@@ -113,13 +130,13 @@ def open_new(store: str) -> None:
     """Open a store the moment a line comes, add one segment, and tell which store it was."""
     say(ready=True)
     sys.stdin.readline()
-    with Memory(store, encoder="hash") as memory:
+    with opened(store) as memory:
         say(store=memory.stats()["store_id"], id=memory.add(f"{word(os.getpid())} was here").ids[0])
 
 
 def fork(store: str) -> None:
     """Fork with the store open and in use; the parent closes it while the child goes on writing."""
-    memory = Memory(store, encoder="hash")
+    memory = opened(store)
     memory.add([{"role": "user", "content": f"{word(1, step)} before the fork"} for step in range(100)])
     memory.compact()
     memory.search("before the fork")
@@ -145,7 +162,7 @@ def fork(store: str) -> None:
 
 def fork_busily(store: str, children: str) -> None:
     """Fork again and again while threads write, search and compact; each child writes and searches too."""
-    memory = Memory(store, encoder="hash")
+    memory = opened(store)
     # everything is imported before: a child forked in the middle of another thread's import would wait for that thread
     memory.add([{"role": "user", "content": f"{word(8, step)} before"} for step in range(60)])
     memory.compact()

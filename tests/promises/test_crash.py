@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from memspan import Memory
+from memspan.encoders.base import Encoder
+from memspan.testing import WordEncoder
 
 PROCESSES = Path(__file__).with_name("processes.py")
 
@@ -74,14 +76,14 @@ def lines_until_killed(store: Path, run: int, choose: random.Random) -> Iterator
     assert process.returncode == -9, "it ended before it was killed"
 
 
-def campaign(store: Path, kills: int, seed: int) -> None:
+def campaign(store: Path, kills: int, seed: int, encoder: str | Encoder = "hash") -> None:
     choose = random.Random(seed)
     expected = Expected()
     asked = missed = 0
     for run in range(kills):
         for line in lines_until_killed(store, run, choose):
             expected.hear(line)
-        with Memory(store, encoder="hash") as memory:
+        with Memory(store, encoder=encoder) as memory:
             expected.settle(memory)
             assert memory.verify() == {"ok": True, "segments": memory.stats()["versions"], "problems": []}, (seed, run)
             newest = list(expected.texts.items())[-5:]
@@ -91,6 +93,10 @@ def campaign(store: Path, kills: int, seed: int) -> None:
                 asked += 1
                 missed += memory.search(text, k=1, recipe="semantic")[0].id != id
             assert memory.stats()["pending"] == 0, "what waited for its vector was served by the searches"
+            if encoder != "hash":
+                kept = memory.stats()["activations"]
+                assert kept["lost"] == 0, "what was acknowledged was on the disk"
+                assert kept["references"] == memory._ledger.counts()["vectors"]
             for id in choose.sample(sorted(expected.gone), min(3, len(expected.gone))):
                 assert [event.event for event in memory.history(id)] == ["DELETE"]
     assert missed <= 1 + asked // 500, "a graph is approximate, but not more than this"
@@ -98,6 +104,15 @@ def campaign(store: Path, kills: int, seed: int) -> None:
 
 def test_every_acknowledged_write_survives_a_killed_process(tmp_path: Path) -> None:
     campaign(tmp_path / "store", kills=12, seed=20)
+
+
+def test_every_acknowledged_tensor_survives_a_killed_process(tmp_path: Path, words: WordEncoder) -> None:
+    campaign(tmp_path / "store", kills=8, seed=21, encoder=words)
+
+
+@pytest.mark.soak
+def test_every_acknowledged_tensor_survives_two_hundred_kills(tmp_path: Path, words: WordEncoder) -> None:
+    campaign(tmp_path / "store", kills=200, seed=random.SystemRandom().randrange(1 << 30), encoder=words)
 
 
 @pytest.mark.soak

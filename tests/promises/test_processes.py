@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from memspan import Memory
+from memspan.encoders.base import Encoder
+from memspan.testing import WordEncoder
 
 PROCESSES = Path(__file__).with_name("processes.py")
 
@@ -70,7 +72,9 @@ def started(task: str, store: Path, *arguments: object) -> Iterator[Process]:
         process.stop()
 
 
-def writers_and_readers(store: Path, writers: int, each: int, readers: int, compactors: int = 0) -> None:
+def writers_and_readers(
+    store: Path, writers: int, each: int, readers: int, compactors: int = 0, encoder: str | Encoder = "hash"
+) -> None:
     """Every acknowledged add goes to a reader in another process, which must find it at its next search."""
     answers: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -124,7 +128,7 @@ def writers_and_readers(store: Path, writers: int, each: int, readers: int, comp
     missed = [answer for answer in answers if not answer["semantic"]]
     assert len(missed) <= len(answers) // 1000, "a graph is approximate, but not more than this"
     assert failures == []
-    with Memory(store, encoder="hash") as memory:
+    with Memory(store, encoder=encoder) as memory:
         assert memory.stats()["segments"] == writers * each
         assert memory.verify() == {"ok": True, "segments": writers * each, "problems": []}
         assert {answer["id"] for answer in answers} == {segment.id for segment in memory.get_all(limit=100_000)}
@@ -136,6 +140,18 @@ def test_what_four_processes_write_is_found_by_two_others_at_their_next_search(t
 
 def test_two_processes_compact_while_others_write_and_search(tmp_path: Path) -> None:
     writers_and_readers(tmp_path / "store", writers=2, each=80, readers=2, compactors=2)
+
+
+def test_eight_processes_write_tensors_into_one_arena_while_two_compact(tmp_path: Path, words: WordEncoder) -> None:
+    writers_and_readers(tmp_path / "store", writers=8, each=12, readers=1, compactors=2, encoder=words)
+    with Memory(tmp_path / "store", encoder=words) as memory:
+        held = memory.stats()["activations"]
+        assert (held["tensors"], held["references"], held["lost"]) == (96, 96, 0)
+
+
+@pytest.mark.soak
+def test_eight_processes_write_tensors_five_hundred_times_while_two_compact(tmp_path: Path, words: WordEncoder) -> None:
+    writers_and_readers(tmp_path / "store", writers=8, each=500, readers=2, compactors=2, encoder=words)
 
 
 @pytest.mark.soak
@@ -162,10 +178,13 @@ def test_eight_processes_can_open_a_new_store_at_the_same_moment(tmp_path: Path)
         assert memory.verify()["ok"]
 
 
-def test_a_forked_child_goes_on_writing_when_its_parent_has_closed_the_store(tmp_path: Path) -> None:
+def test_a_forked_child_goes_on_writing_when_its_parent_has_closed_the_store(
+    tmp_path: Path, words: WordEncoder
+) -> None:
     with started("fork", tmp_path / "store") as process:
         assert process.finish() == [{"child": 0}]
-    with Memory(tmp_path / "store") as memory:
+    with Memory(tmp_path / "store", encoder=words) as memory:
+        assert memory.stats()["activations"]["lost"] == 0
         assert memory.stats()["segments"] == 103
         assert memory.verify()["ok"]
         assert {"said by the child", "said by the child alone", "said by the parent"} <= {
@@ -173,11 +192,13 @@ def test_a_forked_child_goes_on_writing_when_its_parent_has_closed_the_store(tmp
         }
 
 
-def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_write(tmp_path: Path) -> None:
+def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_write(
+    tmp_path: Path, words: WordEncoder
+) -> None:
     with started("fork_busily", tmp_path / "store", 8) as process:
         (said,) = process.finish()
     assert said["children"] == [0] * 8
-    with Memory(tmp_path / "store") as memory:
+    with Memory(tmp_path / "store", encoder=words) as memory:
         assert memory.stats()["segments"] == 60 + said["written"] + 8
         memory.compact()
         assert memory.verify()["problems"] == []

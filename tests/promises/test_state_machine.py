@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval
+from memspan.activations.tokens import Basis
+from memspan.testing import WordEncoder
 
 COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
 CONSONANTS = "bcdfghkmnp"
@@ -102,9 +106,17 @@ class Store(RuleBasedStateMachine):
         self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
         self.folder = Path(tempfile.mkdtemp(prefix="memspan-machine-"))
         self.store = self.folder / "store"
-        self.memory = Memory(self.store, encoder="hash")
+        turned = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
+        basis = Basis("of words", np.zeros(128, np.float32), turned, "made up for tests")
+        self.patch.setattr("memspan.store.shipped", lambda id: basis)
+        self.patch.setattr("memspan.activations.arena.EXTENT", 4_096)  # several files of a few texts
+        self.patch.setattr("memspan.reencoding.BATCH", 3)
+        self.memory = self.opened()
         self.model = Model()
         self.count = 0
+
+    def opened(self) -> Memory:
+        return Memory(self.store, encoder=WordEncoder())
 
     def teardown(self) -> None:
         try:
@@ -280,7 +292,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.memory.close()
-        self.memory = Memory(self.store)
+        self.memory = self.opened()
 
     @rule(open=st.booleans())
     def lose_the_views(self, open: bool) -> None:
@@ -291,7 +303,7 @@ class Store(RuleBasedStateMachine):
                 locks.enter_context(FileLock(self.store / f"{view}.lock"))
             shutil.rmtree(self.store / "views", ignore_errors=True)
         if not open:
-            self.memory = Memory(self.store)
+            self.memory = self.opened()
 
     @rule(pick=PICKS, cut=st.booleans(), open=st.booleans())
     def damage_a_snapshot(self, pick: int, cut: bool, open: bool) -> None:
@@ -302,9 +314,34 @@ class Store(RuleBasedStateMachine):
             raw = file.read_bytes()
             at = pick * 7919 % len(raw)
             file.write_bytes(raw[:at] if cut else raw[:at] + bytes([raw[at] ^ 0x5A]) + raw[at + 1 :])
-        self.memory = Memory(self.store)
+        self.memory = self.opened()
         if open:
             self.memory.search("the kettle", namespace="left")
+
+    @rule(level=st.sampled_from(("none", "1bit", "4bit", "f16")), stop=st.booleans())
+    def encode_anew(self, level: str, stop: bool) -> None:
+        def interrupt(done: int, total: int, what: str) -> None:
+            if stop and what == "encoding anew":
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            self.memory.reencode(tokens=level, progress=interrupt)
+        assert [problem for *_, problem in self.memory._ledger.problems() if problem] == []  # views may be lost
+
+    @rule(pick=PICKS, gone=st.booleans())
+    def damage_an_arena(self, pick: int, gone: bool) -> None:
+        self.memory.close()
+        files = sorted((self.store / "activations").glob("*.bin"))
+        if files:
+            file = files[pick % len(files)]
+            if gone:
+                file.unlink()
+            else:
+                os.truncate(file, pick % 4_096)
+        self.memory = self.opened()
+        self.memory.compact()
+        assert self.memory.stats()["activations"]["lost"] == 0
+        assert self.memory.verify()["problems"] == []
 
     @rule()
     def remember_the_time(self) -> None:

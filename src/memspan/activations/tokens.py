@@ -102,9 +102,11 @@ class Basis:
     @classmethod
     def fit(cls, mean: NDArray[np.float64], squares: NDArray[np.float64], dims: int, provenance: str) -> Basis:
         """From token vectors of length 1: their ``mean`` float64[dim], the mean of their outer products ``squares``
-        float64[dim, dim]; the axes are the first ``dims`` principal ones."""
+        float64[dim, dim]. The axes span the first ``dims`` principal ones, turned at random: signs along axes of unlike
+        weight would count what hardly differs as much as what differs most."""
         _, axes = np.linalg.eigh(squares - np.outer(mean, mean))
-        chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims]).astype(np.float32)
+        turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dims, dims)))
+        chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims] @ turn).astype(np.float32)
         basis = cls("", mean.astype(np.float32), chosen, provenance)
         return replace(basis, id=f"{OWN}{hashlib.sha256(basis.dumps()).hexdigest()[:12]}")
 

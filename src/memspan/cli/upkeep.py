@@ -82,7 +82,10 @@ def reencode(
 
 
 def fit_tokens(
-    dims: Annotated[int, typer.Option("--dims", metavar="N", help="Dimensions of a token, a multiple of 128.")] = 128,
+    dims: Annotated[
+        int | None,
+        typer.Option("--dims", metavar="N", help="Of a token: a multiple of 128; 384 unless said.", show_default=False),
+    ] = None,
     tokens: Tokens = "auto",
     store: o.Store = None,
     json: o.Json = False,
