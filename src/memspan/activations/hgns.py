@@ -212,7 +212,12 @@ def _salient(vectors: Vectors, wanted: list[int], k: int, levels: int, saliency:
 
 
 def _taken(vectors: Vectors, indices: NDArray[np.intp]) -> Vectors:
-    return vectors[indices] if vectors.ndim == 1 else np.take_along_axis(vectors, indices, axis=-1)
+    if vectors.ndim == 2:
+        rows = np.arange(len(vectors))[:, None] * vectors.shape[1]
+        indices = indices + rows
+        vectors = vectors.reshape(-1)  # less overhead than take_along_axis for a batch of one
+    taken: Vectors = vectors[indices]
+    return taken
 
 
 def _vectors(values: ArrayLike) -> Vectors:

@@ -96,7 +96,8 @@ class MockAdapter(ModelAdapter):
         return f"mock-{self._dim}-{self.model_version}"
 
     def encode(self, text: str) -> Vectors:
-        return self.encode_batch([text])[0]
+        vector: Vectors = self.encode_batch([text])[0]
+        return vector
 
     def encode_batch(self, texts: Sequence[str]) -> Vectors:
         if not texts:
@@ -104,9 +105,10 @@ class MockAdapter(ModelAdapter):
         words = [_WORDS.findall(text.casefold()) or [text] for text in texts]
         found = [_direction(word, self._dim, self.model_version) for one in words for word in one]
         starts = np.cumsum([0, *map(len, words[:-1])])
-        sums = np.add.reduceat(np.array(found), starts, axis=0)
-        lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))[:, None]
-        return sums / np.maximum(lengths, np.float32(1e-12))
+        sums: Vectors = np.add.reduceat(np.array(found), starts, axis=0)
+        lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+        sums /= np.maximum(lengths, np.float32(1e-12))[:, None]
+        return sums
 
 
 @lru_cache(maxsize=1 << 16)

@@ -79,12 +79,13 @@ class MemBank:
         self._capacity = buffer_capacity_bytes
         self._lock = threading.RLock()
         self._closed = False
+        self._end = START  # where the next record goes, in a write transaction
         self._ingested = self._recalled = self._deduplicated = 0
         self._since = time.monotonic()
         try:
             with self.registry.writing():
-                self._file = self.registry.state("file")
-                self.buffer = self._open(self._file, self.registry.state("end") or None)
+                self._file, end = self.registry.states("file", "end")
+                self.buffer = self._open(self._file, end or None)
                 self.registry.set_state(end=self.buffer.end)
             self.query_engine = QueryEngine(
                 self.hierarchy,
@@ -182,10 +183,11 @@ class MemBank:
         lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", whole, whole))
         where = places(lengths, made.level1_indices, made.level2_indices)
         rows = zip(*(_bytes(array) for array in (made.level0, made.level1, made.level2, where)), strict=True)
-        return {
-            hash: _Prepared(text, payloads, (hash_activation(payloads[0]), *map(hash_activation, payloads[1:3])))
-            for (hash, text), payloads in zip(texts.items(), rows, strict=True)
-        }
+        prepared = {}
+        for (hash, text), (l0, l1, l2, rest) in zip(texts.items(), rows, strict=True):
+            ids = hash_activation(l0), hash_activation(l1), hash_activation(l2)
+            prepared[hash] = _Prepared(text, (l0, l1, l2, rest), ids)
+        return prepared
 
     def _store(self, new: Mapping[str, _Prepared], counts: Counter[str], about: Mapping[str, dict[str, Any]]) -> int:
         """Write new texts and count who holds what, in a write transaction; how many activations were written."""
@@ -214,8 +216,8 @@ class MemBank:
             )
             for (id, (hash, level)), offset in zip(lacking.items(), offsets, strict=False)
         ]
-        rows.update(zip(lacking, self.registry.put_many(pointers), strict=True))
-        self.registry.hold({id: count for id, count in counts.items() if id not in lacking})
+        rows |= self.registry.put_many(pointers)
+        self.registry.hold([(id, count) for id, count in counts.items() if id not in lacking])
         chunks = (
             (hash, one.text, offset, [rows[id] for id in one.ids])
             for (hash, one), offset in zip(new.items(), offsets[len(lacking) :], strict=True)
@@ -297,7 +299,7 @@ class MemBank:
         """
         with self._reading():
             self.query_engine.follow()
-            self.buffer.end = max(self.buffer.end, self.registry.state("end"))
+            self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
             return {
                 "adapter": repr(self.adapter),
                 "model_id": self.adapter.model_id(),
@@ -327,7 +329,7 @@ class MemBank:
             self._usable()
             while True:
                 with self.registry.reading():
-                    if self.registry.state("file") == self._file:
+                    if self.registry.states("file")[0] == self._file:
                         yield
                         return
                 with self.registry.writing():  # nobody can move the buffer on meanwhile
@@ -339,8 +341,7 @@ class MemBank:
         with self._lock:
             self._usable()
             with self.registry.writing():
-                self._reopen()
-                begin = self._end = max(self.registry.state("end"), self.buffer.end)
+                begin = self._end = max(self._reopen(), self.buffer.end)
                 yield
                 if self._end != begin:
                     if self._durable:
@@ -363,14 +364,15 @@ class MemBank:
             path = path.with_name(f"{path.name}.{file}")
         return MemMapBuffer(path, self._capacity, end=end)
 
-    def _reopen(self) -> None:
-        """Follow another process that compacted the buffer."""
-        file = self.registry.state("file")
+    def _reopen(self) -> int:
+        """Follow another process that compacted the buffer; where its next record goes."""
+        file, end = self.registry.states("file", "end")
         if file != self._file:
-            fresh = self._open(file, self.registry.state("end"))
+            fresh = self._open(file, end)
             self.buffer.close()
             self.buffer = self.query_engine.buffer = fresh
             self._file = file
+        return end
 
     def _copy(self, records: Sequence[Record], fresh: MemMapBuffer) -> None:
         """Copy records to an empty buffer, checked, and note in the registry where they are now."""

@@ -98,7 +98,8 @@ class HuggingFaceAdapter(ModelAdapter):
         return self._id
 
     def encode(self, text: str) -> Vectors:
-        return self.encode_batch([text])[0]
+        vector: Vectors = self.encode_batch([text])[0]
+        return vector
 
     def encode_batch(self, texts: Sequence[str]) -> Vectors:
         pooled = np.zeros((len(texts), self.hidden_dim), np.float32)

@@ -179,8 +179,8 @@ class MemMapBuffer:
     def deref(self, pointer: PointerRecord) -> NDArray[Any]:
         """The activation itself: a read-only view on the map, without a copy.
 
-        Raises StoreCorrupt, naming file and place, when it is not what was written; InvalidInput when another activation
-        lies there; StoreClosed.
+        Raises StoreCorrupt, naming file and place, when it is not what was written; InvalidInput when another
+        activation lies there; StoreClosed.
         """
         raw = self.raw(pointer.buffer_offset, pointer.nbytes)
         if hash_activation(raw) != pointer.ptr_id:

@@ -8,8 +8,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -59,11 +60,10 @@ _SCHEMA: Final = (
     BEGIN UPDATE state SET value = value + 1 WHERE key = 'epoch'; END""",
 )
 _COLUMNS: Final = "ptr_id, buffer_offset, shape, dtype, model_id, hgns_level, source_text_hash, ref_count, metadata"
-_PUT: Final = f"""
-INSERT INTO pointers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (ptr_id) DO UPDATE SET ref_count = max(ref_count, 0) + excluded.ref_count
-RETURNING id
-"""
+_PUT: Final = (
+    f"INSERT INTO pointers ({_COLUMNS}) VALUES {{}} ON CONFLICT (ptr_id) DO UPDATE "
+    "SET ref_count = max(ref_count, 0) + excluded.ref_count RETURNING ptr_id, id"
+)
 _PLACES: Final = """
 SELECT c.id, c.places_bytes, c.places_offset, p0.buffer_offset, p1.buffer_offset, p2.buffer_offset FROM chunks c
 JOIN pointers p0 ON p0.id = c.l0 AND p0.ref_count > 0
@@ -72,6 +72,7 @@ JOIN pointers p2 ON p2.id = c.l2 AND p2.ref_count > 0
 WHERE c.model_id = ? AND c.id > ? ORDER BY c.id
 """
 _MOST_PARAMETERS: Final = 500
+_MOST_ROWS: Final = 100
 
 
 class Chunk(NamedTuple):
@@ -108,7 +109,7 @@ class Registry:
         with self.writing() as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
-            version = self.state("version", VERSION)
+            version = self.states("version")[0] or VERSION
             if version > VERSION:
                 raise NewerStore(f"{path} was written by a newer memspan", mend="pip install --upgrade memspan")
             self.set_state(version=version)
@@ -149,13 +150,15 @@ class Registry:
             self.put_many([pointer])
         return new
 
-    def put_many(self, pointers: Iterable[PointerRecord]) -> list[int]:
+    def put_many(self, pointers: Sequence[PointerRecord]) -> dict[str, int]:
         """``put`` of many in one transaction; the row of each."""
-        rows = []
+        rows: dict[str, int] = {}
         with self.writing() as connection:
-            for pointer in pointers:
-                ((row,),) = connection.execute(_PUT, _values(pointer)).fetchall()
-                rows.append(row)
+            for start in range(0, len(pointers), _MOST_ROWS):
+                some = [_values(pointer) for pointer in pointers[start : start + _MOST_ROWS]]
+                sql = _PUT.format(", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(some)))
+                found = connection.execute(sql, [value for values in some for value in values]).fetchall()
+                rows.update((raw.hex(), row) for raw, row in found)
         return rows
 
     def get(self, ptr_id: str) -> PointerRecord | None:
@@ -258,11 +261,13 @@ class Registry:
                     found[raw.hex()] = (l0, l1, l2)
         return found
 
-    def hold(self, counts: Mapping[str, int]) -> None:
+    def hold(self, counts: Sequence[tuple[str, int]]) -> None:
         """Add to the ref-counts of pointers that are there."""
+        if not counts:
+            return
         with self.writing() as connection:
             sql = "UPDATE pointers SET ref_count = max(ref_count, 0) + ? WHERE ptr_id = ?"
-            connection.executemany(sql, [(count, _raw(ptr_id)) for ptr_id, count in counts.items()])
+            connection.executemany(sql, [(count, _raw(ptr_id)) for ptr_id, count in counts])
 
     def add_chunks(self, model_id: str, size: int, chunks: Iterable[tuple[str, str, int, Sequence[int]]]) -> None:
         """Store texts: hash, text, where its places of ``size`` bytes lie, the rows of its pointers at 0, 1 and 2."""
@@ -299,7 +304,7 @@ class Registry:
         """What in the buffer is used, in its order."""
         with self.reading() as connection:
             found = [
-                Record(offset, math.prod(json.loads(shape)) * np.dtype(dtype).itemsize, "pointer", row)
+                Record(offset, math.prod(_shape(shape)) * np.dtype(dtype).itemsize, "pointer", row)
                 for row, offset, shape, dtype in connection.execute(
                     "SELECT id, buffer_offset, shape, dtype FROM pointers"
                 )
@@ -316,11 +321,12 @@ class Registry:
 
     # State
 
-    def state(self, key: str, default: int = 0) -> int:
-        """A number that all processes share: ``end`` and ``file`` of the buffer, ``epoch``, ``version``."""
+    def states(self, *keys: str) -> list[int]:
+        """Numbers that all processes share, 0 where not set: ``end`` and ``file`` of the buffer, ``version``."""
+        marks = ", ".join("?" * len(keys))
         with self.reading() as connection:
-            found = connection.execute("SELECT value FROM state WHERE key = ?", [key]).fetchone()
-        return default if found is None else int(found[0])
+            found = dict(connection.execute(f"SELECT key, value FROM state WHERE key IN ({marks})", keys).fetchall())
+        return [found.get(key, 0) for key in keys]
 
     def set_state(self, **values: int) -> None:
         """Set such numbers."""
@@ -355,21 +361,39 @@ def _values(pointer: PointerRecord) -> tuple[Any, ...]:
     return (
         _raw(pointer.ptr_id),
         pointer.buffer_offset,
-        json.dumps(pointer.shape),
+        _shape_text(pointer.shape),
         pointer.dtype,
         pointer.model_id,
         pointer.hgns_level,
         _raw(pointer.source_text_hash),
         pointer.ref_count,
-        json.dumps(pointer.metadata),
+        json.dumps(pointer.metadata) if pointer.metadata else "{}",
     )
 
 
 def _pointer(row: Sequence[Any]) -> PointerRecord:
     raw, offset, shape, dtype, model_id, level, text, count, metadata = row
     return PointerRecord(
-        raw.hex(), offset, tuple(json.loads(shape)), dtype, model_id, level, text.hex(), count, json.loads(metadata)
+        raw.hex(),
+        offset,
+        _shape(shape),
+        dtype,
+        model_id,
+        level,
+        text.hex(),
+        count,
+        json.loads(metadata) if metadata != "{}" else {},
     )
+
+
+@lru_cache(maxsize=256)
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return json.dumps(shape)
+
+
+@lru_cache(maxsize=256)
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(json.loads(text))
 
 
 def _raw(digits: str) -> bytes:
