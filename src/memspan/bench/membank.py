@@ -153,8 +153,7 @@ def _size(adapter: ModelAdapter, stored: Sequence[str], asked: Sequence[str], te
 
 def _unit(rows: Vectors) -> Vectors:
     lengths: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = np.asarray(rows / np.maximum(lengths, np.float32(1e-12)), np.float32)
-    return unit
+    return np.asarray(rows / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _precision(bank: MemBank, asked: Sequence[str], truth: Sequence[set[str]], levels: Sequence[int]) -> float:

@@ -98,6 +98,8 @@ class MemBank:
             )
             self.query_engine.follow()
         except BaseException:
+            if hasattr(self, "buffer"):
+                self.buffer.close()
             self.registry.close()
             raise
 

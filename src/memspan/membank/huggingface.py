@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -24,7 +23,7 @@ class HuggingFaceAdapter(ModelAdapter):
 
     ``model``: a name on the Hugging Face hub or a directory; a pair (model, tokenizer); or a model, with ``tokenizer``.
     ``layer``: which block, counted from the end where negative. ``pooling``: over the text's own tokens, their
-    ``"mean"``, the ``"last"`` or the first (``"cls"``). ``device``: as torch calls it; None leaves a given model where
+    ``"mean"``, the ``"last"`` or the first (``"cls"``). ``model_id`` names the model, block and pooling. ``device``: as torch calls it; None leaves a given model where
     it is, and a loaded one on the CPU.
 
     Texts are cut to what the model reads. A tokenizer without a padding token uses its end token, which no activation
@@ -73,7 +72,7 @@ class HuggingFaceAdapter(ModelAdapter):
         self._block = blocks[self.layer]
         config = self._config
         name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-        self._id = f"{Path(name).name if Path(name).is_dir() else name}:{self.layer}:{pooling}"
+        self._id = f"{name}:{self.layer}:{pooling}"
         self._window = int(
             min(
                 getattr(tokenizer, "model_max_length", MOST_TOKENS),

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -147,6 +148,14 @@ class MemMapBuffer:
 
     def __repr__(self) -> str:
         return f"MemMapBuffer({str(self.path or 'in memory')!r}, used_bytes={self.used_bytes:,})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def used_bytes(self) -> int:
