@@ -23,8 +23,8 @@ class HuggingFaceAdapter(ModelAdapter):
 
     ``model``: a name on the Hugging Face hub or a directory; a pair (model, tokenizer); or a model, with ``tokenizer``.
     ``layer``: which block, counted from the end where negative. ``pooling``: over the text's own tokens, their
-    ``"mean"``, the ``"last"`` or the first (``"cls"``). ``model_id`` names the model, block and pooling. ``device``: as torch calls it; None leaves a given model where
-    it is, and a loaded one on the CPU.
+    ``"mean"``, the ``"last"`` or the first (``"cls"``). ``device``: as torch calls it; None leaves a given model where
+    it is, and a loaded one on the CPU. ``model_id`` says model, block and pooling.
 
     Texts are cut to what the model reads. A tokenizer without a padding token uses its end token, which no activation
     sees. Safe to use from many threads, which wait for one another. Raises MissingExtra, InvalidInput, and EncoderError

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -117,29 +117,24 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({str(self.path or MEMORY)!r})"
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
         """A write transaction, one at a time over all processes; inside another on this thread it is part of that."""
         held: sqlite3.Connection | None = getattr(self._held, "connection", None)
-        if held is not None:
-            yield held
-            return
+        return self._transaction() if held is None else nullcontext(held)
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One moment of the registry; in a write transaction of this thread, with what it has written so far."""
+        held: sqlite3.Connection | None = getattr(self._held, "connection", None)
+        return self._connections.reading() if held is None else nullcontext(held)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._connections.writing() as connection:
             self._held.connection = connection
             try:
                 yield connection
             finally:
                 self._held.connection = None
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """One moment of the registry; in a write transaction of this thread, with what it has written so far."""
-        held: sqlite3.Connection | None = getattr(self._held, "connection", None)
-        if held is not None:
-            yield held
-            return
-        with self._connections.reading() as connection:
-            yield connection
 
     # Pointers
 
@@ -331,7 +326,8 @@ class Registry:
     def set_state(self, **values: int) -> None:
         """Set such numbers."""
         with self.writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", values.items())
+            for item in values.items():
+                connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", item)
 
     def position(self) -> tuple[int, int]:
         """``epoch``, which changes when anything but a new text did, and the row of the newest text."""
