@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -106,9 +107,10 @@ class MockAdapter(ModelAdapter):
             words = [_WORDS.findall(text.casefold()) or [text] for text in texts[start : start + _BATCH]]
             raw = b"".join([_direction(word, self._dim, self.model_version) for one in words for word in one])
             directions = np.frombuffer(raw, np.uint8).reshape(-1, self._dim)
-            counts = np.array([len(one) for one in words])
-            found = np.add.reduceat(directions, np.cumsum(counts) - counts, axis=0, dtype=np.int64)
-            sums[start : start + len(words)] = 2 * found - 255 * counts[:, None]  # whole numbers: exact in any order
+            counts = [len(one) for one in words]
+            found = np.add.reduceat(directions, [0, *accumulate(counts[:-1])], axis=0, dtype=np.int64)
+            found = 2 * found - 255 * np.array(counts)[:, None]
+            sums[start : start + len(words)] = found  # whole numbers, which are exact in any order
         lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         sums /= np.maximum(lengths, np.float32(1e-12))[:, None]
         return sums
