@@ -228,11 +228,12 @@ class MemMapBuffer:
                 mine = first[:, 0] // per == number
                 if mine.any():
                     rows[mine] = self._units(number)[first[mine] - number * per]
-        return rows.view(np.uint8)[:, :size].view(dtype)
+        found: NDArray[Any] = rows.view(np.uint8)[:, :size].view(dtype)
+        return found
 
     def _units(self, number: int) -> NDArray[np.complex128]:
         """An extent, 16 bytes at a time."""
-        return self._arena.units(number, ALIGNED).reshape(-1).view(_UNIT)
+        return self._arena.units(number, ALIGNED).reshape(-1).view(np.complex128)
 
     def sync(self) -> None:
         """Returns when what was written is on the disk."""
