@@ -92,6 +92,8 @@ def table(report: Mapping[str, Any]) -> str:
             name = f"x{one['candidates']}" if one["candidates"] != "adaptive" else "adaptive"
             rows.append(f"  {one['saliency']:<10} {name:<10}{shares}   {one['p50_ms']:>8.2f} {one['p99_ms']:>8.2f}")
         rows.append("")
+    on = report["machine"]
+    rows.append(f"{on['cores']} cores of {on['cpu']}, load average {on['load']} before\n")
     return "\n".join([*rows, *(f"{name}: {told}" for name, told in report["bars"].items())])
 
 
