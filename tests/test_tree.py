@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from memspan.activations.tokens import Activation
 from memspan import Memory
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded
@@ -326,7 +327,7 @@ def unencoded(store: Store, texts: Sequence[str], *path: str) -> dict[bytes, str
     batch = Batch(lambda text, media: [Piece(text=text, tokens=3)], Common(scope=Scope(), category=path))
     for text in texts:
         batch.text(text)
-    store.ledger.append("default", batch.drafts, vectors={})
+    store.ledger.append("default", batch.drafts, activations={})
     return batch.texts
 
 
@@ -337,7 +338,7 @@ def test_a_row_without_a_vector_counts_in_its_category_and_gets_its_place_when_t
     assert len(store.routed(store.tree)) == 40
     assert np.isnan(store.tree.prior("default", Topics.vector("t1"), store.within("work").seqs)).all()
     half = len(waiting) // 2
-    vectors = [(content, Topics.vector(text).astype(np.float16)) for content, text in waiting.items()]
+    vectors = [(content, Activation(Topics.vector(text).astype(np.float16))) for content, text in waiting.items()]
     store.ledger.encoded(dict(vectors[:half]))
     assert len(store.routed(store.tree)) == 50
     assert store.tree.compact("default")

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.base import Seqs, names_in
+from memspan.activations.tokens import TokenCodec
+from memspan.ledger.base import Ledger, Seqs, names_in
 from memspan.views.base import Scored, Selection, find_sorted
 from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalView
@@ -23,11 +24,13 @@ from memspan.views.vectors import VectorView
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query as the channels need it: analysed ``terms``, and ``vector`` float32[dim] where there is an encoder."""
+    """A query as the channels need it: analysed ``terms``, its ``vector`` float32[dim] where there is an encoder, and
+    ``tokens``, float32[q, d] as ``TokenCodec.project`` gives them, where token activations are kept."""
 
     text: str
     terms: Sequence[str]
     vector: NDArray[np.float32] | None
+    tokens: NDArray[np.float32] | None = None
 
 
 def _nowhere(seq: int) -> Sequence[Origin]:
@@ -117,6 +120,27 @@ class KeywordChannel:
         matches = self._view.search(selection, question.terms)
         at = matches.top(k)
         return Found(at, _found(matches).score)
+
+
+class LateInteraction:
+    """MaxSim between the tokens of query and segment: for each of the query's the best cosine with one of the
+    segment's, averaged. It proposes nothing: the token matrices of the best candidates are read for it."""
+
+    name = "maxsim"
+
+    def __init__(self, ledger: Ledger, codec: TokenCodec) -> None:
+        self.codec = codec
+        self._ledger = ledger
+
+    def score(self, question: Question, namespace: str, seqs: Seqs) -> NDArray[np.float32]:
+        """float32[n], NaN where a row has no token matrix."""
+        scores = np.full(len(seqs), np.nan, np.float32)
+        if question.tokens is not None and len(seqs):
+            matrices = self._ledger.tokens_of(namespace, seqs.tolist())
+            order = np.argsort(seqs)
+            at = order[np.searchsorted(seqs, matrices.seqs, sorter=order)]
+            scores[at] = self.codec.maxsim(question.tokens, matrices)
+        return scores
 
 
 class NextFollower:

@@ -43,13 +43,15 @@ class Config:
 
     ``store``: the directory opened when no path is given. ``encoder``: ``"auto"`` (what the store was made with, else
     the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
-    ``"http:MODEL@http://HOST:PORT/v1"``, ... ``namespace``: the one used when a call names none. ``model``: a
-    sentence-transformers directory that holds the default model. ``cache``: where models built for this machine are
-    kept; safe to delete.
+    ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
+    ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``namespace``: the one used when a call names none.
+    ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built for this
+    machine are kept; safe to delete.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")
     encoder: str = "auto"
+    tokens: str = "auto"
     namespace: str = "default"
     model: Path | None = None
     cache: Path = field(default_factory=_cache)

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
+from memspan.activations.tokens import Activation
 from memspan.archives.dsm import (
     LIMITS,
     MOST_TOKENS,
@@ -212,19 +213,20 @@ class DynamicSegmentedMemory:
         """The id of the segment that ``text`` is in now; none of those ``beside`` it, which are of the same write."""
         id = uuid.uuid4().hex
         batch = self.engine.draft(id, text, about)
-        vectors = self.engine.encoded(batch)
-        own = np.array([vectors[draft.content] for draft in batch.drafts if draft.role == TEXT and vectors])
+        given = self.engine.encoded(batch)
+        own = np.array([given[draft.content].pooled for draft in batch.drafts if draft.role == TEXT and given])
+        own = own.astype(np.float32)
         words = len(text.split())
         near = self.engine.near(mean(own), MOST_LINKS, lambda id: self._full(id, words)) if len(own) else []
         twin = self._twin(text, own, [each for each in near if each.id not in beside]) if update_existing else None
         if twin is not None:
             pieces, similarity = twin
             id, head, category = str(pieces[0].session), pieces[0].id, pieces[0].category
-            self._merge(pieces, text, about, similarity, 0.05, vectors)
+            self._merge(pieces, text, about, similarity, 0.05, given)
         else:
             category = _joined(near) if about.category is None else about.category
             batch.drafts = [replace(draft, category=category) for draft in batch.drafts]
-            head = self.engine.remember([batch], vectors).ids[0]
+            head = self.engine.remember([batch], given).ids[0]
         if link_related:
             self._link(id, head, category, near)
         return id
@@ -265,7 +267,7 @@ class DynamicSegmentedMemory:
         about: About,
         similarity: float,
         boost: float,
-        vectors: Mapping[bytes, Vectors],
+        given: Mapping[bytes, Activation],
     ) -> None:
         """Add to a segment what it does not say yet; its metadata and importance are those of its first piece."""
         head, id = pieces[0], str(pieces[0].session)
@@ -274,7 +276,7 @@ class DynamicSegmentedMemory:
         used = self.engine.used({id: pieces})[id]
         if text not in text_of(pieces):
             batch = self.engine.draft(id, text, About(category=head.category, importance=importance))
-            self.engine.remember([batch], vectors or self.engine.encoded(batch))
+            self.engine.remember([batch], given or self.engine.encoded(batch))
         self.engine.describe(id, pieces, replace(about, category=head.category, importance=importance))
         if (importance, metadata) != (head.importance, head.metadata):
             self.engine.update(head.id, importance=importance, metadata=metadata)

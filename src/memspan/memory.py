@@ -166,12 +166,12 @@ class Memory(Store):
             return done
         large = len(batch.drafts) > LARGE
         projection = self._projection
-        vectors = projection.vectors(batch.texts) if wait and not large else {}
+        activations = projection.activations(batch.texts) if wait and not large else {}
         added = self._ledger.append(
             scope.namespace,
             batch.drafts,
             documents=batch.documents,
-            vectors=None if projection.recorded == "null" else vectors,
+            activations=None if projection.recorded == "null" else activations,
             encoder=projection.recorded,
             operation=operation,
         )
@@ -214,8 +214,8 @@ class Memory(Store):
             revision, encoded = redrafted(old, None if pieces is None else pieces[0], changes)
             texts = {revision.draft.content: encoded}
             projection = self._projection
-            vectors = None if projection.recorded == "null" else projection.vectors(texts)
-            if (new := self._ledger.revise(scope.namespace, [revision], vectors, projection.recorded)) is not None:
+            given = None if projection.recorded == "null" else projection.activations(texts)
+            if (new := self._ledger.revise(scope.namespace, [revision], given, projection.recorded)) is not None:
                 break
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))
         return new[0]
@@ -297,9 +297,9 @@ class Memory(Store):
                 raise InvalidInput("new", f"puts a category over {arguments.DEEPEST_CATEGORY} levels deep", mend=mend)
             moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
             recorded = self._recorded
-            vectors: dict[bytes, Any] | None = None if recorded == "null" else {}  # the texts are as they were
+            given: dict[bytes, Any] | None = None if recorded == "null" else {}  # the texts are as they were
             with suppress(NotFound):  # one of them was deleted meanwhile: what is left is looked up again
-                if self._ledger.revise(scope.namespace, moved, vectors, recorded) is not None:
+                if self._ledger.revise(scope.namespace, moved, given, recorded) is not None:
                     break
         self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
         return len(moved)

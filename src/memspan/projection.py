@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
-from memspan.encoders.base import Encoder
+from memspan.activations.tokens import Activation, TokenCodec
+from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import EncoderError, MemspanError, StoreError
 from memspan.ledger.base import Ledger, Unencoded, Use
 from memspan.records import Hit
@@ -39,12 +39,19 @@ log = logging.getLogger("memspan")
 
 class Projection:
     """Feeds the views of one store. ``encoder`` is None for a lexical-only memory, ``recorded`` what the store says of
-    it."""
+    it; ``codec`` is what token activations are kept by, None where they are not."""
 
     def __init__(
-        self, ledger: Ledger, encoder: Encoder | None, recorded: str, views: Sequence[View], directory: Path | None
+        self,
+        ledger: Ledger,
+        encoder: Encoder | None,
+        recorded: str,
+        views: Sequence[View],
+        directory: Path | None,
+        codec: TokenCodec | None = None,
     ) -> None:
         self.encoder = encoder
+        self.codec = codec
         self.recorded = recorded
         self.views = views
         self.failure: str | None = None
@@ -63,8 +70,8 @@ class Projection:
 
     # Encoding
 
-    def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, NDArray[np.float16]]:
-        """Vectors of contents the store has none for yet: content → float16[dim]. A failing encoder gives none.
+    def activations(self, texts: Mapping[bytes, str]) -> dict[bytes, Activation]:
+        """Activations of contents the store has none for yet, by content. A failing encoder gives none.
 
         The failure is kept for ``stats`` and logged; the texts are written all the same and wait.
         """
@@ -75,22 +82,38 @@ class Projection:
         if not missing:
             return {}
         try:
-            return dict(zip(missing, self.encode(list(missing.values())).astype(np.float16), strict=True))
+            return dict(zip(missing, self.activate(list(missing.values())), strict=True))
         except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code, and must not cost a write
             self._failed(error)
             return {}
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """float32[n, dim], rows of length 1 or 0. Raises EncoderError when the encoder returns anything else."""
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """What the encoder makes of ``texts``, pooled rows of length 1 or 0. Raises EncoderError when it returns
+        anything else."""
         if self.encoder is None:
             raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
-        pooled = np.asarray(self.encoder.encode(texts).pooled, np.float32)
+        encoded = self.encoder.encode(texts)
+        pooled = np.asarray(encoded.pooled, np.float32)
         if pooled.shape != (len(texts), self.encoder.dim) or not np.isfinite(pooled).all():
             problem = f"encoder {self.encoder.id} returned {pooled.shape}, or values that are not finite"
             raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {self.encoder.dim}]")
+        tokens = encoded.tokens if self.codec is not None else ()
+        wrong = [each for each in tokens if each.ndim != 2 or each.shape[1] != self.encoder.dim]
+        if wrong or (len(tokens) and len(tokens) != len(texts)) or not all(np.isfinite(each).all() for each in tokens):
+            problem = f"encoder {self.encoder.id} returned token activations of another shape, or not finite"
+            raise EncoderError(problem, mend=f"it must return float32[t, {self.encoder.dim}] for each text, or none")
         self.failure = None
         lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
-        return pooled / np.maximum(lengths, 1) if (lengths > LONGEST).any() else pooled
+        return Encoded(pooled / np.maximum(lengths, 1) if (lengths > LONGEST).any() else pooled, tokens)
+
+    def activate(self, texts: Sequence[str]) -> list[Activation]:
+        """What the ledger keeps of ``texts``. Raises EncoderError."""
+        encoded = self.encode(texts)
+        pooled = encoded.pooled.astype(np.float16)
+        if self.codec is None or not encoded.tokens:
+            return [Activation(row) for row in pooled]
+        packed = self.codec.pack(encoded.tokens)
+        return [Activation(row, tokens or None) for row, tokens in zip(pooled, packed, strict=True)]
 
     def catch_up(
         self, namespace: str | None = None, *, limit: int | None = None, progress: Progress | None = None
@@ -123,18 +146,37 @@ class Projection:
             self._failed(error)
 
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
-        texts = {row.content: row.encoded_text for row in batch}
-        done: dict[bytes, NDArray[np.float16]] = {}
-        try:
-            done = dict(zip(texts, self.encode(list(texts.values())).astype(np.float16), strict=True))
-        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code
-            self.encode([CANARY])  # raises when it takes nothing at all
-            for content, text in texts.items():
-                with suppress(Exception):
-                    done[content] = self.encode([text])[0].astype(np.float16)
-            self._failed(error)
+        done = self.activated(batch)
         self._ledger.encoded(done, self.recorded)
         self._refused.update(row.seq for row in batch if row.content not in done)
+
+    def activated(self, batch: Sequence[Unencoded]) -> dict[bytes, Activation]:
+        """Activations of rows by content, without those of texts that the encoder alone refuses. Raises what the
+        encoder raises when it takes nothing at all."""
+        texts = {row.content: row.encoded_text for row in batch}
+        try:
+            return dict(zip(texts, self.activate(list(texts.values())), strict=True))
+        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code
+            self.encode([CANARY])  # raises when it takes nothing at all
+            done: dict[bytes, Activation] = {}
+            for content, text in texts.items():
+                with suppress(Exception):
+                    done[content] = self.activate([text])[0]
+            self._failed(error)
+            return done
+
+    def restore(self) -> None:
+        """Make token matrices again that were damaged or are gone, from their texts."""
+        if self._ledger.harmed:
+            self._ledger.lose()
+        refused: set[bytes] = set()
+        while self.encoder is not None and self.codec is not None and not self._stopping:
+            batch = [row for row in self._ledger.lost(BATCH + len(refused)) if row.content not in refused][:BATCH]
+            if not batch:
+                return
+            done = self.activated(batch)
+            self._ledger.encoded(done, self.recorded)
+            refused.update(row.content for row in batch if row.content not in done or done[row.content].tokens is None)
 
     def _waiting(self, namespace: str | None, limit: int) -> list[Unencoded]:
         """Segments that wait, without those that the encoder has refused."""
@@ -202,6 +244,8 @@ class Projection:
 
     def mend(self, namespace: str) -> None:
         """Have the worker write a view's snapshot again when it could not be read; searches are right meanwhile."""
+        if self._ledger.harmed and not self._asked:
+            self._ask()
         if any(view.failure for view in self.views) and namespace not in self._mended:
             self._mended.add(namespace)  # once per process: a disk that cannot be written stays so
             self._due.add(namespace)
@@ -228,6 +272,7 @@ class Projection:
             try:
                 while not self._stopping and self.catch_up(limit=BATCH):
                     pass
+                self.restore()
             except Exception as error:  # noqa: BLE001 - the worker reports and lives on; what waits is durable
                 self._failed(error)
             try:  # whether or not the encoder is there
@@ -244,10 +289,11 @@ class Projection:
             pass
 
     def tend(self, namespace: str) -> None:
-        """Compact those views of ``namespace`` whose tail has grown long."""
+        """Compact those views of ``namespace`` whose tail has grown long, and arenas of which much is dead."""
         for view in self.views:
             if view.failure or view.due(namespace):
                 self._guarded(view, namespace)
+        self._ledger.collect()
 
     def _guarded(self, view: View, namespace: str) -> None:
         try:
@@ -263,6 +309,8 @@ class Projection:
         """
         self._refused.clear()
         self.catch_up(progress=progress)
+        self.restore()
+        self._ledger.collect()
         return [
             f"{namespace}/{view.name}"
             for namespace in namespaces

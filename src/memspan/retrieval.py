@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.channels import Channel, Follower, Found, Question
+from memspan.channels import Channel, Follower, Found, LateInteraction, Question
 from memspan.errors import InvalidInput
 from memspan.fusion import Features, Model, fuse, or_zero
 from memspan.ledger.base import Ledger, Seqs
@@ -39,6 +39,7 @@ class Recipe:
     """Which channels propose, which followers go on from what they found, and how their scores become one.
 
     ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers.
+    ``late``: how many of the best by those models are scored by late interaction too, where tokens are kept.
     ``shared``: what others put in the namespace may move scores in a narrower scope: what categories are about.
     """
 
@@ -47,6 +48,7 @@ class Recipe:
     followers: tuple[str, ...] = ()
     seeding: tuple[Model, ...] = ()
     candidates: int = CANDIDATES
+    late: int = 0
     shared: bool = False
 
     @property
@@ -126,6 +128,7 @@ class Retrieval:
         followers: Sequence[Follower],
         tree: TreeView,
         graph: GraphView,
+        late: LateInteraction | None,
         projection: Projection,
     ) -> None:
         self.failure: str | None = None
@@ -135,6 +138,7 @@ class Retrieval:
         self._followers = {follower.name: follower for follower in followers}
         self._tree = tree
         self._graph = graph
+        self._late = late
         self._projection = projection
 
     def search(self, query: Query) -> list[Hit]:
@@ -162,10 +166,13 @@ class Retrieval:
         return [name for name in chosen.channels if name in self._channels] + list(chosen.followers)
 
     def _question(self, text: str, recipe: Recipe, namespace: str) -> Question:
-        vector = None
+        vector = tokens = None
         if "semantic" in recipe.channels and "semantic" in self._channels:
             try:
-                vector = self._projection.encode([text])[0]
+                encoded = self._projection.encode([text])
+                vector = encoded.pooled[0]
+                if self._late is not None and encoded.tokens:
+                    tokens = self._late.codec.project(encoded.tokens[0])
                 self.failure = None
                 self._projection.settle(namespace, limit=CATCH_UP)
             except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code; words still find
@@ -173,7 +180,7 @@ class Retrieval:
                 if message != self.failure:
                     log.warning("memspan: searching by keywords only, the encoder failed: %s", message)
                 self.failure = message
-        return Question(text, terms(text), vector)
+        return Question(text, terms(text), vector, tokens)
 
     def rank(self, question: Question, recipe: Recipe, selection: Selection, k: int, *, whole: bool = True) -> Ranked:
         """The candidates of the recipe's channels and of its followers, scored by all of them, fused and sorted.

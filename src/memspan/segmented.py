@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.activations.tokens import LATER, Activation
 from memspan.archives.dsm import UNSORTED, CategoryPath, MemorySegment, PriorityVector, Stored
 from memspan.channels import Question
 from memspan.drafting import Batch, Common
@@ -112,30 +113,29 @@ class Segmented(Memory):
         batch.drafts[1:] = [replace(draft, metadata=NOTHING) for draft in batch.drafts[1:]]
         return batch
 
-    def encoded(self, batch: Batch) -> dict[bytes, Vectors]:
-        """Vectors by content; none while the encoder fails, which the background worker reports and tries again."""
+    def encoded(self, batch: Batch) -> dict[bytes, Activation]:
+        """Activations by content; none while the encoder fails, which the background worker reports and tries again."""
         with suppress(Exception):
-            return dict(zip(batch.texts, self._projection.encode(list(batch.texts.values())), strict=True))
+            return dict(zip(batch.texts, self._projection.activate(list(batch.texts.values())), strict=True))
         return {}
 
     def vector(self, text: str) -> Vectors:
         """float32[dim] of a text, zeros while the encoder fails."""
         with suppress(Exception):
-            return np.asarray(self._projection.encode([text])[0])
+            return np.asarray(self._projection.encode([text]).pooled[0])
         return np.zeros(self.dim, np.float32)
 
-    def remember(self, batches: Sequence[Batch], vectors: Mapping[bytes, Vectors]) -> Added:
-        """Write drafts with their vectors in one transaction; what has none waits for the encoder."""
+    def remember(self, batches: Sequence[Batch], activations: Mapping[bytes, Activation]) -> Added:
+        """Write drafts with their activations in one transaction; what has none waits for the encoder."""
         added = self._ledger.append(
             self.namespace,
             [draft for batch in batches for draft in batch.drafts],
             documents=[document for batch in batches for document in batch.documents],
-            vectors=None
-            if self._recorded == "null"
-            else {key: each.astype(np.float16) for key, each in vectors.items()},
+            activations=None if self._recorded == "null" else activations,
             encoder=self._recorded,
         )
-        self._projection.written(self.namespace, added.added, pending=added.pending)
+        unfinished = added.pending + sum(each.tokens == LATER for each in activations.values())
+        self._projection.written(self.namespace, added.added, pending=unfinished)
         return added
 
     def describe(self, id: str, pieces: Sequence[Segment], about: About) -> None:
@@ -211,8 +211,9 @@ class Segmented(Memory):
         }
         self._ledger.used(self.namespace, uses)
 
-    def _given(self, stored: Stored, batches: Sequence[Batch]) -> dict[bytes, Vectors]:
-        """The vectors of a file for texts of one piece; none unless the encoder makes the same of some of them."""
+    def _given(self, stored: Stored, batches: Sequence[Batch]) -> dict[bytes, Activation]:
+        """The vectors of a file for texts of one piece; none unless the encoder makes the same of some of them. What it
+        makes of their tokens comes later."""
         given: dict[bytes, Vectors] = {}
         texts: dict[bytes, str] = {}
         for segment, batch in zip(stored.segments, batches, strict=True):
@@ -223,7 +224,10 @@ class Segmented(Memory):
                 given[said[0]] = vector if abs(length - 1) < 0.01 else vector / length  # or rounding would add up
                 texts[said[0]] = batch.texts[said[0]]
         tried = list(texts)[:: max(1, len(texts) // 4)]
-        return given if all(float(self.vector(texts[key]) @ given[key]) > 0.999 for key in tried) else {}
+        if any(float(self.vector(texts[key]) @ given[key]) <= 0.999 for key in tried):
+            return {}
+        tokens = None if self._projection.codec is None else LATER
+        return {content: Activation(vector.astype(np.float16), tokens) for content, vector in given.items()}
 
     # Reading
 

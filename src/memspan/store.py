@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -17,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
+from memspan.activations.tokens import DEFAULT, OWN, Basis, TokenCodec, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
     Channel,
     GraphFollower,
     KeywordChannel,
+    LateInteraction,
     MentionsFollower,
     NamedFollower,
     NextFollower,
@@ -31,13 +35,14 @@ from memspan.channels import (
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, NotAStore, NotWritable, StoreClosed
+from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.projection import CANARY, Projection
+from memspan.projection import Projection
 from memspan.records import Scope
+from memspan.reencoding import fitted, reencode
 from memspan.retrieval import Retrieval
-from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
+from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
 from memspan.views.lexical import LexicalView
@@ -45,6 +50,8 @@ from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
 
 AUTO = "auto"
+DIMS = 128
+SAMPLE = 4_096
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
 
@@ -57,6 +64,7 @@ class Store:
         path: str | os.PathLike[str] | None = None,
         *,
         encoder: str | Encoder | None = AUTO,
+        tokens: str = AUTO,
         namespace: str | None = None,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         config: Config | None = None,
@@ -66,13 +74,17 @@ class Store:
         self.namespace = arguments.scope(named, None, None, None, None).namespace
         self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
         self._closed = False
+        self._turning = threading.RLock()
+        self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
+        self._counted = tokenizer is not None
         exists = self.path is not None and _is_store(self.path)
+        level = config.tokens if tokens == AUTO and not exists else arguments.level(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
         try:
-            self._encoder = self._agreed(wanted if exists else made, config.encoder)
+            self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire()
             self._tokenizer = counter or self._default_tokenizer()
         except BaseException:
@@ -106,28 +118,40 @@ class Store:
             NamedFollower(self._graph),
             GraphFollower(self._graph),
         )
-        self._projection = Projection(self._ledger, self._encoder, self._recorded, views, self.path)
+        codec = None if self._encoder is None else _codec(known, self._ledger.value("basis"))
+        late = None if codec is None else LateInteraction(self._ledger, codec)
+        self._projection = Projection(self._ledger, self._encoder, self._recorded, views, self.path, codec)
         self._retrieval = Retrieval(
-            self._ledger, self._selections, channels, followers, self._tree, self._graph, self._projection
+            self._ledger, self._selections, channels, followers, self._tree, self._graph, late, self._projection
         )
 
-    def _agreed(self, wanted: str | Encoder | None, configured: str) -> Encoder | None:
-        """The encoder this store's vectors come from; the first to open a new store decides."""
+    def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
+        """The encoder this store's vectors come from; the first to open a new store decides, and on the ``level`` of
+        its token activations."""
         encoder: Encoder | None = None
         wanted = None if wanted == "none" else wanted
         if self._ledger.value("encoder") is None:
             encoder = _made(configured if wanted == AUTO else wanted)
+            about, basis = _about(encoder, level)
             self._ledger.put_values(
                 {
                     "store_id": str(uuid.uuid4()),
                     "created_at": datetime.now(UTC).isoformat(),
                     "analyser": ANALYSER,
-                    "encoder": _about(encoder),
+                    "encoder": about,
+                    "basis": basis,
                 },
                 replace=False,
             )
         self._recorded = str(self._ledger.value("encoder"))
         known = json.loads(self._recorded)
+        if known is not None and level not in (AUTO, known.get("tokens", "none")):
+            command = ["memspan", "reencode", "--store", str(self.path), "--tokens", level]
+            kept = known.get("tokens", "none")
+            raise EncoderMismatch(
+                f"{self.path or 'the store'} keeps its token activations as {kept!r}, not {level!r}",
+                mend=f"open it without tokens=, or change that: {shlex.join(command)}",
+            )
         if encoder is None and (wanted is None or (known is None and wanted == AUTO)):
             return None  # keywords only: what is added waits for its vector until an encoder is there again
         if encoder is None and wanted == AUTO:
@@ -162,8 +186,7 @@ class Store:
         if self._process != os.getpid():  # a forked child: its parent's threads, and the locks they held, are not here
             self._wire()
         if self._ledger.value("encoder") != self._recorded:
-            problem = f"{self.path} was given another encoder since this Memory opened it"
-            raise EncoderMismatch(problem, mend="close this Memory and open it again")
+            self._follow()
         return arguments.scope(self.namespace if namespace is None else namespace, user_id, agent_id, run_id, session)
 
     # Care
@@ -176,6 +199,7 @@ class Store:
         views = self._projection.status(namespaces)
         ledger_bytes = 0 if self.path is None else sum(_size(file) for file in self.path.glob("ledger.db*"))
         views_bytes = sum(view["bytes"] for view in views.values())
+        activations = self._ledger.activation_bytes()
         segments = sum(space["segments"] for space in counts["namespaces"].values())
         about = json.loads(self._recorded)
         return {
@@ -197,11 +221,13 @@ class Store:
             "search_failure": self._retrieval.failure,
             "pending": self._ledger.count_pending(None),
             "views": views,
+            "activations": activations,
             "bytes": {
                 "ledger": ledger_bytes,
+                "activations": activations["bytes"],
                 "views": views_bytes,
-                "total": ledger_bytes + views_bytes,
-                "per_segment": round((ledger_bytes + views_bytes) / segments) if segments else 0,
+                "total": (total := ledger_bytes + activations["bytes"] + views_bytes),
+                "per_segment": round(total / segments) if segments else 0,
             },
         }
 
@@ -231,28 +257,115 @@ class Store:
         return {"ok": not problems, "segments": done, "problems": problems}
 
     def rebuild(self, *, encoder: str | Encoder | None = AUTO, progress: Progress | None = None) -> dict[str, Any]:
-        """Build every view anew from the ledger; with another ``encoder``, from vectors of that one.
+        """Build every view anew from the ledger; with another ``encoder``, after ``reencode`` with it.
 
-        Searches go on meanwhile, by keywords where vectors are still missing; it can be interrupted and goes on at the
-        next ``compact``. Returns the encoder's id and what was rewritten. Raises EncoderError, or what the new one
-        raises, where it fails; then nothing was changed.
+        Searches go on meanwhile; it can be interrupted and goes on when it is called again. Returns the encoder's id
+        and what was rewritten. Raises EncoderError, or what the new encoder raises, where it fails; then nothing was
+        changed.
         """
         self._scope(None, None, None, None, None)
-        if encoder != AUTO:
-            new = _made(encoder)
-            if _about(new) != self._recorded:
-                if new is not None:  # one that does not work must not cost a store its vectors
-                    Projection(self._ledger, new, _about(new), (), None).encode([CANARY])
+        if encoder is None or encoder == "none":
+            if self._recorded != "null":
                 self._projection.close()
-                self._ledger.forget_activations(_about(new), encode=new is not None)
-                self._recorded = _about(new)
-                self._encoder = new
-                self._wire()
-                self._tokenizer = self._default_tokenizer()
+                self._ledger.forget_activations("null")
+                self._rewire(None)
+        elif encoder != AUTO:
+            self._reencoded(_made(encoder), AUTO, None, progress)
         rewritten = self._projection.compact(self._ledger.namespaces(), force=True, progress=progress)
         self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
         return {"encoder": None if self._encoder is None else self._encoder.id, "rewritten": rewritten}
+
+    def reencode(
+        self, *, encoder: str | Encoder = AUTO, tokens: str = AUTO, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Encode every text anew, by another ``encoder`` or to keep token activations at another level: ``tokens`` is
+        "none", "1bit", "4bit", "int8", "f16", or "auto" for the level in use, else the default one.
+
+        Searches and writes go on, also of other processes, which follow by themselves; one transaction switches over
+        when all is made. Interrupted, it goes on where it was when it is called again. Texts are not cut again. Returns
+        ``encoder``, ``tokens``, and how many texts were ``encoded``. Raises InvalidInput, EncoderError, or what the new
+        encoder raises, and StoreBusy where another process is at it; then the store is as it was.
+        """
+        self._scope(None, None, None, None, None)
+        made = self._reencoded(self._present(encoder), arguments.level(tokens), None, progress)
+        if made:
+            self._projection.compact(self._ledger.namespaces(), progress=progress)
+        about = json.loads(self._recorded)
+        return {"encoder": about["id"], "tokens": about["tokens"], "encoded": made}
+
+    def fit_tokens(
+        self, *, dims: int = DIMS, tokens: str = AUTO, sample: int = SAMPLE, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Fit the projection of token activations to what is stored, and ``reencode`` with it.
+
+        ``dims``: of the projected vectors, a multiple of 128 up to the encoder's. ``sample``: how many texts are looked
+        at. For an encoder that has none shipped, or a language or field unlike what that was fitted on. Returns as
+        ``reencode`` does, and the ``basis``. Raises as it does, and EncoderError for one without token activations.
+        """
+        self._scope(None, None, None, None, None)
+        encoder = self._present(AUTO)
+        if not isinstance(dims, int) or dims % 128 or not 0 < dims <= encoder.dim:
+            raise InvalidInput(
+                "dims", f"{shown(dims)} does not fit", mend=f"give a multiple of 128 up to {encoder.dim}"
+            )
+        basis = fitted(encoder, self._ledger.sample(sample), dims, progress)
+        made = self._reencoded(encoder, arguments.level(tokens), basis, progress)
+        about = json.loads(self._recorded)
+        return {"encoder": about["id"], "tokens": about["tokens"], "basis": about["basis"], "encoded": made}
+
+    def _present(self, encoder: str | Encoder) -> Encoder:
+        """The encoder meant: a new one, or for AUTO the store's own. Raises EncoderMismatch where there is none."""
+        made = _made(encoder) if encoder != AUTO else self._encoder
+        if made is None and self._recorded != "null":
+            made = _made(json.loads(self._recorded)["spec"])
+        if made is None:
+            raise EncoderMismatch("this store has no encoder", mend="name one: reencode(encoder='minilm')")
+        return made
+
+    def _reencoded(self, encoder: Encoder | None, level: str, basis: Basis | None, progress: Progress | None) -> int:
+        """Have the store encoded by ``encoder``, tokens at ``level`` on ``basis``; how many texts that took."""
+        if encoder is None:
+            raise EncoderMismatch("there is no encoder to encode with", mend="name one: encoder='minilm'")
+        known = json.loads(self._recorded) or {}
+        same = known.get("id") == encoder.id
+        if same and basis is None and known.get("basis", "").startswith(OWN):
+            basis = Basis.loads(base64.b64decode(self._ledger.value("basis") or ""))
+        if same and level == AUTO:
+            level = known.get("tokens", "none") if known.get("tokens", "none") != "none" else AUTO
+        about, packed = _about(encoder, level, basis)
+        if about == self._recorded:
+            self._ledger.give_up_encoding()
+            return 0
+        target = Projection(self._ledger, encoder, about, (), None, _codec(json.loads(about), packed))
+        made = reencode(self._ledger, target, packed, self.path, vectors=not same, progress=progress)
+        self._projection.close()
+        self._rewire(encoder)
+        return made
+
+    def _rewire(self, encoder: Encoder | None) -> None:
+        """Go on with what the store records now."""
+        self._recorded = str(self._ledger.value("encoder"))
+        self._encoder = encoder
+        self._wire()
+        if not self._counted:
+            self._tokenizer = self._default_tokenizer()
+
+    def _follow(self) -> None:
+        """Go on with the encoding another process has switched the store to. Raises EncoderMismatch where this Memory
+        was told to use another encoder, or where that one has no name to make it by."""
+        with self._turning:
+            recorded = str(self._ledger.value("encoder"))
+            if recorded == self._recorded:
+                return
+            known, own = json.loads(recorded), self._encoder
+            if own is None or known is None or known["id"] != own.id:
+                if not self._own_choice or known is None or known["spec"] is None:
+                    problem = f"{self.path} was given another encoder since this Memory opened it"
+                    raise EncoderMismatch(problem, mend="close this Memory and open it again")
+                own = _made(known["spec"])
+            self._projection.close()
+            self._rewire(own)
 
     def close(self) -> None:
         """Finish what the background worker is at and close the store. Calling it twice does nothing."""
@@ -299,12 +412,36 @@ def _made(spec: str | Encoder | None) -> Encoder | None:
     return make("minilm" if spec == AUTO else spec)
 
 
-def _about(encoder: Encoder | None) -> str:
-    """What the store records of its encoder."""
+def _about(encoder: Encoder | None, level: str, basis: Basis | None = None) -> tuple[str, str]:
+    """What the store records of its encoder, and of the ``basis`` of token activations: the one that is shipped for
+    that encoder where none is given. Raises InvalidInput where there is none either and ``level`` asks for one."""
     if encoder is None:
-        return "null"
-    about = {"spec": getattr(encoder, "spec", None), "id": encoder.id, "dim": encoder.dim, "window": encoder.window}
-    return json.dumps({**about, "normalised": True})
+        return "null", ""
+    basis = basis or shipped(encoder.id)
+    if basis is None or len(basis.mean) != encoder.dim:
+        if level not in (AUTO, "none"):
+            problem = f"no projection of token activations comes with memspan for encoder {encoder.id!r}"
+            raise InvalidInput(
+                "tokens", problem, mend="leave it out; `memspan fit-tokens` makes one from what is stored"
+            )
+        level, basis = "none", None
+    about: dict[str, Any] = {
+        "spec": getattr(encoder, "spec", None),
+        "id": encoder.id,
+        "dim": encoder.dim,
+        "window": encoder.window,
+        "normalised": True,
+        "tokens": DEFAULT if level == AUTO else level,
+    }
+    if basis is None or about["tokens"] == "none":
+        return json.dumps(about), ""
+    return json.dumps({**about, "basis": basis.id}), base64.b64encode(basis.dumps()).decode()
+
+
+def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | None:
+    """How the store that records these keeps token activations, None where it does not."""
+    level = "none" if about is None else about.get("tokens", "none")
+    return None if level == "none" or not basis else TokenCodec(level, Basis.loads(base64.b64decode(basis)))
 
 
 def _is_store(path: Path) -> bool:

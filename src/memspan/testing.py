@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from memspan.activations.tokens import Activation
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded, Encoder
 from memspan.encoders.hash import HashEncoder
@@ -158,10 +158,11 @@ def _batch(scope: Scope, category: tuple[str, ...] = ()) -> Batch:
     return Batch(cut, Common(scope=scope, category=category))
 
 
-def vectors_of(batch: Batch) -> dict[bytes, NDArray[np.float16]]:
-    """A vector for each text of a batch."""
+def activations_of(batch: Batch) -> dict[bytes, Activation]:
+    """A vector for each text of a batch, and its letters as a token matrix."""
     pooled = HashEncoder(64).encode(list(batch.texts.values())).pooled.astype(np.float16)
-    return dict(zip(batch.texts, pooled, strict=True))
+    each = zip(batch.texts.items(), pooled, strict=True)
+    return {content: Activation(vector, text.encode("utf-32")) for (content, text), vector in each}
 
 
 def write(
@@ -169,7 +170,7 @@ def write(
 ) -> tuple[str, ...]:
     """Append ``texts``, with vectors unless ``encoded`` is False; returns the ids."""
     batch = drafts(*texts, namespace=namespace, user_id=user_id)
-    return ledger.append(namespace, batch.drafts, vectors=vectors_of(batch) if encoded else {}).ids
+    return ledger.append(namespace, batch.drafts, activations=activations_of(batch) if encoded else {}).ids
 
 
 class LedgerContract:
@@ -206,23 +207,23 @@ class LedgerContract:
 
     def test_the_same_content_again_is_counted_and_not_copied(self, ledger: Ledger) -> None:
         first = drafts("one", "two")
-        ledger.append("default", first.drafts, vectors=vectors_of(first))
-        added = ledger.append("default", drafts("two", "three").drafts, vectors={})
+        ledger.append("default", first.drafts, activations=activations_of(first))
+        added = ledger.append("default", drafts("two", "three").drafts, activations={})
         _same((added.added, added.repeated, added.pending), (1, 1, 1))
         _same([row.repeats for row in ledger.listing(Scope(), None, 10, None)], [0, 1, 0])
 
     def test_an_operation_is_done_once_and_its_key_is_bound_to_its_payload(self, ledger: Ledger) -> None:
         operation = Operation(key="k", payload=b"1")
         _same(ledger.replay("default", operation), None)
-        ids = ledger.append("default", drafts("one").drafts, vectors={}, operation=operation).ids
+        ids = ledger.append("default", drafts("one").drafts, activations={}, operation=operation).ids
         for done in (
             ledger.replay("default", operation),
-            ledger.append("default", drafts("one").drafts, vectors={}, operation=operation),
+            ledger.append("default", drafts("one").drafts, activations={}, operation=operation),
         ):
             _same(done and (done.ids, done.added), (ids, 0))
         _same(ledger.replay("other", operation), None)
         with pytest.raises(IdempotencyConflict):
-            ledger.append("default", drafts("two").drafts, vectors={}, operation=Operation(key="k", payload=b"2"))
+            ledger.append("default", drafts("two").drafts, activations={}, operation=Operation(key="k", payload=b"2"))
         _same(len(self.seqs(ledger)), 1)
 
     def test_a_revision_is_a_new_row_with_the_same_id(self, ledger: Ledger) -> None:
@@ -327,11 +328,11 @@ class LedgerContract:
 
     def test_the_structure_is_every_row_with_its_place_its_category_and_its_names(self, ledger: Ledger) -> None:
         said = turns("Ana met Ben.", "Where?", session="s")
-        ledger.append("default", said.drafts, vectors=vectors_of(said))
+        ledger.append("default", said.drafts, activations=activations_of(said))
         more = turns("In Kyoto.", session="s")
-        (id,) = ledger.append("default", more.drafts, vectors={}).ids
-        ledger.append("default", turns("Hello.", session="t").drafts, vectors={})
-        ledger.append("default", drafts("alone", category=("A", "B")).drafts, vectors={})
+        (id,) = ledger.append("default", more.drafts, activations={}).ids
+        ledger.append("default", turns("Hello.", session="t").drafts, activations={})
+        ledger.append("default", drafts("alone", category=("A", "B")).drafts, activations={})
         ledger.revise("default", [Revision(id=id, version=1, draft=turns("In Osaka.", session="s").drafts[0])], {})
         rows = ledger.structure("default", 0, 100)
         _same([row.seq for row in rows], ledger.rows("default").tolist())
@@ -401,11 +402,11 @@ class LedgerContract:
         _same((ledger.count_pending("default"), ledger.count_pending(None)), (2, 3))
         waiting = ledger.pending("default", 1)[0]
         _same((waiting.text, waiting.namespace), ("one", "default"))
-        _same(ledger.encoded(vectors_of(drafts("one"))), 2)
+        _same(ledger.encoded(activations_of(drafts("one"))), 2)
         _same(ledger.pending_seqs("default").tolist(), [waiting.seq + 1])
         seqs, vectors = ledger.vectors("default", 0, 10)
         _same((seqs.tolist(), vectors.shape, vectors.dtype), ([waiting.seq], (1, 64), np.dtype(np.float32)))
-        ledger.encoded(vectors_of(drafts("nobody waits for this")))
+        ledger.encoded(activations_of(drafts("nobody waits for this")))
         _same(ledger.known(list(drafts("nobody waits for this").texts)), set())
 
     def test_the_tail_gives_each_occurrence_of_a_term(self, ledger: Ledger) -> None:
@@ -455,7 +456,7 @@ class LedgerContract:
     def test_a_write_that_fails_leaves_nothing(self, ledger: Ledger) -> None:
         batch = drafts("one", "two")
         with pytest.raises(Exception, match=r".+"):
-            ledger.append("default", [*batch.drafts, replace(batch.drafts[0], piece=None)], vectors={})  # type: ignore[arg-type]
+            ledger.append("default", [*batch.drafts, replace(batch.drafts[0], piece=None)], activations={})  # type: ignore[arg-type]
         _same((self.seqs(ledger), ledger.count_pending(None)), ([], 0))
 
     def test_several_threads_may_write_and_read_at_once(self, ledger: Ledger) -> None:

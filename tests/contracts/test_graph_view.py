@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Edge, Scope
-from memspan.testing import ViewContract, drafts, turns, vectors_of, write
+from memspan.testing import ViewContract, drafts, turns, activations_of, write
 from memspan.views.adjacency import DEGREE
 from memspan.views.base import Scored, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
@@ -242,7 +242,7 @@ def test_folded_or_not_the_edges_are_the_same(
     ledger = SqliteLedger(folder / "ledger.db")
     for number, (session, text) in enumerate(said):
         batch = turns(f"{text} {number}", session=session)
-        ledger.append("default", batch.drafts, vectors=vectors_of(batch))
+        ledger.append("default", batch.drafts, activations=activations_of(batch))
     ids = [row.id for row in ledger.listing(Scope(), None, 100, None)]
     linked(ledger, ids, *((a, b, 0.5) for a, b in pairs))
     ledger.delete("default", [ids[at] for at in gone])
@@ -262,7 +262,7 @@ def test_folded_or_not_the_edges_are_the_same(
                 if all(len(ends) < DEGREE for ends in (*similar.values(), *known.values())):
                     assert after["similar"] == pytest.approx(before["similar"], abs=1e-3)
             batch = drafts(*late, "Ana saw the end.")
-            ledger.append("default", batch.drafts, vectors=vectors_of(batch))
+            ledger.append("default", batch.drafts, activations=activations_of(batch))
         assert view.problems("default") == []
     ledger.close()
 

@@ -10,13 +10,15 @@ disk: what is appended later is seen through the maps readers hold already, and 
 
 from __future__ import annotations
 
-import io
+import hashlib
 import mmap
 import os
 import struct
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,7 @@ EXTENT: Final = 64 << 20
 ALIGNED: Final = 16
 
 Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
 Payload = bytes | memoryview | NDArray[np.uint8]
 
 _HEADER: Final = struct.Struct("<4sIQ")
@@ -41,17 +44,19 @@ class ArenaFile:
     """One file of records, or one in memory where ``path`` is None.
 
     ``extent``: bytes mapped at a time, rounded up to what the system maps; no payload can be larger than that less 32
-    bytes. Reading is safe from any thread and process; of those who append, one at a time may. Raises StoreCorrupt when
-    the file is another program's.
+    bytes. ``create``: make the file where there is none. Reading is safe from any thread and process; of those who
+    append, one at a time may. Raises StoreCorrupt when the file is another program's or, without ``create``, gone.
     """
 
-    def __init__(self, path: Path | None, extent: int = EXTENT) -> None:
+    def __init__(self, path: Path | None, extent: int = EXTENT, *, create: bool = True) -> None:
         step = mmap.ALLOCATIONGRANULARITY
         self.path = path
         self.extent = -(-max(extent, step) // step) * step
         self._lock = threading.Lock()
         self._extents: list[Bytes] = []
-        self._file = None if path is None else _opened(path)
+        self._file = None if path is None else _opened(path, create, self.extent)
+        # unclosed, as a Memory that nobody closed, it is closed with the last reference
+        self._close = None if self._file is None else weakref.finalize(self, os.close, self._file)
 
     def append(self, payloads: Sequence[Payload], at: int) -> tuple[list[int], int]:
         """Write ``payloads`` as records from ``at`` on; returns the offset of each payload, and where the next record
@@ -86,12 +91,12 @@ class ArenaFile:
                 start = at % self.extent
                 self._extents[at // self.extent][start : start + len(raw)] = np.frombuffer(raw, np.uint8)
                 return
-            if os.fstat(self._file.fileno()).st_size < whole:
-                self._file.truncate(whole)
-            self._file.seek(at)
+            if os.fstat(self._file).st_size < whole:
+                os.ftruncate(self._file, whole)
+            os.lseek(self._file, at, os.SEEK_SET)
             left = memoryview(raw)
             while left:
-                left = left[self._file.write(left) :]
+                left = left[os.write(self._file, left) :]
 
     def read(self, offset: int, size: int) -> Bytes:
         """The payload at ``offset``: uint8[size], read-only, on the map itself. Raises StoreCorrupt when the file is
@@ -101,9 +106,10 @@ class ArenaFile:
         view.flags.writeable = False
         return view
 
-    def units(self, number: int, width: int) -> Bytes:
-        """Extent ``number`` as uint8[extent // width, width], on the map itself."""
-        return self._map(number).reshape(-1, width)
+    def gather(self, offsets: Places, sizes: Places) -> Bytes:
+        """The payloads at ``offsets`` int64[n] of the first extent, ``sizes`` int64[n], one after the other."""
+        unit = int(np.gcd.reduce(sizes, initial=ALIGNED))
+        return np.take(self._map(0).reshape(-1, unit), ranges(offsets // unit, sizes // unit), axis=0).reshape(-1)
 
     def whole(self, offset: int, size: int) -> bool:
         """Whether the payload of ``size`` bytes at ``offset`` is there and what was written."""
@@ -140,19 +146,29 @@ class ArenaFile:
 
     def size(self) -> int:
         """How long the file is, in bytes; most of it may take no space."""
-        return len(self._extents) * self.extent if self._file is None else os.fstat(self._file.fileno()).st_size
+        return len(self._extents) * self.extent if self._file is None else os.fstat(self._file).st_size
+
+    def present(self) -> bool:
+        """Whether this file is still in its directory, and not removed by another process."""
+        return self.path is None or self.path.exists()
+
+    def forked(self) -> ArenaFile:
+        """One in memory as a forked child finds it: with a lock of its own, the parent may have been holding this."""
+        other = ArenaFile(None, self.extent)
+        other._extents = self._extents
+        return other
 
     def sync(self) -> None:
         """Returns when what was appended is on the disk."""
         if self._file is not None:
-            getattr(os, "fdatasync", os.fsync)(self._file.fileno())
+            getattr(os, "fdatasync", os.fsync)(self._file)
 
     def close(self) -> None:
         """Let the file go; views that were read stay as they are for as long as somebody holds them."""
         with self._lock:
-            if self._file is not None:
-                self._extents = []  # a view somebody holds keeps its map
-                self._file.close()
+            if self._close is not None:
+                self._extents = []  # a view that somebody holds keeps its map
+                self._close()
 
     def _map(self, number: int) -> Bytes:
         """Extent ``number``, mapped once."""
@@ -163,13 +179,140 @@ class ArenaFile:
                 while len(self._extents) <= number:
                     self._extents.append(_UNMAPPED)
                 if not len(self._extents[number]):
-                    if os.fstat(self._file.fileno()).st_size < (number + 1) * self.extent:
+                    if os.fstat(self._file).st_size < (number + 1) * self.extent:
                         raise StoreCorrupt(f"{self.path} was cut short", mend="what is missing is encoded again")
-                    view = mmap.mmap(
-                        self._file.fileno(), self.extent, access=mmap.ACCESS_READ, offset=number * self.extent
-                    )
+                    view = mmap.mmap(self._file, self.extent, access=mmap.ACCESS_READ, offset=number * self.extent)
                     self._extents[number] = np.frombuffer(view, np.uint8)
         return self._extents[number]
+
+
+class Arenas:
+    """The arena files of a store, by number: each one extent long; or in memory, where ``directory`` is None.
+
+    Whoever appends, erases or removes holds the ledger's write lock.
+    """
+
+    def __init__(self, directory: Path | None, extent: int | None = None) -> None:
+        self.directory = directory
+        self.extent = extent or EXTENT
+        self._files: dict[int, ArenaFile] = {}
+        self._lock = threading.Lock()
+
+    def forked(self) -> Arenas:
+        """The same in a forked child, which has none of the parent's threads and so cannot wait for their locks."""
+        other = Arenas(self.directory, self.extent)
+        if self.directory is None:
+            other._files = {number: file.forked() for number, file in self._files.items()}
+        return other
+
+    def name(self, number: int) -> str:
+        """Arena ``number`` as people should read of it."""
+        return "the arena in memory" if self.directory is None else str(self._path(number))
+
+    def append(
+        self, number: int, finish: int, payloads: Sequence[tuple[bytes, bytes]]
+    ) -> Iterator[tuple[int, int, list[tuple[bytes, int]]]]:
+        """Append ``payloads``, (key, payload) each, from the place ``finish`` of arena ``number`` on, and in new arenas
+        where that is full. Yields, once its part is on the disk, each arena's number, its new finish, and (key, offset)
+        of what it was given. Raises InvalidInput, OSError."""
+        room: list[tuple[bytes, bytes]] = []
+        end = finish
+        for key, payload in payloads:
+            need = 3 * ALIGNED + len(payload)
+            if end + need > self.extent and end > START:
+                yield self._append(number, finish, room)
+                number, finish, end, room = number + 1, START, START, []
+            room.append((key, payload))
+            end += need
+        yield self._append(number, finish, room)
+
+    def _append(
+        self, number: int, at: int, payloads: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[int, int, list[tuple[bytes, int]]]:
+        file = self._file(number, create=True)
+        offsets, finish = file.append([payload for _, payload in payloads], at)
+        file.sync()
+        return number, finish, [(key, offset) for (key, _), offset in zip(payloads, offsets, strict=True)]
+
+    def gather(self, places: Places) -> Bytes:
+        """The payloads at ``places`` int64[n, 3] (arena, offset, size), one after the other: uint8[sum of sizes]."""
+        arenas, offsets, sizes = places.T
+        numbers = np.unique(arenas)
+        if len(numbers) == 1:
+            return self._file(int(numbers[0])).gather(offsets, sizes)
+        whole = np.empty(int(sizes.sum()), np.uint8)
+        starts = np.cumsum(sizes) - sizes
+        for number in numbers:
+            here = arenas == number
+            whole[ranges(starts[here], sizes[here])] = self._file(int(number)).gather(offsets[here], sizes[here])
+        return whole
+
+    def whole(self, number: int, offset: int, size: int) -> bool:
+        """Whether this payload is there and what was written."""
+        try:
+            return self._file(number).whole(offset, size)
+        except StoreCorrupt:
+            return False
+
+    def digest(self, number: int, offset: int, size: int) -> bytes:
+        """SHA-256 of a payload."""
+        return hashlib.sha256(self._file(number).read(offset, size).data).digest()
+
+    def reaches(self, number: int, finish: int) -> bool:
+        """Whether the file of arena ``number`` is there and reaches to ``finish``."""
+        if self.directory is None:
+            return True
+        try:
+            return self._path(number).stat().st_size >= finish
+        except FileNotFoundError:
+            return False
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """A copy of a payload."""
+        return self._file(number).read(offset, size).tobytes()
+
+    def erase(self, number: int, offset: int, size: int) -> None:
+        """Write zeros over a payload; of a file that is gone nothing is left to erase."""
+        with suppress(StoreCorrupt):
+            self._file(number).erase(offset, size)
+
+    def remove(self, number: int) -> None:
+        """Remove an arena. Who reads in it goes on; its space comes back when the last one has let go."""
+        with self._lock:
+            self._files.pop(number, None)
+        if self.directory is not None:
+            self._path(number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let every file go."""
+        with self._lock:
+            files, self._files = self._files, {}
+        if self.directory is not None:
+            for file in files.values():
+                file.close()
+
+    def _path(self, number: int) -> Path:
+        return (self.directory or Path()) / f"arena-{number:06d}.bin"
+
+    def _file(self, number: int, *, create: bool = False) -> ArenaFile:
+        file = self._files.get(number)
+        if file is None:
+            with self._lock:
+                file = self._files.get(number)
+                if file is None:
+                    path = None if self.directory is None else self._path(number)
+                    if (
+                        path is not None
+                    ):  # what other processes have removed since takes space for as long as it is open
+                        self._files = {other: each for other, each in self._files.items() if each.present()}
+                    file = self._files[number] = ArenaFile(path, self.extent, create=create)
+        return file
+
+
+def ranges(starts: Places, counts: Places) -> Places:
+    """int64[sum of counts]: the whole numbers from each of ``starts`` on, as many as its count."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
 
 
 _UNMAPPED: Final = np.zeros(0, np.uint8)
@@ -184,14 +327,26 @@ def _fits(at: int, extent: int) -> bool:
     return at % extent + _HEADER.size <= extent
 
 
-def _opened(path: Path) -> io.FileIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+")
-    head = file.read(START)
-    if head.strip(b"\0") and head != MARK:
-        file.close()
-        raise StoreCorrupt(f"{path} is not an arena", mend="move it away; what it held is encoded again")
-    if head != MARK:  # several may do this at once: they write the same
-        file.seek(0)
-        file.write(MARK)
+def _opened(path: Path, create: bool, extent: int) -> int:
+    """A descriptor of the file, which begins as an arena does and is as long as whole extents."""
+    flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (os.O_CREAT if create else 0)
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(path, flags, 0o666)
+    except FileNotFoundError as error:
+        raise StoreCorrupt(f"{path} is gone", mend="what it held is encoded again") from error
+    try:
+        head = os.read(file, START)
+        if head.strip(b"\0") and head != MARK:
+            raise StoreCorrupt(f"{path} is not an arena", mend="move it away; what it held is encoded again")
+        if head != MARK:  # several may do this at once: they write the same
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, MARK)
+        size = os.fstat(file).st_size
+        if size % extent:  # cut by somebody: what is not there reads as damaged
+            os.ftruncate(file, -(-size // extent) * extent)
+    except BaseException:
+        os.close(file)
+        raise
     return file

@@ -448,7 +448,7 @@ def _asked(
 def routed(memory: Memory, question: str) -> int:
     """The vectors that beam search in the tree compares: centroids, and the rows of the leaves they lead to."""
     selection = memory._selections.of(Scope(namespace=memory.namespace))
-    vector = memory._projection.encode([question])[0]
+    vector = memory._projection.encode([question]).pooled[0]
     return memory._tree.route(selection, vector, TreeChannel.BEAM).comparisons
 
 

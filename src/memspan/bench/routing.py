@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.activations.tokens import Activation
 from memspan.bench.measures import encoder_of, interval, machine, milliseconds
 from memspan.bench.speed import texts
 from memspan.drafting import Batch, Common
@@ -83,7 +84,7 @@ def _add(ledger: Ledger, some: Sequence[str], model: Encoder) -> None:
     for text in some:
         batch.text(text)
     pooled = model.encode(list(batch.texts.values())).pooled.astype(np.float16)
-    ledger.append(NAMESPACE, batch.drafts, vectors=dict(zip(batch.texts, pooled, strict=True)))
+    ledger.append(NAMESPACE, batch.drafts, activations=dict(zip(batch.texts, map(Activation, pooled), strict=True)))
 
 
 def _source(count: int, vectors: Path | None, encoder: str | Encoder | None) -> tuple[Sequence[str], Encoder]:

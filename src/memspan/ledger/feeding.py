@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Vectors, instant, microseconds
-from memspan.ledger.connections import Connections
-from memspan.ledger.rows import chunks, marks, namespace_number, now, path_of, placed_of
+from memspan.ledger.activations import Activations, unencoded
+from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, microseconds
+from memspan.ledger.rows import chunks, marks, namespace_number, now, placed_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Filter, Scope
 
 
-class Feeding(Connections):
+class Feeding(Activations):
     """The part of ``SqliteLedger`` that only views read."""
 
     def select(
@@ -69,47 +67,13 @@ class Feeding(Connections):
             ).fetchall()
         return (rows[-1][0] if rows else after), np.array([seq for _, seq in rows], np.int64)
 
-    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
-        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT seq, pooled FROM segments JOIN activations USING (content) WHERE namespace = ? AND seq > ?"
-                " ORDER BY seq LIMIT ?",
-                (namespace_number(connection, namespace), after, limit),
-            ).fetchall()
-        return _vectors(rows)
-
-    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
-        """The vectors of these seqs, where there are any, in ascending order of seq."""
-        rows: list[tuple[int, bytes]] = []
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            for chunk in chunks(seqs):
-                rows += connection.execute(
-                    "SELECT seq, pooled FROM segments JOIN activations USING (content)"
-                    f" WHERE seq IN ({marks(chunk)}) AND namespace = ?",
-                    (*map(int, chunk), number),
-                ).fetchall()
-        return _vectors(sorted(rows))
-
-    def known(self, contents: Sequence[bytes]) -> set[bytes]:
-        """Those of ``contents`` whose vector is kept already."""
-        with self.reading() as connection:
-            return {
-                content
-                for chunk in chunks(contents)
-                for (content,) in connection.execute(
-                    f"SELECT content FROM activations WHERE content IN ({marks(chunk)})", tuple(chunk)
-                )
-            }
-
     def pending(self, namespace: str | None, limit: int) -> list[Unencoded]:
         """Segments that wait for a vector, oldest first; of every namespace when None (for the encoder only)."""
         with self.reading() as connection:
             where, values = (
                 ("1", ()) if namespace is None else ("p.namespace = ?", (namespace_number(connection, namespace),))
             )
-            return _unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
+            return unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
 
     def count_pending(self, namespace: str | None) -> int:
         """How many segments wait for a vector."""
@@ -127,7 +91,7 @@ class Feeding(Connections):
         """Rows with ``after < seq <= upto``, at most ``limit``, for rebuilding a view from nothing."""
         with self.reading() as connection:
             values = (namespace_number(connection, namespace), after, upto)
-            return _unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
+            return unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
 
     def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
         """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
@@ -255,33 +219,5 @@ class Feeding(Connections):
             connection.execute("DELETE FROM snapshots WHERE namespace = ? AND view = ?", (number, view))
 
 
-def _unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
-    rows = connection.execute(
-        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
-        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
-        (*values, limit),
-    )
-    return [
-        Unencoded(
-            seq=seq,
-            namespace=name,
-            content=content,
-            text=text,
-            speaker=speaker,
-            heading=path_of(heading),
-            occurred_at=None if occurred_at is None else instant(occurred_at),
-        )
-        for seq, content, text, speaker, heading, occurred_at, name in rows
-    ]
-
-
 def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
     return np.fromiter((seq for (seq,) in rows), np.int64)
-
-
-def _vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
-    seqs = np.array([seq for seq, _ in rows], np.int64)
-    if not rows:
-        return seqs, np.zeros((0, 0), np.float32)
-    flat = np.frombuffer(b"".join(blob for _, blob in rows), np.float16)
-    return seqs, flat.reshape(len(rows), -1).astype(np.float32)

@@ -196,9 +196,16 @@ INCONSISTENCIES = {
     " AND s.seq > coalesce((SELECT position FROM snapshots WHERE namespace = s.namespace AND view = 'lexical'), 0)":
         "{} segments are in neither the lexical tail nor a snapshot: run `memspan rebuild`",
     "SELECT count(*) FROM segments AS s WHERE (SELECT value FROM store WHERE key = 'encoder') <> 'null'"
-    " AND NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content)"
+    " AND NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding ="
+    " (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding'))"
     " AND NOT EXISTS (SELECT 1 FROM pending AS p WHERE p.seq = s.seq)":
         "{} segments have no vector and do not wait for one: run `memspan rebuild`",
+    "SELECT count(*) FROM tensors AS t LEFT JOIN (SELECT tokens, count(*) AS times FROM activations"
+    " WHERE length(tokens) > 0 GROUP BY tokens) AS a ON a.tokens = t.key WHERE t.refs <> coalesce(a.times, 0)":
+        "{} token matrices are referred to by another number of vectors than their pointer says",
+    "SELECT count(*) FROM activations AS a WHERE length(a.tokens) > 0"
+    " AND NOT EXISTS (SELECT 1 FROM tensors AS t WHERE t.key = a.tokens)":
+        "{} vectors point to token matrices that do not exist",
 }  # fmt: skip
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from memspan.activations.tokens import Activation
 from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
+from memspan.ledger.activations import ENCODING
 from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
 from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import Feeding
@@ -49,6 +47,7 @@ class SqliteLedger(Feeding):
         try:
             with self.exclusive() as connection:
                 schema.migrate(connection, path)
+            self.find_short()
         except BaseException:
             self.close()
             raise
@@ -61,14 +60,14 @@ class SqliteLedger(Feeding):
         drafts: Sequence[Draft],
         *,
         documents: Sequence[DocumentDraft] = (),
-        vectors: Mapping[bytes, NDArray[np.float16]] | None = None,
+        activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         operation: Operation | None = None,
     ) -> Added:
         """Write ``drafts`` in order, or count a repeat where the same identity is there already.
 
-        ``vectors`` maps ``Draft.content`` to its vector; contents without one are queued as pending. None: the store
-        keeps no vectors. ``encoder`` is what they were made by, as the store records it; None does not ask. A document
+        ``activations`` are by ``Draft.content``; contents without one are queued as pending. None: the store keeps
+        none. ``encoder`` is what they were made by, as the store records it; None does not ask. A document
         replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch.
         """
         with self.writing() as connection:
@@ -81,6 +80,7 @@ class SqliteLedger(Feeding):
                 _open_document(connection, number, document, moment)
             positions: dict[tuple[str | None, ...], int] = {}
             ids: list[str] = []
+            written: list[Draft] = []
             repeated = pending = 0
             for draft in drafts:
                 position = _position(connection, number, draft, positions)
@@ -90,8 +90,10 @@ class SqliteLedger(Feeding):
                 if repeats:
                     repeated += 1
                 else:
-                    pending += _derive(connection, number, seq, draft, vectors)
+                    written.append(draft)
+                    pending += self._derive(connection, number, seq, draft, activations)
                     _advance(draft, position, positions)
+            self.keep(connection, _given(activations, written))
             document_id = documents[0].id if len(documents) == 1 else None
             added = Added(
                 ids=tuple(ids),
@@ -111,11 +113,11 @@ class SqliteLedger(Feeding):
         self,
         namespace: str,
         revisions: Sequence[Revision],
-        vectors: Mapping[bytes, NDArray[np.float16]] | None,
+        activations: Mapping[bytes, Activation] | None,
         encoder: str | None = None,
     ) -> list[Segment] | None:
-        """New versions of segments, all or none; an empty identity keeps the old one. ``vectors``, ``encoder``: as in
-        ``append``.
+        """New versions of segments, all or none; an empty identity keeps the old one. ``activations``, ``encoder``: as
+        in ``append``.
 
         None, and nothing written, when one of them has another version by now. Raises NotFound, EncoderMismatch, and
         InvalidInput when another segment of the same scope says exactly this already.
@@ -138,8 +140,9 @@ class SqliteLedger(Feeding):
                     other = uuid.UUID(bytes=id)
                     mend = "delete one of the two"
                     raise InvalidInput("text", f"segment {other} already says exactly this", mend=mend)
-                _derive(connection, number, new, draft, vectors)
+                self._derive(connection, number, new, draft, activations)
                 seqs.append(new)
+            self.keep(connection, _given(activations, [revision.draft for revision in revisions]))
         return self.fetch(namespace, seqs)
 
     def link(self, namespace: str, edge: Edge) -> None:
@@ -180,13 +183,15 @@ class SqliteLedger(Feeding):
         """Remove segments with every version, vector and index entry; returns how many there were."""
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
-            return sum(
+            count = sum(
                 connection.execute(
                     f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING ended_at IS NULL",
                     (number, *map(id_bytes, chunk)),
                 ).fetchall().count((1,))
                 for chunk in chunks(ids)
             )  # fmt: skip
+        self.erase_dead()
+        return count
 
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int:
         """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
@@ -203,30 +208,48 @@ class SqliteLedger(Feeding):
             gone = connection.execute(
                 f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING ended_at IS NULL", (number, *values)
             )
-            return sum(current for (current,) in gone.fetchall())
+            count = sum(int(current) for (current,) in gone.fetchall())
+        self.erase_dead()
+        return count
 
-    def encoded(self, vectors: Mapping[bytes, NDArray[np.float16]], encoder: str | None = None) -> int:
-        """Keep vectors that rows of any namespace wait for; returns how many rows they served.
+    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
+        """Keep activations that rows of any namespace wait for; returns how many rows they served.
 
         ``encoder``: as in ``append``. Raises EncoderMismatch.
         """
         with self.writing() as connection:
             _agreed(connection, encoder)
-            return sum(
-                len(_keep_vector(connection, content, vector))
-                for content, vector in vectors.items()
+            there = {
+                content: activation
+                for content, activation in activations.items()
                 if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
-            )
+            }
+            self.keep(connection, there)
+            return sum(_served(connection, content) for content in there)
 
-    def forget_activations(self, encoder: str, *, encode: bool) -> None:
-        """Record another encoder, drop every vector, and queue every segment when there is something to encode with."""
-        with self.writing() as connection:
-            connection.execute("DELETE FROM activations")
-            connection.execute("DELETE FROM pending")
-            connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
-            connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
-            if encode:
-                connection.execute("INSERT INTO pending SELECT seq, namespace FROM segments")
+    def _derive(
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        seq: int,
+        draft: Draft,
+        activations: Mapping[bytes, Activation] | None,
+    ) -> int:
+        """The new row's part in the views' tails, in the same transaction; 1 when its vector is still to come."""
+        connection.execute(
+            "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
+            (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
+        )
+        connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
+        if activations is None:
+            return 0
+        if draft.content in activations:
+            _served(connection, draft.content)
+            return 0
+        if self.has(connection, draft.content):
+            return 0
+        connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
+        return 1
 
     # Reading
 
@@ -385,7 +408,7 @@ class SqliteLedger(Feeding):
                 "documents": "SELECT count(*) FROM documents WHERE ended_at IS NULL",
                 "versions": "SELECT count(*) FROM segments",
                 "repeats": "SELECT coalesce(sum(repeats), 0) FROM segments",
-                "vectors": "SELECT count(*) FROM activations",
+                "vectors": f"SELECT count(*) FROM activations WHERE encoding = {ENCODING}",
                 "tombstones": "SELECT count(*) FROM tombstones",
                 "schema": "PRAGMA user_version",
             }
@@ -399,7 +422,11 @@ class SqliteLedger(Feeding):
     def problems(self) -> Iterator[tuple[int, int, str | None]]:
         """Re-read and re-hash every row and vector as searches read them: yields (done, total, problem or None)."""
         with self.reading() as connection:
-            yield from find_problems(connection)
+            done = total = 0
+            for done, total, problem in find_problems(connection):
+                yield done, total, problem
+            for problem in self.tensor_problems():
+                yield done, total, problem
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the database file and let SQLite refresh its statistics."""
@@ -499,37 +526,17 @@ def _advance(draft: Draft, position: int, positions: dict[tuple[str | None, ...]
         positions[scope] = position + 1
 
 
-def _derive(
-    connection: sqlite3.Connection,
-    number: int,
-    seq: int,
-    draft: Draft,
-    vectors: Mapping[bytes, NDArray[np.float16]] | None,
-) -> int:
-    """The new row's part in the views' tails, in the same transaction; returns 1 when its vector is still to come."""
-    connection.execute(
-        "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
-        (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
-    )
-    connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
-    if vectors is None:
-        return 0
-    if draft.content in vectors:
-        _keep_vector(connection, draft.content, vectors[draft.content])
-        return 0
-    if connection.execute("SELECT 1 FROM activations WHERE content = ?", (draft.content,)).fetchone():
-        return 0
-    connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
-    return 1
+def _given(activations: Mapping[bytes, Activation] | None, drafts: Sequence[Draft]) -> dict[bytes, Activation]:
+    """The activations that came with ``drafts``, by content."""
+    known = activations or {}
+    return {draft.content: known[draft.content] for draft in drafts if draft.content in known}
 
 
-def _keep_vector(connection: sqlite3.Connection, content: bytes, vector: NDArray[np.float16]) -> list[tuple[int]]:
-    """Keep a vector; returns the rows that waited for it. A row waits or has a vector, never both."""
-    blob = vector.tobytes()
-    connection.execute("INSERT OR IGNORE INTO activations VALUES (?, ?, ?)", (content, blob, zlib.crc32(blob)))
+def _served(connection: sqlite3.Connection, content: bytes) -> int:
+    """A row waits for its vector or has one, never both: those of ``content`` have it now; how many waited."""
     return connection.execute(
-        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?) RETURNING seq", (content,)
-    ).fetchall()
+        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?)", (content,)
+    ).rowcount
 
 
 def _missing(id: str, namespace: str, what: str = "segment") -> NotFound:

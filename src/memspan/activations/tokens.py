@@ -1,0 +1,173 @@
+"""Token matrices: what an encoder makes of each token of a text, centred, projected, quantised; and MaxSim over them.
+
+Late interaction (Khattab and Zaharia 2020, ColBERT): a text answers a question as far as each token of the question
+finds one like it in the text. The mean of all token vectors is subtracted first and the rest projected to the principal
+axes of mixed text: what every token shares tells none apart. Which projection and which level are the default, and
+what each costs, is measured in docs/decisions/0010-activations.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+BITS: Final[Mapping[str, int]] = {"1bit": 1, "4bit": 4, "int8": 8, "f16": 16}
+"""Bits a stored dimension takes, by level; at ``"none"`` no token matrices are kept."""
+
+LEVELS: Final = ("none", *BITS)
+DEFAULT: Final = "1bit"
+OWN: Final = "own-"  # how the id of a basis begins that was fitted to a store
+SPREAD: Final = 2.75  # a 4-bit code covers values up to so many standard deviations of a unit vector's entries
+REACH: Final = 6.0  # and an 8-bit one up to so many
+HALF_NORMAL: Final = np.float32((np.pi / 2) ** 0.5)  # 1 / the mean size of a standard normal value
+
+SHIPPED: Final[Mapping[str, str]] = {
+    "minilm-int8-53aa5117": "minilm.safetensors",
+    "minilm-fp32-53aa5117": "minilm.safetensors",
+}
+"""Files of ``shipped``, by the encoder's id."""
+
+
+LATER: Final = b""  # in place of a token matrix that is still to be made, or to be made again
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What is kept of a text: ``pooled`` float16[dim]; ``tokens``, the bytes of its token matrix, LATER, or None."""
+
+    pooled: NDArray[np.float16]
+    tokens: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """Token matrices of rows: ``seqs`` int64[n] ascending; ``sizes`` int64[n] bytes of each; ``codes`` uint8[sum], one
+    after the other."""
+
+    seqs: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    codes: Bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """Where token vectors are centred and projected to: ``mean`` float32[dim], ``axes`` float32[dim, d].
+
+    ``id`` names it; ``provenance`` says what it was fitted on, when, and with which encoder.
+    """
+
+    id: str
+    mean: Floats
+    axes: Floats
+    provenance: str
+
+    def dumps(self) -> bytes:
+        """As a safetensors file, in float16."""
+        from safetensors.numpy import save
+
+        arrays = {"mean": self.mean.astype(np.float16), "axes": self.axes.astype(np.float16)}
+        return save(arrays, {"id": self.id, "provenance": self.provenance})
+
+    @classmethod
+    def loads(cls, raw: bytes) -> Basis:
+        """What ``dumps`` wrote."""
+        from safetensors.numpy import load
+
+        arrays = {name: array.astype(np.float32) for name, array in load(raw).items()}
+        about = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        return cls(about["id"], arrays["mean"], arrays["axes"], about["provenance"])
+
+    @classmethod
+    def fit(cls, mean: NDArray[np.float64], squares: NDArray[np.float64], dims: int, provenance: str) -> Basis:
+        """From token vectors of length 1: their ``mean`` float64[dim], the mean of their outer products ``squares``
+        float64[dim, dim]; the axes are the first ``dims`` principal ones."""
+        _, axes = np.linalg.eigh(squares - np.outer(mean, mean))
+        chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims]).astype(np.float32)
+        basis = cls("", mean.astype(np.float32), chosen, provenance)
+        return replace(basis, id=f"{OWN}{hashlib.sha256(basis.dumps()).hexdigest()[:12]}")
+
+
+def shipped(encoder: str) -> Basis | None:
+    """The basis that comes with memspan for the encoder of this id, None where there is none."""
+    file = SHIPPED.get(encoder)
+    return None if file is None else Basis.loads((resources.files("memspan.activations") / file).read_bytes())
+
+
+class TokenCodec:
+    """Token activations as they are kept at one ``level`` on one ``basis``, and MaxSim over them."""
+
+    def __init__(self, level: str, basis: Basis) -> None:
+        self.level = level
+        self.basis = basis
+        self.dims = basis.axes.shape[1]
+        self.width = self.dims * BITS[level] // 8
+        """Bytes a token."""
+        self._size = np.float32(self.dims**-0.5)  # of an entry of a vector of length 1
+
+    def project(self, tokens: Floats) -> Floats:
+        """Token vectors float32[t, dim], of any length, as float32[t, d], rows of length 1 (or 0)."""
+        return unit((unit(tokens) - self.basis.mean) @ self.basis.axes)
+
+    def pack(self, texts: Sequence[Floats]) -> list[bytes]:
+        """The token matrix of each text, float32[t_i, dim], as bytes: ``t_i * width`` of them."""
+        lengths = [len(tokens) for tokens in texts]
+        if not sum(lengths):
+            return [b""] * len(texts)
+        codes = self._quantise(self.project(np.concatenate(texts)))
+        ends = np.cumsum(lengths)
+        return [codes[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
+
+    def _quantise(self, values: Floats) -> Bytes:
+        """float32[t, d] of length 1 → uint8[t, width]."""
+        if self.level == "1bit":
+            return np.packbits(values > 0, axis=1)
+        if self.level == "4bit":
+            steps: Bytes = np.rint(values / (SPREAD * self._size) * 7.5 + 7.5).clip(0, 15).astype(np.uint8)
+            return np.asarray(steps[:, 0::2] << 4 | steps[:, 1::2])
+        if self.level == "int8":
+            levels: NDArray[np.int8] = np.rint(values / (REACH * self._size) * 127).clip(-127, 127).astype(np.int8)
+            return levels.view(np.uint8)
+        return values.astype(np.float16).view(np.uint8)
+
+    def maxsim(self, question: Floats, matrices: Matrices) -> Floats:
+        """For each matrix the mean, over the tokens of ``question`` float32[q, d] from ``project``, of the best cosine
+        that any of its tokens has with that one: float32[n] in [0, 1]."""
+        counts = matrices.sizes // self.width
+        some = counts > 0
+        scores = np.zeros(len(counts), np.float32)
+        if some.any() and len(question):
+            cosines = self._cosines(question, matrices.codes.reshape(-1, self.width))
+            best = np.maximum.reduceat(cosines, (np.cumsum(counts) - counts)[some], axis=1)
+            scores[some] = best.clip(0, 1).mean(axis=0)
+        return scores
+
+    def _cosines(self, question: Floats, codes: Bytes) -> Floats:
+        """float32[q, t]: of a 1-bit code the cosine that is most likely, which its angle to the code tells."""
+        cosines: Floats
+        if self.level == "1bit":  # a dot product with signs is one with bits, doubled, less the sum
+            bits = np.unpackbits(codes, axis=1).astype(np.float32)
+            cosines = (2 * question @ bits.T - question.sum(axis=1, keepdims=True)) * (self._size * HALF_NORMAL)
+        elif self.level == "4bit":
+            high, low = (codes >> 4).astype(np.float32), (codes & 15).astype(np.float32)
+            steps = question[:, 0::2] @ high.T + question[:, 1::2] @ low.T
+            cosines = (steps - 7.5 * question.sum(axis=1, keepdims=True)) * (SPREAD * self._size / np.float32(7.5))
+        elif self.level == "int8":
+            cosines = question @ codes.view(np.int8).astype(np.float32).T * (REACH * self._size / np.float32(127))
+        else:
+            cosines = question @ codes.view(np.float16).astype(np.float32).T
+        return cosines
+
+
+def unit(rows: NDArray[np.floating]) -> Floats:
+    """float32: each row divided by its length; a row of zeros stays one."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)

@@ -1,0 +1,436 @@
+"""What encoders gave, as the embedded ledger keeps it: pooled vectors in its file, token matrices in arenas beside it.
+
+A token matrix is content-addressed: its key is the SHA-256 of its bytes, and rows of ``tensors`` point from the key to
+a place in an arena. It is appended inside the ledger's write transaction and on the disk before that commits, so a row
+never points at what is not there; a place that was never committed is written over. What no row refers to is written
+over with zeros, and ``collect`` gives its space back.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memspan.activations.arena import START, Arenas
+from memspan.activations.tokens import Activation, Matrices
+from memspan.ledger.base import Seqs, Unencoded, Vectors, instant
+from memspan.ledger.connections import Connections
+from memspan.ledger.rows import chunks, marks, namespace_number, path_of
+
+ENCODING = "(SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding')"  # the one in use
+MISSING = (
+    "segments AS s WHERE NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding = ?)"
+)
+WORTH = 0.5  # share of an arena file that is dead from which its living half is moved and the file removed
+
+
+class Activations(Connections):
+    """The part of ``SqliteLedger`` that keeps activations."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(path)
+        self._arenas = Arenas(None if path is None else path.with_name("activations"))
+        self._sound: set[tuple[int, int]] = set()  # records this process has proven, each once
+        self.damaged: set[tuple[int, int]] = set()
+        self._short: set[int] = set()  # arenas whose file was cut or is gone
+
+    def leave(self) -> None:
+        super().leave()
+        self._arenas = self._arenas.forked()
+
+    def close(self) -> None:
+        super().close()
+        self._arenas.close()
+
+    # Reading
+
+    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
+        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT s.seq, a.pooled FROM segments AS s JOIN activations AS a"
+                f" ON a.content = s.content AND a.encoding = {ENCODING}"
+                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
+                (namespace_number(connection, namespace), after, limit),
+            ).fetchall()
+        return _vectors(rows)
+
+    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
+        """The vectors of these seqs, where there are any, in ascending order of seq."""
+        rows: list[tuple[int, bytes]] = []
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows += connection.execute(
+                    "SELECT s.seq, a.pooled FROM segments AS s JOIN activations AS a"
+                    f" ON a.content = s.content AND a.encoding = {ENCODING}"
+                    f" WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
+                    (*map(int, chunk), number),
+                ).fetchall()
+        return _vectors(sorted(rows))
+
+    def tokens_of(self, namespace: str, seqs: Sequence[int]) -> Matrices:
+        """The token matrices of these seqs, where there are any, in ascending order of seq.
+
+        One that is not what was written is left out; ``damaged`` then says so, and ``lose`` has it made again.
+        """
+        with self.reading() as connection:
+            places, proven = self._places(connection, namespace, seqs)
+        if not all(proven):  # the arena may have been moved since this moment of the ledger
+            with self.newest() as connection:
+                places, proven = self._places(connection, namespace, seqs)
+        self.damaged.update(place[1:3] for place, sound in zip(places, proven, strict=True) if not sound)
+        table = np.array([place for place, sound in zip(places, proven, strict=True) if sound], np.int64)
+        table = table.reshape(-1, 4)
+        return Matrices(table[:, 0], table[:, 3], self._arenas.gather(table[:, 1:]))
+
+    def _places(
+        self, connection: sqlite3.Connection, namespace: str, seqs: Sequence[int]
+    ) -> tuple[list[tuple[int, int, int, int]], list[bool]]:
+        """(seq, arena, offset, size) of these rows' token matrices by seq, and whether each is what was written."""
+        places: list[tuple[int, int, int, int]] = []
+        number = namespace_number(connection, namespace)
+        for chunk in chunks(seqs):
+            places += connection.execute(
+                "SELECT s.seq, t.arena, t.offset, t.size FROM segments AS s JOIN activations AS a"
+                f" ON a.content = s.content AND a.encoding = {ENCODING} JOIN tensors AS t ON t.key = a.tokens"
+                f" WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
+                (*map(int, chunk), number),
+            ).fetchall()
+        places.sort()
+        return places, [self._proven(*place[1:]) for place in places]
+
+    def _proven(self, arena: int, offset: int, size: int) -> bool:
+        """Whether a record is what was written; of one that is, the checksum is computed once in a process."""
+        place = (arena, offset)
+        if place in self._sound:
+            return True
+        if not self._arenas.whole(arena, offset, size):
+            return False
+        if len(self._sound) >= 1_000_000:
+            self._sound.clear()
+        self._sound.add(place)
+        return True
+
+    def known(self, contents: Sequence[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose activation is kept already."""
+        with self.reading() as connection:
+            return {
+                content
+                for chunk in chunks(contents)
+                for (content,) in connection.execute(
+                    f"SELECT content FROM activations WHERE encoding = {ENCODING} AND content IN ({marks(chunk)})",
+                    tuple(chunk),
+                )
+            }
+
+    def has(self, connection: sqlite3.Connection, content: bytes) -> bool:
+        """Whether the activation of ``content`` is kept already."""
+        sql = f"SELECT 1 FROM activations WHERE content = ? AND encoding = {ENCODING}"
+        return connection.execute(sql, (content,)).fetchone() is not None
+
+    def lost(self, limit: int) -> list[Unencoded]:
+        """Segments whose token matrix has to be made again, one for each content, at most ``limit``."""
+        with self.reading() as connection:
+            return unencoded(
+                connection,
+                "(SELECT min(seq) AS seq FROM segments WHERE content IN (SELECT content FROM activations"
+                f" WHERE tokens = x'' AND encoding = {ENCODING} LIMIT ?) GROUP BY content)"
+                " JOIN segments AS s USING (seq)",
+                (limit,),
+                limit,
+            )
+
+    def activation_bytes(self) -> dict[str, Any]:
+        """What the arenas hold: per file its bytes, those of living records, and how many records; and the sums."""
+        with self.reading() as connection:
+            files = [
+                {"file": self._arenas.name(number), "bytes": finish, "live_bytes": live, "tensors": count}
+                for number, finish, live, count in connection.execute(
+                    "SELECT number, finish, coalesce(sum(t.size), 0), count(t.key) FROM arenas"
+                    " LEFT JOIN tensors AS t ON t.arena = number AND t.refs > 0 GROUP BY number ORDER BY number"
+                )
+            ]
+            (refs,) = connection.execute("SELECT coalesce(sum(refs), 0) FROM tensors").fetchone()
+            (lost,) = connection.execute(
+                f"SELECT count(*) FROM activations WHERE tokens = x'' AND encoding = {ENCODING}"
+            ).fetchone()
+        total = {name: sum(file[name] for file in files) for name in ("bytes", "live_bytes", "tensors")}
+        return {**total, "references": refs, "lost": lost, "files": files}
+
+    def tensor_problems(self) -> Iterator[str]:
+        """Names each token matrix that is not what was written, by file and place."""
+        with self.reading() as connection:
+            for key, arena, offset, size in connection.execute(
+                "SELECT key, arena, offset, size FROM tensors WHERE refs > 0"
+            ):
+                if not self._arenas.whole(arena, offset, size) or self._arenas.digest(arena, offset, size) != key:
+                    where = f"{self._arenas.name(arena)} is damaged at byte {offset} ({size} bytes)"
+                    yield f"{where}: the tokens of {_owner(connection, key)} are encoded again by the next compaction"
+
+    # Writing: all of it inside one of the ledger's write transactions
+
+    def keep(
+        self, connection: sqlite3.Connection, activations: Mapping[bytes, Activation], encoding: int | None = None
+    ) -> None:
+        """Keep activations by content, under ``encoding`` or the one in use; those that are there already stay."""
+        keys = self._place(connection, activations)
+        connection.executemany(
+            f"INSERT INTO activations VALUES (?, coalesce(?, {ENCODING}), ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET tokens = excluded.tokens WHERE tokens = x'' AND excluded.tokens IS NOT NULL",
+            [
+                (content, encoding, pooled, zlib.crc32(pooled), keys.get(content, activation.tokens))
+                for content, activation in activations.items()
+                for pooled in (activation.pooled.tobytes(),)
+            ],
+        )
+
+    def _place(self, connection: sqlite3.Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, bytes]:
+        """Have the token matrices in an arena, on the disk when it returns: their keys by content."""
+        matrices = {content: each.tokens for content, each in activations.items() if each.tokens}
+        keys = {content: sha256(matrix).digest() for content, matrix in matrices.items()}
+        missing = {key: matrices[content] for content, key in keys.items()}
+        for chunk in chunks(list(missing)):
+            for (key,) in connection.execute(
+                f"SELECT key FROM tensors WHERE refs > 0 AND key IN ({marks(chunk)})", tuple(chunk)
+            ).fetchall():
+                del missing[key]
+        self._append(connection, missing)
+        return keys
+
+    def _append(self, connection: sqlite3.Connection, tensors: Mapping[bytes, bytes], but: int = 0) -> None:
+        """Append token matrices by key to the last arena, or to a new one where that is full or is ``but``."""
+        if not tensors:
+            return
+        number, finish = connection.execute(
+            "SELECT coalesce(max(number), 0), coalesce(max(finish), 0) FROM arenas WHERE number ="
+            " (SELECT max(number) FROM arenas)"
+        ).fetchone()
+        if number in (0, but):  # numbers are never used twice: somebody may still be reading in a file that is gone
+            last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'arenas'").fetchone()
+            number, finish = (last[0] if last else 0) + 1, START
+        for arena, end, part in self._arenas.append(number, finish, list(tensors.items())):
+            connection.execute(
+                "INSERT INTO arenas VALUES (?, ?) ON CONFLICT DO UPDATE SET finish = excluded.finish", (arena, end)
+            )
+            connection.executemany(
+                "INSERT INTO tensors VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE"
+                " SET arena = excluded.arena, offset = excluded.offset, size = excluded.size",
+                [(key, arena, offset, len(tensors[key])) for key, offset in part],
+            )
+
+    def find_short(self) -> None:
+        """Look, at open, for arena files that were cut short or are gone."""
+        with self.reading() as connection:
+            arenas = connection.execute("SELECT number, finish FROM arenas").fetchall()
+        self._short = {number for number, finish in arenas if not self._arenas.reaches(number, finish)}
+
+    @property
+    def harmed(self) -> bool:
+        """Whether there is something to ``lose``."""
+        return bool(self.damaged or self._short)
+
+    def lose(self) -> int:
+        """Record the token matrices found damaged, and those missing in files that were cut short or are gone, as lost:
+        they are made again from their texts. Returns how many."""
+        with self.writing() as connection:
+            damaged, short = self.damaged.copy(), self._short.copy()
+            keys = [
+                (key,)
+                for key, arena, offset, size in connection.execute("SELECT key, arena, offset, size FROM tensors")
+                if (arena, offset) in damaged or (arena in short and not self._arenas.whole(arena, offset, size))
+            ]
+            connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (key BLOB PRIMARY KEY)")
+            connection.execute("DELETE FROM gone")
+            connection.executemany("INSERT INTO gone VALUES (?)", keys)
+            connection.execute("UPDATE activations SET tokens = x'' WHERE tokens IN (SELECT key FROM gone)")
+            connection.execute("DELETE FROM tensors WHERE key IN (SELECT key FROM gone)")
+        self.damaged -= damaged
+        self._short -= short
+        return len(keys)
+
+    def erase_dead(self) -> None:
+        """Write zeros over token matrices that no segment refers to any more: nobody can read what was deleted."""
+        dead = "SELECT arena, offset, size FROM tensors WHERE refs = 0"
+        with self.reading() as connection:
+            if connection.execute(dead).fetchone() is None:
+                return
+        with self.writing() as connection:
+            for place in connection.execute(dead).fetchall():
+                self._arenas.erase(*place)
+            connection.execute("DELETE FROM tensors WHERE refs = 0")
+
+    def collect(self) -> dict[str, int]:
+        """Move what lives out of arena files of which half or more is dead, and remove those; readers go on.
+
+        Returns ``files`` removed and ``bytes`` they had more than what was moved.
+        """
+        self.erase_dead()
+        removed = freed = 0
+        with self.reading() as connection:
+            filled = connection.execute(
+                "SELECT number, finish, coalesce(sum(size), 0) FROM arenas LEFT JOIN tensors ON arena = number"
+                " GROUP BY number ORDER BY number"
+            ).fetchall()
+        for number, finish, live in filled:
+            if live > WORTH * finish:
+                continue
+            with self.writing() as connection:
+                rows = connection.execute(
+                    "SELECT key, offset, size FROM tensors WHERE arena = ? ORDER BY offset", (number,)
+                ).fetchall()
+                sound = [each for each in rows if self._arenas.whole(number, *each[1:])]
+                self._append(connection, {key: self._arenas.read(number, *place) for key, *place in sound}, number)
+                if len(sound) == len(rows):
+                    connection.execute("DELETE FROM arenas WHERE number = ?", (number,))
+            if len(sound) == len(rows):
+                self._arenas.remove(number)
+                removed, freed = removed + 1, freed + finish - live
+            else:  # what is damaged is made again first, and the file goes the next time
+                self._short.add(number)
+        return {"files": removed, "bytes": freed}
+
+    # Encoding anew, beside the encoding in use
+
+    def begin_encoding(self, encoder: str) -> int:
+        """The number of the encoding by ``encoder`` that is being made beside the one in use: of the one that was begun
+        before and broken off, or a new one. What another encoder had begun is given up."""
+        with self.writing() as connection:
+            row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
+            begun = json.loads(row[0]) if row else None
+            if begun is None or begun["encoder"] != encoder:
+                used = connection.execute(f"SELECT max({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
+                begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
+                connection.execute("INSERT OR REPLACE INTO store VALUES ('next', ?)", (json.dumps(begun),))
+            return int(begun["number"])
+
+    def unencoded(self, encoding: int, after: int, limit: int) -> list[Unencoded]:
+        """Rows after ``after`` that have no activation in ``encoding``, at most ``limit``, by seq."""
+        with self.reading() as connection:
+            return unencoded(
+                connection,
+                f"{MISSING} AND s.seq > ?",
+                (encoding, after),
+                limit,
+            )
+
+    def sample(self, most: int) -> list[str]:
+        """At most ``most`` of the texts that are encoded, evenly spread over what is stored."""
+        with self.reading() as connection:
+            (total,) = connection.execute("SELECT count(*) FROM segments").fetchone()
+            step = max(1, total // most)
+            rows = unencoded(connection, "segments AS s WHERE s.seq % ? = 0", (step,), most)
+        return list({row.content: row.encoded_text for row in rows}.values())
+
+    def count_unencoded(self, encoding: int) -> int:
+        """How many texts have no activation in ``encoding``."""
+        with self.reading() as connection:
+            return int(
+                connection.execute(f"SELECT count(DISTINCT s.content) FROM {MISSING}", (encoding,)).fetchone()[0]
+            )
+
+    def give_up_encoding(self) -> None:
+        """Drop what was made of an encoding that was begun."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM store WHERE key = 'next'")
+        self.drop_encodings()
+
+    def keep_encoding(self, activations: Mapping[bytes, Activation], encoding: int) -> None:
+        """Keep activations in ``encoding`` beside those in use, of texts that are still there."""
+        with self.writing() as connection:
+            there = {
+                content: activation
+                for content, activation in activations.items()
+                if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
+            }
+            self.keep(connection, there, encoding)
+
+    def use_encoding(self, encoding: int, encoder: str, basis: str, after: int, *, vectors: bool) -> bool:
+        """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
+        a row after ``after`` has come that is not in it. Rows up to there that are not in it wait for their vector.
+
+        ``vectors``: the vectors are others, so what views have made of them goes.
+        """
+        with self.writing() as connection:
+            if connection.execute(f"SELECT 1 FROM {MISSING} AND s.seq > ? LIMIT 1", (encoding, after)).fetchone():
+                return False
+            connection.executemany(
+                "INSERT OR REPLACE INTO store VALUES (?, ?)",
+                [("encoder", encoder), ("basis", basis), ("encoding", str(encoding))],
+            )
+            connection.execute("DELETE FROM store WHERE key = 'next'")
+            connection.execute("DELETE FROM pending")
+            connection.execute(f"INSERT INTO pending SELECT s.seq, s.namespace FROM {MISSING}", (encoding,))
+            if vectors:
+                connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
+        return True
+
+    def forget_activations(self, encoder: str) -> None:
+        """Record ``encoder``, which needs none, and drop every activation."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM activations")
+            connection.execute("DELETE FROM pending")
+            connection.execute("DELETE FROM store WHERE key = 'next'")
+            connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
+            connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
+        self.erase_dead()
+
+    def drop_encodings(self) -> None:
+        """Drop, a part at a time, activations of encodings that are neither in use nor being made."""
+        other = (
+            f"encoding <> {ENCODING} AND encoding <>"
+            " coalesce((SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'), 0)"
+        )
+        gone = 1
+        while gone:
+            with self.writing() as connection:
+                gone = connection.execute(
+                    "DELETE FROM activations WHERE (content, encoding) IN"
+                    f" (SELECT content, encoding FROM activations WHERE {other} LIMIT 2000)"
+                ).rowcount
+            self.erase_dead()
+
+
+def unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
+    """Rows of ``tables``, among them segments as s, as what an encoder and the analyser need to know of them."""
+    rows = connection.execute(
+        "SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
+        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
+        (*values, limit),
+    )
+    return [
+        Unencoded(
+            seq=seq,
+            namespace=name,
+            content=content,
+            text=text,
+            speaker=speaker,
+            heading=path_of(heading),
+            occurred_at=None if occurred_at is None else instant(occurred_at),
+        )
+        for seq, content, text, speaker, heading, occurred_at, name in rows
+    ]
+
+
+def _owner(connection: sqlite3.Connection, key: bytes) -> str:
+    """Which segment a token matrix belongs to, for people."""
+    row = connection.execute(
+        "SELECT id FROM segments WHERE content IN (SELECT content FROM activations WHERE tokens = ?) LIMIT 1", (key,)
+    ).fetchone()
+    return "no segment" if row is None else f"segment {uuid.UUID(bytes=row[0])}"
+
+
+def _vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
+    seqs = np.array([seq for seq, _ in rows], np.int64)
+    if not rows:
+        return seqs, np.zeros((0, 0), np.float32)
+    flat = np.frombuffer(b"".join(blob for _, blob in rows), np.float16)
+    return seqs, flat.reshape(len(rows), -1).astype(np.float32)
