@@ -218,7 +218,7 @@ class QueryEngine:
 
     def _look(self, level: int, query: Vectors, candidates: Rows) -> Found:
         if level == 2 and len(candidates) == self._size:
-            there = query[self._indices[: self._size]]
+            there = query.take(self._indices[: self._size])
             cosine = np.einsum("ij,ij->i", self._values[: self._size], there)
             adaptive = self.candidate_multiplier == "adaptive"
             return Found(cosine, self._shares[: self._size], _lengths(there) if adaptive else cosine)
@@ -234,7 +234,7 @@ class QueryEngine:
             return Found(cosine, np.ones_like(cosine), np.ones_like(cosine))
         first, second = self.dims["level1"], self.dims["level2"]
         where = self.buffer.gather(offsets[:, 0], 2 + first + second, np.uint16)
-        there = query[where[:, 2 : 2 + first] if level == 1 else where[:, 2 + first :]]
+        there = query.take(where[:, 2 : 2 + first] if level == 1 else where[:, 2 + first :])
         values = self.buffer.gather(offsets[:, 1 + level], first if level == 1 else second, np.float32)
         lengths = _at_least_little(_lengths(values))
         cosine = np.einsum("ij,ij->i", values, there) / lengths
