@@ -136,14 +136,14 @@ class MemMapBuffer:
         self._capacity = initial_capacity_bytes
         self._closed = False
         self._lock = threading.Lock()
+        there = self.path.stat().st_size if self.path is not None and self.path.exists() else 0
+        if self.path is not None and end is not None and end > max(START, there):
+            raise StoreCorrupt(f"{self.path} was cut short before byte {end}", mend="restore it from a backup")
         self._arena = ArenaFile(self.path)
         if end is None:
             end = START
             for offset, size in self._arena.scan():
                 end = offset + size + -size % ALIGNED
-        elif end > max(START, self._arena.size()):
-            self._arena.close()
-            raise StoreCorrupt(f"{self.path} was cut short before byte {end}", mend="restore it from a backup")
         self.end = end
 
     def __repr__(self) -> str:
@@ -233,7 +233,8 @@ class MemMapBuffer:
 
     def _units(self, number: int) -> NDArray[np.complex128]:
         """An extent, 16 bytes at a time."""
-        return self._arena.units(number, ALIGNED).reshape(-1).view(np.complex128)
+        extent = self._arena.extent
+        return self._arena.read(number * extent, extent).view(np.complex128)
 
     def sync(self) -> None:
         """Returns when what was written is on the disk."""
