@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from memspan.activations.tokens import Activation
 from memspan import Memory
+from memspan.activations.tokens import Activation
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded
 from memspan.filtering import parse_filter

@@ -10,7 +10,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
 
-from memspan.activations.tokens import LEVELS
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
 from memspan.records import NOTHING, Scope, Source
@@ -38,13 +37,6 @@ def path(value: object) -> Path:
         return Path(given).expanduser().absolute()
     except RuntimeError as error:  # the home of a user there is not
         raise InvalidInput("path", str(error), mend="write the path without ~") from error
-
-
-def level(value: object) -> str:
-    """How token activations are kept: "auto" or one of ``LEVELS``."""
-    if value == "auto" or (isinstance(value, str) and value in LEVELS):
-        return str(value)
-    raise InvalidInput("tokens", f"{shown(value)} is no level", mend=f"give auto, {', '.join(LEVELS)}")
 
 
 def scope(namespace: str, user_id: str | None, agent_id: str | None, run_id: str | None, session: str | None) -> Scope:

@@ -124,23 +124,45 @@ class KeywordChannel:
 
 class LateInteraction:
     """MaxSim between the tokens of query and segment: for each of the query's the best cosine with one of the
-    segment's, averaged. It proposes nothing: the token matrices of the best candidates are read for it."""
+    segment's, averaged. It proposes nothing: the token matrices of the best candidates are read for it.
+
+    A token of the query that something in every candidate is like tells none apart. So each weighs by the square of how
+    far the candidates are from it on average: inverse document frequency (Spärck Jones 1972) for vectors, which also
+    takes the weight from the marks an encoder puts around a text.
+    """
 
     name = "maxsim"
+    ASSUMED = 16  # candidates more that are half like each token, so that few candidates do not decide alone
 
     def __init__(self, ledger: Ledger, codec: TokenCodec) -> None:
         self.codec = codec
         self._ledger = ledger
 
-    def score(self, question: Question, namespace: str, seqs: Seqs) -> NDArray[np.float32]:
-        """float32[n], NaN where a row has no token matrix."""
-        scores = np.full(len(seqs), np.nan, np.float32)
-        if question.tokens is not None and len(seqs):
-            matrices = self._ledger.tokens_of(namespace, seqs.tolist())
-            order = np.argsort(seqs)
-            at = order[np.searchsorted(seqs, matrices.seqs, sorter=order)]
-            scores[at] = self.codec.maxsim(question.tokens, matrices)
-        return scores
+    def score(
+        self, question: Question, namespace: str, seqs: Seqs, beside: tuple[NDArray[np.intp], Seqs]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of each of ``seqs`` itself, and of it and the turns ``beside`` it, (index into ``seqs``, seq) each, as one
+        text: float32[n] both, in [0, 1], NaN where a row has no token matrix."""
+        nothing = np.full(len(seqs), np.nan, np.float32)
+        if question.tokens is None or not len(seqs):
+            return nothing, nothing
+        index, neighbours = beside
+        matrices = self._ledger.tokens_of(namespace, np.union1d(seqs, neighbours).tolist())
+        best = self.codec.best(question.tokens, matrices)
+        at, there = find_sorted(matrices.seqs, seqs)
+        if not there.any():
+            return nothing, nothing
+        each = best[:, at]
+        like = (each[:, there].sum(axis=1) + self.ASSUMED / 2) / (there.sum() + self.ASSUMED)
+        weights = np.maximum(1 - like, np.float32(1e-6)) ** 2
+        weights /= weights.sum()
+        own = np.where(there, weights @ each, np.float32(np.nan))
+        at, known = find_sorted(matrices.seqs, neighbours)
+        if known.any():
+            order = np.argsort(index[known], kind="stable")
+            rows, starts = np.unique(index[known][order], return_index=True)
+            each[:, rows] = np.maximum(each[:, rows], np.maximum.reduceat(best[:, at[known][order]], starts, axis=1))
+        return own, np.where(there, weights @ each, np.float32(np.nan))
 
 
 class NextFollower:

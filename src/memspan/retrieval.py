@@ -25,6 +25,7 @@ from memspan.views.tree import TreeView
 
 CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
+LATE = 64  # of which the token matrices are read: recall@10 is on every set what it is with 200
 STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
 STANDING_OUT = 5  # how many rows may stand out by meaning
@@ -69,6 +70,17 @@ _ALONG = (
     "weights of margin, next and mentions chosen on the same sets and on 100 needles, scale and bias fitted;"
     " 2026-11-24, docs/decisions/0008-graph.md; category and priorities by judgement: no set tells"
 )
+_LATE = (
+    "fitted listwise on the candidates of the tuning halves of LoCoMo, RealTalk, BEAM 100K, MuSiQue, HotpotQA and"
+    " Cranfield, each set weighing the same, rounded; scale and bias by logistic regression; margin for needles;"
+    " 2026-11-26, docs/decisions/0010-activations.md"
+)
+INTERACTING = Model(
+    bias=-7.7,
+    weights={"semantic": 0.6, "keyword": 2.0, "maxsim": 3.9, "window": 3.6},
+    extras={"margin": 5.8, "next": 1.75, "mentions": 1.3, "named": 0.4},
+    provenance=_LATE,
+)
 SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD)
 ASSOCIATED = {"margin": 10.0, "next": 2.3, "mentions": 1.15, "named": 0.6, "category": 0.5, "importance": 0.5}
 PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "graph": 0.3}
@@ -77,7 +89,9 @@ PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, 
 def _models(extras: Mapping[str, float]) -> tuple[Model, ...]:
     """With ``extras`` on top; importance and relevance count from 0.5, what a segment has unless somebody says."""
     usual = 0.5 * sum(extras.get(name, 0.0) for name in ("importance", "relevance"))
+    late = replace(INTERACTING, bias=INTERACTING.bias - usual, extras={**extras, **INTERACTING.extras})
     return (
+        late,
         Model(bias=-5.9 - usual, weights={"semantic": 3.8, "keyword": 4.2}, extras=extras, provenance=_ALONG),
         Model(bias=-4.8 - usual, weights={"keyword": 6.2}, extras=extras, provenance=_ALONG),
     )
@@ -89,12 +103,14 @@ RECIPES: Mapping[str, Recipe] = {
         followers=("next", "mentions", "named"),
         seeding=SEEDING,
         models=_models(ASSOCIATED),
+        late=LATE,
     ),
     "dsm": Recipe(
         channels=("tree", "semantic", "keyword"),
         followers=("next", "mentions", "named", "graph"),
         seeding=SEEDING,
         models=_models(PRIORITISED),
+        late=LATE,
         shared=True,
     ),
     "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
@@ -163,7 +179,8 @@ class Retrieval:
     def active(self, recipe: str = "default") -> list[str]:
         """The channels and followers a recipe has on this store."""
         chosen = recipe_named(recipe)
-        return [name for name in chosen.channels if name in self._channels] + list(chosen.followers)
+        late = [self._late.name] if chosen.late and self._late is not None else []
+        return [name for name in chosen.channels if name in self._channels] + list(chosen.followers) + late
 
     def _question(self, text: str, recipe: Recipe, namespace: str) -> Question:
         vector = tokens = None
@@ -211,13 +228,33 @@ class Retrieval:
                     {name: np.concatenate([part, found[name].score(more)]) for name, part in own.items()}
                 )
                 features |= {name: each.score(seqs) for name, each in along.items()}
+                found |= along
+                if recipe.late and self._late is not None:
+                    features |= self._interaction(self._late, question, recipe, selection, seqs, features)
                 first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: max(STANDING, 2 * k)]
                 features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
-                found |= along
         scores = fuse(recipe.models, features, len(seqs))
         order = np.lexsort((-seqs, -scores))
         told = {name: part[order] for name, part in features.items() if name in recipe.features}
         return Ranked(seqs[order], scores[order], told, found)
+
+    def _interaction(
+        self,
+        late: LateInteraction,
+        question: Question,
+        recipe: Recipe,
+        selection: Selection,
+        seqs: Seqs,
+        features: Features,
+    ) -> dict[str, NDArray[np.float32]]:
+        """MaxSim of the best of ``seqs`` by what is known so far, and of each with the turns beside it as one text."""
+        first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: recipe.late]
+        beside = self._graph.beside(selection, seqs[first])
+        own, window = late.score(question, selection.namespace, seqs[first], beside)
+        return {
+            "maxsim": _spread(own, first, len(seqs), np.nan),
+            "window": _spread(window, first, len(seqs), np.nan),
+        }
 
     def _standing(
         self, question: Question | None, recipe: Recipe, namespace: str, seqs: Seqs, first: NDArray[np.intp]
@@ -285,15 +322,17 @@ class Retrieval:
 
 
 def recipe_named(name: str) -> Recipe:
-    """The recipe called ``name``; "default-next" is the default one without the follower ``next``.
+    """The recipe called ``name``; "default-next" is the default one without the follower ``next``, "default-maxsim" the
+    one without late interaction.
 
     Raises InvalidInput.
     """
     known, *without = name.split("-") if isinstance(name, str) else ("",)
-    if known not in RECIPES or not set(without) <= set(RECIPES[known].followers):
+    recipe = RECIPES.get(known)
+    if recipe is None or not set(without) <= {*recipe.followers, *([LateInteraction.name] if recipe.late else [])}:
         raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
-    recipe = RECIPES[known]
-    return replace(recipe, followers=tuple(part for part in recipe.followers if part not in without))
+    followers = tuple(part for part in recipe.followers if part not in without)
+    return replace(recipe, followers=followers, late=0 if LateInteraction.name in without else recipe.late)
 
 
 def hit_of(row: Segment, score: float) -> Hit:

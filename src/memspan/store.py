@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
-from memspan.activations.tokens import DEFAULT, OWN, Basis, TokenCodec, shipped
+from memspan.activations.tokens import DEFAULT, OWN, Basis, TokenCodec, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
     Channel,
@@ -78,7 +78,7 @@ class Store:
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
         self._counted = tokenizer is not None
         exists = self.path is not None and _is_store(self.path)
-        level = config.tokens if tokens == AUTO and not exists else arguments.level(tokens)
+        level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
@@ -288,7 +288,7 @@ class Store:
         encoder raises, and StoreBusy where another process is at it; then the store is as it was.
         """
         self._scope(None, None, None, None, None)
-        made = self._reencoded(self._present(encoder), arguments.level(tokens), None, progress)
+        made = self._reencoded(self._present(encoder), checked(tokens), None, progress)
         if made:
             self._projection.compact(self._ledger.namespaces(), progress=progress)
         about = json.loads(self._recorded)
@@ -310,7 +310,7 @@ class Store:
                 "dims", f"{shown(dims)} does not fit", mend=f"give a multiple of 128 up to {encoder.dim}"
             )
         basis = fitted(encoder, self._ledger.sample(sample), dims, progress)
-        made = self._reencoded(encoder, arguments.level(tokens), basis, progress)
+        made = self._reencoded(encoder, checked(tokens), basis, progress)
         about = json.loads(self._recorded)
         return {"encoder": about["id"], "tokens": about["tokens"], "basis": about["basis"], "encoded": made}
 

@@ -8,7 +8,7 @@ class TestMine(EncoderContract):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -143,6 +143,22 @@ def drafts(
     for text in texts:
         batch.text(text)
     return batch
+
+
+class WordEncoder(HashEncoder):
+    """HashEncoder with a token activation for each word: the word's own vector, with a mark first and last."""
+
+    def __init__(self, dim: int = 128) -> None:
+        super().__init__(dim)
+        self.id = f"words-{dim}"
+        self.spec = ""
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        said = [["[begin]", *text.split()[: self.window], "[end]"] for text in texts]
+        tokens = super().encode([word for words in said for word in words]).pooled
+        ends = np.cumsum([len(words) for words in said])
+        rows = [tokens[end - len(words) : end] for words, end in zip(said, ends, strict=True)]
+        return Encoded(super().encode(texts).pooled, rows)
 
 
 def turns(*texts: str, session: str) -> Batch:

@@ -321,7 +321,7 @@ def test_what_has_no_vector_yet_is_similar_to_nothing_and_later_is(opened: Open)
     assert set(strengths(words.neighbors(one, "similar"))) == {two}
 
 
-def test_an_interrupted_change_of_the_encoder_leaves_no_edge_of_the_old_one(
+def test_an_interrupted_change_of_the_encoder_changes_nothing_and_a_finished_one_leaves_no_edge_of_the_old_one(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("memspan.views.graph.SNAPSHOT_ROWS", 8)
@@ -335,8 +335,9 @@ def test_an_interrupted_change_of_the_encoder_leaves_no_edge_of_the_old_one(
         before = [strengths(memory.neighbors(id, "similar")) for id in ids]
         with pytest.raises(KeyboardInterrupt):
             memory.rebuild(encoder="hash:256", progress=stop)
-    with opened(encoder="hash:256") as memory:
-        memory.compact()
+    with opened(encoder="hash:8") as memory:
+        assert [strengths(memory.neighbors(id, "similar")) for id in ids] == before
+        memory.rebuild(encoder="hash:256")
         after = [strengths(memory.neighbors(id, "similar")) for id in ids]
         assert after != before
         memory.rebuild()

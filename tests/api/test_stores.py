@@ -42,6 +42,8 @@ CALLS: dict[str, Callable[[Memory], object]] = {
     "compact": lambda m: m.compact(),
     "verify": lambda m: m.verify(),
     "rebuild": lambda m: m.rebuild(),
+    "reencode": lambda m: m.reencode(),
+    "fit_tokens": lambda m: m.fit_tokens(),
 }
 
 

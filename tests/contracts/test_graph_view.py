@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Edge, Scope
-from memspan.testing import ViewContract, drafts, turns, activations_of, write
+from memspan.testing import ViewContract, activations_of, drafts, turns, write
 from memspan.views.adjacency import DEGREE
 from memspan.views.base import Scored, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn

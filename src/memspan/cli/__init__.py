@@ -55,6 +55,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("compact", upkeep.compact, CARE, None),
     ("verify", upkeep.verify, CARE, None),
     ("rebuild", upkeep.rebuild, CARE, None),
+    ("reencode", upkeep.reencode, CARE, None),
+    ("fit-tokens", upkeep.fit_tokens, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

@@ -1,4 +1,4 @@
-"""The commands about a whole store: stats, compact, verify, rebuild."""
+"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
+
+Tokens = Annotated[
+    str, typer.Option("--tokens", metavar="LEVEL", help="none, 1bit, 4bit, int8 or f16; auto: as it is, else 1bit.")
+]
 
 
 def stats(
@@ -55,6 +59,40 @@ def rebuild(
     opened_with = "auto" if encoder is None else "none"
     with o.open_memory(store, opened_with, None) as memory, output.progress("Rebuilding", show=not json) as advance:
         report = memory.rebuild(encoder=encoder or "auto", progress=advance)
+    _show(report, json)
+
+
+def reencode(
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="NAME", help="With this one.", show_default=False)
+    ] = None,
+    tokens: Tokens = "auto",
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """Encode every text anew: with another model, or to keep what it makes of each token at another level.
+
+    Searches and writes go on meanwhile, in other processes too. It can be stopped with ctrl-C at any time and goes on
+    where it was when it is run again; until all is made, nothing changes.
+    """
+    opened_with = "auto" if encoder is None else "none"  # moving must not need the one that is left behind
+    with o.open_memory(store, opened_with, None) as memory, output.progress("Encoding", show=not json) as advance:
+        report = memory.reencode(encoder=encoder or "auto", tokens=tokens, progress=advance)
+    _show(report, json)
+
+
+def fit_tokens(
+    dims: Annotated[int, typer.Option("--dims", metavar="N", help="Dimensions of a token, a multiple of 128.")] = 128,
+    tokens: Tokens = "auto",
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """Fit the projection of token activations to what this store holds, and encode it anew with that.
+
+    For a model that comes with none, or texts unlike any it knows. Works, and can be stopped, as reencode does.
+    """
+    with o.open_memory(store, "auto", None) as memory, output.progress("Encoding", show=not json) as advance:
+        report = memory.fit_tokens(dims=dims, tokens=tokens, progress=advance)
     _show(report, json)
 
 
