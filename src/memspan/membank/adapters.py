@@ -108,7 +108,7 @@ class MockAdapter(ModelAdapter):
             raw = b"".join([_direction(word, self._dim, self.model_version) for one in words for word in one])
             directions = np.frombuffer(raw, np.uint8).reshape(-1, self._dim)
             counts = [len(one) for one in words]
-            found = np.add.reduceat(directions, [0, *accumulate(counts[:-1])], axis=0, dtype=np.int64)
+            found = np.add.reduceat(directions, [0, *accumulate(counts[:-1])], axis=0, dtype=np.int32)
             found = 2 * found - 255 * np.array(counts)[:, None]
             sums[start : start + len(words)] = found  # whole numbers, which are exact in any order
         lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", sums, sums))
