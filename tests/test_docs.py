@@ -15,11 +15,12 @@ from memspan.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -40,7 +41,10 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[2][:40])
+EXAMPLES = [code for text in (README, *PAGES) for code in blocks("python", text)]
+
+
+@pytest.mark.parametrize("code", EXAMPLES, ids=lambda code: code.splitlines()[2][:40])
 def test_a_python_example_runs_as_it_stands(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "example"})
 

@@ -16,6 +16,7 @@
     │   ├── NewerStore                  the store was written by a newer memspan
     │   └── EncoderMismatch             the store's vectors come from another encoder
     ├── EncoderError                    texts could not be turned into vectors
+    │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
     │   └── ModelNotFound               the model file is nowhere to be found
     └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
 
@@ -97,6 +98,10 @@ class EncoderMismatch(StoreError):
 
 class EncoderError(MemspanError):
     """Texts could not be turned into vectors."""
+
+
+class AdapterError(EncoderError, RuntimeError):
+    """An adapter of MemBank's raised when it was to encode a text."""
 
 
 class ModelNotFound(EncoderError):

@@ -127,6 +127,21 @@ def locomo(
 
 
 @bench.command()
+def membank(
+    sizes: Annotated[str, typer.Option("--sizes", metavar="N,N", help="Chunks in the bank, ascending.")] = "500,100000",
+    queries: Annotated[int, typer.Option("--queries", help="How many are asked, none of them stored.")] = 300,
+    encoder: Annotated[str, typer.Option("--encoder", metavar="NAME", help="mock or minilm.")] = "mock",
+    json: o.Json = False,
+) -> None:
+    """MemBank's own benchmark: writes, recalls, bytes per level, and what each level finds of an exact search."""
+    from memspan.bench import membank as module
+
+    with output.progress("MemBank", show=not json) as advance:
+        report = module.run(_sizes(sizes, "--sizes"), queries=queries, encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def multihop(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="HippoRAG's files of MuSiQue and HotpotQA.")],
     recipes: Recipes = None,

@@ -1,0 +1,432 @@
+"""``MemBank``: texts as activations that are pointed to, recalled from coarse to fine."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+
+from memspan import arguments
+from memspan.activations.arena import ALIGNED, START
+from memspan.activations.hgns import HGNSHierarchy, Saliency
+from memspan.errors import InvalidInput, StoreClosed
+from memspan.membank.adapters import ModelAdapter, activations
+from memspan.membank.pointers import CAPACITY, MemMapBuffer, PointerRecord, hash_activation, hash_text
+from memspan.membank.query import Multiplier, QueryEngine, RecallResult, Vectors, places
+from memspan.membank.registry import MEMORY, Record, Registry
+
+BUFFER: Final = "./mambank_buffer.mmap"
+COPIED: Final = 1_024  # records that compaction copies at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A text as it will be stored: the bytes of levels 0, 1 and 2 and of its places, and the ids of the levels."""
+
+    text: str
+    payloads: tuple[bytes, bytes, bytes, bytes]
+    ids: tuple[str, str, str]
+
+
+class MemBank:
+    """Pointer-based memory of activations: the API of MemBank, made right.
+
+    ``adapter``: what turns texts into activations. ``buffer_path``: the file of activations, by default
+    ``./mambank_buffer.mmap``, or none at all where the registry is in memory, as no registry would know what it holds.
+    ``registry_path``: an SQLite file, or ``":memory:"``. With two files everything is durable when ``ingest`` returns,
+    and several processes may use them at once. ``buffer_capacity_bytes``: as in ``MemMapBuffer``.
+    ``hgns_k``, ``hgns_gradient_levels``, ``saliency``: as in ``HGNSHierarchy``; "magnitude" finds more than the paper's
+    "gradient". ``candidate_multiplier``: as in ``QueryEngine``; "adaptive" finds nearly what an exact search does.
+    ``min_recall_score``: results below it are dropped. ``auto_validate_adapter``: try the adapter first.
+
+    Safe to use from several threads. Raises what ``ModelAdapter.validate`` does, InvalidInput, and StoreError when the
+    files are not what they should be.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        buffer_path: str | os.PathLike[str] | None = None,
+        registry_path: str | os.PathLike[str] = MEMORY,
+        buffer_capacity_bytes: int = CAPACITY,
+        hgns_k: int = 10,
+        hgns_gradient_levels: int = 4,
+        candidate_multiplier: Multiplier = 5,
+        min_recall_score: float = 0.0,
+        auto_validate_adapter: bool = True,
+        *,
+        saliency: Saliency = "gradient",
+    ) -> None:
+        if auto_validate_adapter:
+            adapter.validate()
+        self.adapter = adapter
+        self.hierarchy = HGNSHierarchy(hgns_k, hgns_gradient_levels, saliency=saliency)
+        self.dims = self.hierarchy.dims_for(adapter.hidden_dim)
+        self.registry = Registry(registry_path)
+        if buffer_path is None and self.registry.path is not None:
+            buffer_path = BUFFER
+        self._buffer_path = None if buffer_path is None else Path(buffer_path)
+        self._capacity = buffer_capacity_bytes
+        self._lock = threading.RLock()
+        self._closed = False
+        self._end = START  # where the next record goes, in a write transaction
+        self._ingested = self._recalled = self._deduplicated = 0
+        self._since = time.monotonic()
+        try:
+            with self.registry.writing():
+                self._file, end = self.registry.states("file", "end")
+                self.buffer = self._open(self._file, end or None)
+                self.registry.set_state(end=self.buffer.end)
+            self.query_engine = QueryEngine(
+                self.hierarchy,
+                self.registry,
+                self.buffer,
+                adapter.model_id(),
+                adapter.hidden_dim,
+                candidate_multiplier=candidate_multiplier,
+                min_score=min_recall_score,
+            )
+            self.query_engine.follow()
+        except BaseException:
+            if hasattr(self, "buffer"):
+                self.buffer.close()
+            self.registry.close()
+            raise
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.registry.path is None else str(self.registry.path)
+        return (
+            f"MemBank({self.adapter.model_id()!r}, {where}, texts={self.query_engine.size:,}, "
+            f"ingested={self._ingested:,}, recalled={self._recalled:,})"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Remembering
+
+    def ingest(self, text: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Encode, compress and store a text, which may be empty: three pointers, one for each level.
+
+        A text that is there already is neither encoded nor written again: its pointers are held once more, and its
+        first metadata stays. Returns ``ptr_ids`` {l0, l1, l2: 64 hex digits}, ``is_new``, ``dims`` {level0, level1,
+        level2} and ``ingest_ms``. Raises InvalidInput, AdapterError, StoreError; nothing is stored then.
+        """
+        return self.ingest_batch([text], None if metadata is None else [metadata])[0]
+
+    def ingest_batch(
+        self, texts: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """``ingest`` of many in one transaction, and one call of the adapter: all of them or none.
+
+        ``metadata``: one for each text. ``ingest_ms`` is the time of the batch, shared out.
+        """
+        started = time.perf_counter()
+        if isinstance(texts, str):
+            raise InvalidInput("texts", "is one text", mend="give a list, or use ingest")
+        if metadata is None:
+            metadata = [None] * len(texts)
+        elif len(metadata) != len(texts):
+            raise InvalidInput("metadata", f"has {len(metadata)} entries for {len(texts)} texts", mend="give one each")
+        about = [dict(arguments.metadata(one)) for one in metadata]
+        hashes = [hash_text(_checked(text)) for text in texts]
+        if not hashes:
+            return []
+        given = dict(zip(hashes, texts, strict=True))
+        first = {hash: about[at] for at, hash in reversed(list(enumerate(hashes)))}
+        model = self.adapter.model_id()
+        known = self.registry.chunks_of(model, list(given))
+        prepared = self._prepare({hash: text for hash, text in given.items() if hash not in known})
+        with self._writing():
+            known = self.registry.chunks_of(model, list(given))  # others may have stored or collected some meanwhile
+            lacking = {hash: text for hash, text in given.items() if hash not in known and hash not in prepared}
+            prepared |= self._prepare(lacking)
+            new = {hash: one for hash, one in prepared.items() if hash not in known}
+            ids = known | {hash: one.ids for hash, one in new.items()}
+            counts = Counter(id for hash in hashes for id in ids[hash])
+            written = self._store(new, counts, first)
+        self._deduplicated += 3 * len(hashes) - written
+        self._ingested += len(hashes)
+        each = round((time.perf_counter() - started) * 1000 / len(hashes), 4)
+        results = []
+        for hash in hashes:
+            l0, l1, l2 = ids[hash]
+            results.append(
+                {
+                    "ptr_ids": {"l0": l0, "l1": l1, "l2": l2},
+                    "is_new": new.pop(hash, None) is not None,
+                    "dims": dict(self.dims),
+                    "ingest_ms": each,
+                }
+            )
+        return results
+
+    def _prepare(self, texts: Mapping[str, str]) -> dict[str, _Prepared]:
+        """Encode and compress texts, by hash."""
+        if not texts:
+            return {}
+        whole = activations(self.adapter, list(texts.values()))
+        made = self.hierarchy.compress_batch(whole)
+        lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", whole, whole))
+        where = places(lengths, made.level1_indices, made.level2_indices)
+        rows = zip(*(_bytes(array) for array in (made.level0, made.level1, made.level2, where)), strict=True)
+        prepared = {}
+        for (hash, text), (l0, l1, l2, rest) in zip(texts.items(), rows, strict=True):
+            ids = hash_activation(l0), hash_activation(l1), hash_activation(l2)
+            prepared[hash] = _Prepared(text, (l0, l1, l2, rest), ids)
+        return prepared
+
+    def _store(self, new: Mapping[str, _Prepared], counts: Counter[str], about: Mapping[str, dict[str, Any]]) -> int:
+        """Write new texts and count who holds what, in a write transaction; how many activations were written."""
+        rows = self.registry.rows_of([id for one in new.values() for id in one.ids])
+        payloads: list[bytes] = []
+        lacking: dict[str, tuple[str, int]] = {}  # of each activation to be written, its first text and level
+        for hash, one in new.items():
+            for level, id in enumerate(one.ids):
+                if id not in rows and id not in lacking:
+                    lacking[id] = hash, level
+                    payloads.append(one.payloads[level])
+        payloads += [one.payloads[3] for one in new.values()]
+        offsets, end = self.buffer.append(payloads, self._end)
+        model = self.adapter.model_id()
+        pointers = [
+            PointerRecord(
+                ptr_id=id,
+                buffer_offset=offset,
+                shape=(self.dims[f"level{level}"],),
+                dtype="float32",
+                model_id=model,
+                hgns_level=level,
+                source_text_hash=hash,
+                ref_count=counts[id],
+                metadata=about[hash],
+            )
+            for (id, (hash, level)), offset in zip(lacking.items(), offsets, strict=False)
+        ]
+        rows |= self.registry.put_many(pointers)
+        self.registry.hold([(id, count) for id, count in counts.items() if id not in lacking])
+        chunks = (
+            (hash, one.text, offset, [rows[id] for id in one.ids])
+            for (hash, one), offset in zip(new.items(), offsets[len(lacking) :], strict=True)
+        )
+        self.registry.add_chunks(model, self._places_bytes, chunks)
+        self._end = end
+        return len(lacking)
+
+    # Recalling
+
+    def recall(self, query: str, top_k: int = 5, levels: Sequence[int] | None = None) -> list[RecallResult]:
+        """The ``top_k`` texts nearest to ``query``, best first; ``levels`` as in ``QueryEngine.search``.
+
+        Texts that other processes stored are among them. Raises InvalidInput, AdapterError, StoreError.
+        """
+        vector = activations(self.adapter, [_checked(query, "query")])[0]
+        with self._reading():
+            results = self.query_engine.search(vector, top_k, levels)
+            self._recalled += 1
+        return results
+
+    def integrate(self, text: str, top_k: int = 3, recall_first: bool = True) -> dict[str, Any]:
+        """Recall for a text and ingest it: ``query``, ``recalled``, ``augmented_prompt`` and ``ingest_result``.
+
+        ``recall_first=False`` lets it recall itself. In the prompt each recalled text is a JSON string on one line
+        after its rank, score and the beginning of its hash: it is data, and cannot pass for another line of the prompt.
+        """
+        recalled = self.recall(text, top_k) if recall_first else []
+        ingested = self.ingest(text)
+        if not recall_first:
+            recalled = self.recall(text, top_k)
+        return {
+            "query": text,
+            "recalled": recalled,
+            "augmented_prompt": prompt(text, recalled),
+            "ingest_result": ingested,
+        }
+
+    # Care
+
+    def rebuild_indexes(self) -> int:
+        """Read the search index anew from registry and buffer, as opening does; how many pointers, three per text."""
+        with self._reading():
+            return 3 * self.query_engine.rebuild()
+
+    def gc(self) -> dict[str, int]:
+        """Forget dead pointers (``ref_count`` 0) and the texts they were part of: ``collected``, ``registry_deleted``.
+
+        Where by then at least half of the buffer is dead, what lives is copied to a new file, named in the registry,
+        and the old one removed; views on it that somebody holds stay as they are. Raises StoreCorrupt, and nothing
+        changes, when an activation that would be copied is damaged.
+        """
+        with self._lock:
+            fresh = None
+            try:
+                with self._writing():
+                    deleted = self.registry.delete_dead()
+                    records = self.registry.records() if deleted else []
+                    live = sum(ALIGNED + record.size + -record.size % ALIGNED for record in records)
+                    if deleted and self._end - START >= 2 * live:
+                        fresh = self._open(self._file + 1, START)
+                        self._copy(records, fresh)
+            except BaseException:
+                if fresh is not None:
+                    _discard(fresh)
+                raise
+            if fresh is not None:
+                old, self.buffer = self.buffer, fresh
+                self.query_engine.buffer = fresh
+                self._file += 1
+                _discard(old)
+        return {"collected": deleted, "registry_deleted": deleted}
+
+    def stats(self) -> dict[str, Any]:
+        """What there is and was done.
+
+        ``adapter``, ``model_id``, ``dims``, ``ingest_count``, ``recall_count``, ``dedup_count`` (activations that were
+        there already), ``uptime_seconds``; ``buffer``, ``registry`` and ``indexes`` as those tell it.
+        """
+        with self._reading():
+            self.query_engine.follow()
+            self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
+            return {
+                "adapter": repr(self.adapter),
+                "model_id": self.adapter.model_id(),
+                "dims": dict(self.dims),
+                "ingest_count": self._ingested,
+                "recall_count": self._recalled,
+                "dedup_count": self._deduplicated,
+                "uptime_seconds": round(time.monotonic() - self._since, 3),
+                "buffer": self.buffer.stats(),
+                "registry": self.registry.stats(),
+                "indexes": self.query_engine.stats(),
+            }
+
+    def close(self) -> None:
+        """Put everything on the disk and close both files. Calling it twice does nothing."""
+        with self._lock:
+            self._closed = True
+            self.buffer.close()
+            self.registry.close()
+
+    # One moment at a time
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One moment of registry and buffer."""
+        with self._lock:
+            self._usable()
+            while True:
+                with self.registry.reading():
+                    if self.registry.states("file")[0] == self._file:
+                        yield
+                        return
+                with self.registry.writing():  # nobody can move the buffer on meanwhile
+                    self._reopen()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A write transaction, in which records go to ``_end``; they are on the disk before it is committed."""
+        with self._lock:
+            self._usable()
+            with self.registry.writing():
+                begin = self._end = max(self._reopen(), self.buffer.end)
+                yield
+                if self._end != begin:
+                    if self._durable:
+                        self.buffer.sync()
+                    self.registry.set_state(end=self._end)
+            self.buffer.end = self._end
+
+    @property
+    def _durable(self) -> bool:
+        return self._buffer_path is not None and self.registry.path is not None
+
+    @property
+    def _places_bytes(self) -> int:
+        return 2 * (2 + self.dims["level1"] + self.dims["level2"])
+
+    def _open(self, file: int, end: int | None) -> MemMapBuffer:
+        """The buffer's file of this number: compaction begins a new one each time."""
+        path = self._buffer_path
+        if path is not None and file:
+            path = path.with_name(f"{path.name}.{file}")
+        return MemMapBuffer(path, self._capacity, end=end)
+
+    def _reopen(self) -> int:
+        """Follow another process that compacted the buffer; where its next record goes."""
+        file, end = self.registry.states("file", "end")
+        if file != self._file:
+            fresh = self._open(file, end)
+            self.buffer.close()
+            self.buffer = self.query_engine.buffer = fresh
+            self._file = file
+        return end
+
+    def _copy(self, records: Sequence[Record], fresh: MemMapBuffer) -> None:
+        """Copy records to an empty buffer, checked, and note in the registry where they are now."""
+        moved: dict[str, list[tuple[int, int]]] = {"pointer": [], "places": []}
+        for start in range(0, len(records), COPIED):
+            some = records[start : start + COPIED]
+            offsets, fresh.end = fresh.append([self.buffer.raw(each.offset, each.size) for each in some], fresh.end)
+            for record, offset in zip(some, offsets, strict=True):
+                moved[record.kind].append((offset, record.row))
+        if self._durable:
+            fresh.sync()
+        self.registry.move(moved["pointer"], moved["places"])
+        self.registry.set_state(file=self._file + 1)
+        self._end = fresh.end
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StoreClosed("this bank was closed", mend="open a new MemBank on the same files")
+
+
+def prompt(query: str, recalled: Sequence[RecallResult]) -> str:
+    """The query with what was recalled for it, in MemBank's layout, each text as a JSON string on one line."""
+    lines = [
+        f"[{result.rank + 1}] (score={result.final_score:.4f}) "
+        f"chunk:{result.source_text_hash[:12]}... {_quoted(result.text)}"
+        for result in recalled
+    ]
+    return "\n".join(["[MemBank Context]", *lines, "[Query]", query])
+
+
+def _quoted(text: str) -> str:
+    """A JSON string in which nothing ends a line, moves the cursor or turns the direction of writing."""
+    line = json.dumps(text, ensure_ascii=False)
+    return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+
+
+def _checked(text: object, argument: str = "text") -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(argument, f"{type(text).__name__} is not text", mend="give a str")
+    arguments.encodable(argument, text)
+    return text
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> list[bytes]:
+    """The bytes of each row."""
+    raw, width = array.tobytes(), array.shape[1] * array.itemsize
+    return [raw[start : start + width] for start in range(0, len(raw), width)]
+
+
+def _discard(buffer: MemMapBuffer) -> None:
+    """Close a buffer whose file nobody needs, and remove that."""
+    buffer.close()
+    if buffer.path is not None:
+        with suppress(OSError):  # where the system keeps an open file, another process of this store still has it
+            buffer.path.unlink()
