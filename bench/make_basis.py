@@ -1,9 +1,9 @@
 """Makes src/memspan/activations/minilm.safetensors: ``python bench/make_basis.py``, two minutes.
 
 What it is fitted on can be had on any machine with memspan installed: Python's documentation and library, the texts of
-installed packages, and chat made up from the phrases below. Each of the four weighs the same. Of the fitted mean it is
-the mean of token activations that is subtracted; all 384 dimensions are kept and turned at random, as signs along axes
-of unlike weight would count what hardly differs as much as what differs most (docs/decisions/0010-activations.md).
+installed packages, and chat made up from the phrases below. Each of the four weighs the same in the mean of the token
+activations. That mean is all there is to it: every dimension is kept, as the encoder gives it
+(docs/decisions/0010-activations.md says what else was tried).
 """
 
 from __future__ import annotations
@@ -66,15 +66,13 @@ def main() -> None:
     encoder = BertEncoder()
     parts = texts(encoder)
     means = [unit(np.concatenate(encoder.encode(each).tokens)).mean(axis=0) for each in parts.values()]
-    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((encoder.dim, encoder.dim)))
     counts = ", ".join(f"{len(each):,} of {name}" for name, each in parts.items())
     basis = Basis(
         NAME,
         np.mean(means, axis=0, dtype=np.float32),
-        turn.astype(np.float32),
+        None,
         f"bench/make_basis.py, 2026-11-26, {encoder.id}: mean of token activations of {counts}, each part weighing the"
-        " same (Python's documentation and library, texts of installed packages, made-up chat); all 384 dimensions,"
-        " turned at random",
+        " same (Python's documentation and library, texts of installed packages, made-up chat); every dimension kept",
     )
     file = resources.files("memspan.activations") / "minilm.safetensors"
     with resources.as_file(file) as path:

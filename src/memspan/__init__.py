@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memspan.config import Config
     from memspan.errors import (
+        AdapterError,
         BudgetTooSmall,
         EncoderError,
         EncoderMismatch,
@@ -62,13 +63,14 @@ _HOMES = {
         "Segment", "Step", "Theme", "as_dict",
     ),
     "memspan.errors": (
-        "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter", "InvalidInput",
-        "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound", "NotWritable",
-        "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
+        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
+        "NotWritable", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
     ),
 }  # fmt: skip
 
 __all__ = [
+    "AdapterError",
     "Added",
     "BudgetTooSmall",
     "Citation",

@@ -74,9 +74,9 @@ def _alone(directory: Path | None) -> Iterator[None]:
         lock.release()
 
 
-def fitted(encoder: Encoder, texts: Sequence[str], dims: int, progress: Progress | None = None) -> Basis:
-    """The basis of ``dims`` axes that fits the token activations of ``texts``. Raises EncoderError where the encoder
-    gives none, InvalidInput where there is too little text."""
+def fitted(encoder: Encoder, texts: Sequence[str], dims: int | None, progress: Progress | None = None) -> Basis:
+    """The basis that fits the token activations of ``texts``, of ``dims`` axes or all. Raises EncoderError where the
+    encoder gives none, InvalidInput where there is too little text."""
     total, squares, mean = 0, np.zeros((encoder.dim,) * 2), np.zeros(encoder.dim)
     for start in range(0, len(texts), BATCH):
         tokens = encoder.encode(texts[start : start + BATCH]).tokens

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
-from memspan.activations.tokens import DEFAULT, OWN, Basis, TokenCodec, checked, shipped
+from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
     Channel,
@@ -50,7 +50,6 @@ from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
 
 AUTO = "auto"
-DIMS = 384
 SAMPLE = 4_096
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
@@ -299,18 +298,17 @@ class Store:
     ) -> dict[str, Any]:
         """Fit the projection of token activations to what is stored, and ``reencode`` with it.
 
-        ``dims``: of the projected vectors, a multiple of 128 up to the encoder's; None is 384, or as many as fit.
-        ``sample``: how many texts are looked at. For an encoder that has none shipped, or a language or field unlike
-        what that was fitted on. Returns as ``reencode`` does, and the ``basis``. Raises as it does, and EncoderError for
-        an encoder without token activations.
+        ``dims``: of the projected vectors, a multiple of 8; None keeps the encoder's own, all of them. ``sample``: how
+        many texts are looked at. For an encoder that has none shipped, or a language or field unlike what that was
+        fitted on. Returns as ``reencode`` does, and the ``basis``. Raises as it does, and EncoderError for an encoder
+        without token activations.
         """
         self._scope(None, None, None, None, None)
         encoder = self._present(AUTO)
-        dims = min(DIMS, encoder.dim // 128 * 128) if dims is None else dims
-        if not isinstance(dims, int) or dims % 128 or not 0 < dims <= encoder.dim:
-            raise InvalidInput(
-                "dims", f"{shown(dims)} does not fit", mend=f"give a multiple of 128 up to {encoder.dim}"
-            )
+        least = encoder.dim if dims is None else dims
+        if not isinstance(least, int) or least % 8 or not 0 < least <= encoder.dim:
+            mend = f"give a multiple of 8 up to {encoder.dim}"
+            raise InvalidInput("dims", f"{shown(least)} does not fit", mend=mend)
         basis = fitted(encoder, self._ledger.sample(sample), dims, progress)
         made = self._reencoded(encoder, checked(tokens), basis, progress)
         about = json.loads(self._recorded)
@@ -437,13 +435,17 @@ def _about(encoder: Encoder | None, level: str, basis: Basis | None = None) -> t
     }
     if basis is None or about["tokens"] == "none":
         return json.dumps(about), ""
-    return json.dumps({**about, "basis": basis.id}), base64.b64encode(basis.dumps()).decode()
+    packed = "" if basis.id in SHIPPED else base64.b64encode(basis.dumps()).decode()
+    return json.dumps({**about, "basis": basis.id}), packed
 
 
 def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | None:
-    """How the store that records these keeps token activations, None where it does not."""
-    level = "none" if about is None else about.get("tokens", "none")
-    return None if level == "none" or not basis else TokenCodec(level, Basis.loads(base64.b64decode(basis)))
+    """How the store that records these keeps token activations, None where it does not; ``basis`` is empty for one that
+    comes with memspan. Raises NewerStore."""
+    if about is None or about.get("tokens", "none") == "none":
+        return None
+    own = Basis.loads(base64.b64decode(basis)) if basis else basis_named(about["basis"])
+    return TokenCodec(about["tokens"], own)
 
 
 def _is_store(path: Path) -> bool:

@@ -1,9 +1,8 @@
 """Token matrices: what an encoder makes of each token of a text, centred, projected, quantised; and MaxSim over them.
 
 Late interaction (Khattab and Zaharia 2020, ColBERT): a text answers a question as far as each token of the question
-finds one like it in the text. The mean of all token vectors is subtracted first and the rest projected to the principal
-axes of mixed text: what every token shares tells none apart. Which projection and which level are the default, and
-what each costs, is measured in docs/decisions/0010-activations.md.
+finds one like it in the text. The mean of the token vectors of mixed text is subtracted first: what every token shares
+tells none apart. Which level is the default, and what each costs, is measured in docs/decisions/0010-activations.md.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.encoders.graph import Graph
-from memspan.errors import InvalidInput
+from memspan.errors import InvalidInput, NewerStore
 from memspan.segmenting import shown
 
 Floats = NDArray[np.float32]
@@ -36,12 +35,11 @@ SPREAD: Final = 2.75  # a 4-bit code covers values up to so many standard deviat
 REACH: Final = 6.0  # and an 8-bit one up to so many
 HALF_NORMAL: Final = np.float32((np.pi / 2) ** 0.5)  # 1 / the mean size of a standard normal value
 
-SHIPPED: Final[Mapping[str, str]] = {
-    "minilm-int8-53aa5117": "minilm.safetensors",
-    "minilm-fp32-53aa5117": "minilm.safetensors",
-}
-"""Files of ``shipped``, by the encoder's id."""
+SHIPPED: Final[Mapping[str, str]] = {"minilm-1": "minilm.safetensors"}
+"""Files of the bases that come with memspan, by id; a store names the one it uses, so none is ever removed."""
 
+FITTING: Final[Mapping[str, str]] = {"minilm-int8-53aa5117": "minilm-1", "minilm-fp32-53aa5117": "minilm-1"}
+"""Which of them a new store takes, by the encoder's id."""
 
 LATER: Final = b""  # in place of a token matrix that is still to be made, or to be made again
 
@@ -73,21 +71,24 @@ class Matrices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
-    """Where token vectors are centred and projected to: ``mean`` float32[dim], ``axes`` float32[dim, d].
+    """Where token vectors are centred and projected to: ``mean`` float32[dim], ``axes`` float32[dim, d] or None for the
+    encoder's own, all of them.
 
     ``id`` names it; ``provenance`` says what it was fitted on, when, and with which encoder.
     """
 
     id: str
     mean: Floats
-    axes: Floats
+    axes: Floats | None
     provenance: str
 
     def dumps(self) -> bytes:
         """As a safetensors file, in float16."""
         from safetensors.numpy import save
 
-        arrays = {"mean": self.mean.astype(np.float16), "axes": self.axes.astype(np.float16)}
+        arrays = {"mean": self.mean.astype(np.float16)}
+        if self.axes is not None:
+            arrays["axes"] = self.axes.astype(np.float16)
         return save(arrays, {"id": self.id, "provenance": self.provenance})
 
     @classmethod
@@ -97,24 +98,33 @@ class Basis:
 
         arrays = {name: array.astype(np.float32) for name, array in load(raw).items()}
         about = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        return cls(about["id"], arrays["mean"], arrays["axes"], about["provenance"])
+        return cls(about["id"], arrays["mean"], arrays.get("axes"), about["provenance"])
 
     @classmethod
-    def fit(cls, mean: NDArray[np.float64], squares: NDArray[np.float64], dims: int, provenance: str) -> Basis:
+    def fit(cls, mean: NDArray[np.float64], squares: NDArray[np.float64], dims: int | None, provenance: str) -> Basis:
         """From token vectors of length 1: their ``mean`` float64[dim], the mean of their outer products ``squares``
-        float64[dim, dim]. The axes span the first ``dims`` principal ones, turned at random: signs along axes of unlike
-        weight would count what hardly differs as much as what differs most."""
-        _, axes = np.linalg.eigh(squares - np.outer(mean, mean))
-        turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dims, dims)))
-        chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims] @ turn).astype(np.float32)
+        float64[dim, dim]. With ``dims`` the axes span so many principal ones, turned at random: signs along axes of
+        unlike weight would count what hardly differs as much as what differs most."""
+        chosen = None
+        if dims is not None:
+            _, axes = np.linalg.eigh(squares - np.outer(mean, mean))
+            turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dims, dims)))
+            chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims] @ turn).astype(np.float32)
         basis = cls("", mean.astype(np.float32), chosen, provenance)
         return replace(basis, id=f"{OWN}{hashlib.sha256(basis.dumps()).hexdigest()[:12]}")
 
 
 def shipped(encoder: str) -> Basis | None:
     """The basis that comes with memspan for the encoder of this id, None where there is none."""
-    file = SHIPPED.get(encoder)
-    return None if file is None else Basis.loads((resources.files("memspan.activations") / file).read_bytes())
+    return basis_named(FITTING[encoder]) if encoder in FITTING else None
+
+
+def basis_named(id: str) -> Basis:
+    """The basis of this id that comes with memspan. Raises NewerStore where this version has none of it."""
+    if id not in SHIPPED:
+        problem = f"its token activations are projected on {id!r}, which this memspan does not have"
+        raise NewerStore(problem, mend="upgrade memspan (pip install -U memspan); the store was not touched")
+    return Basis.loads((resources.files("memspan.activations") / SHIPPED[id]).read_bytes())
 
 
 class TokenCodec:
@@ -123,14 +133,15 @@ class TokenCodec:
     def __init__(self, level: str, basis: Basis) -> None:
         self.level = level
         self.basis = basis
-        self.dims = basis.axes.shape[1]
+        self.dims = len(basis.mean) if basis.axes is None else basis.axes.shape[1]
         self.width = self.dims * BITS[level] // 8
         """Bytes a token."""
         self._size = np.float32(self.dims**-0.5)  # of an entry of a vector of length 1
 
     def project(self, tokens: Floats) -> Floats:
         """Token vectors float32[t, dim], of any length, as float32[t, d], rows of length 1 (or 0)."""
-        return unit((unit(tokens) - self.basis.mean) @ self.basis.axes)
+        centred = unit(tokens) - self.basis.mean
+        return unit(centred if self.basis.axes is None else centred @ self.basis.axes)
 
     def pack(self, texts: Sequence[Floats]) -> list[bytes]:
         """The token matrix of each text, float32[t_i, dim], as bytes: ``t_i * width`` of them."""

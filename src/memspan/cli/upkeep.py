@@ -84,7 +84,7 @@ def reencode(
 def fit_tokens(
     dims: Annotated[
         int | None,
-        typer.Option("--dims", metavar="N", help="Of a token: a multiple of 128; 384 unless said.", show_default=False),
+        typer.Option("--dims", metavar="N", help="Keep only so many, a multiple of 8.", show_default=False),
     ] = None,
     tokens: Tokens = "auto",
     store: o.Store = None,
