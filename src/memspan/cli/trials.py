@@ -161,6 +161,22 @@ def multihop(
 
 
 @bench.command()
+def tokens(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder that holds the sets' folders.")],
+    sets: Annotated[str | None, typer.Option("--sets", metavar="A,B", help="Only these.", show_default=False)] = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Bytes a token against recall: what token activations are worth at each level, on every set that is there."""
+    from memspan.bench import tokens as module
+    from memspan.bench.sets import NAMES
+
+    with output.progress("Tokens", show=not json) as advance:
+        report = module.run(data, names=_names(sets) if sets else NAMES, encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def needle(
     tokens: Annotated[str, typer.Option("--tokens", metavar="N,N", help="Lengths of the haystack.")] = "1000000",
     needles: Annotated[int, typer.Option("--needles", help="How many to hide.")] = 100,

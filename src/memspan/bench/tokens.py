@@ -1,0 +1,188 @@
+"""What token activations are worth at each level: bytes a token against recall@10, on every data set that is there.
+
+Two figures a level: ``alone``, all segments of a collection ranked by MaxSim, the plain mean over the question's tokens
+(the score of an item is that of its best segment); and ``engine``, the default recipe in a store that keeps its tokens
+at that level, or none. Below the encoder's own dimensions, kept bits are those of a random rotation. Each text is
+encoded once: the stores are taken from level to level by ``Memory.reencode`` over the same activations.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memspan.activations.tokens import BITS, Basis, Matrices, TokenCodec, shipped
+from memspan.bench import sets
+from memspan.bench.measures import Wrapped, encoder_of, interval, machine, measures, ranks_of
+from memspan.encoders.base import Encoded, Encoder
+from memspan.errors import InvalidInput
+from memspan.ledger.base import encoded_text
+from memspan.memory import Memory
+
+Progress = Callable[[int, int, str], None]
+
+DEPTH: Final = 50
+FEWER: Final = (128, 256)  # dimensions, of 384, at one bit
+EXACT: Final = "f16"
+
+
+class Recorded(Wrapped):
+    """An encoder that encodes each text once and keeps what it gave, in float16."""
+
+    def __init__(self, inner: Encoder) -> None:
+        super().__init__(inner)
+        self._kept: dict[str, tuple[NDArray[np.float32], NDArray[np.float16]]] = {}
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+        if new:
+            encoded = self.inner.encode(new)
+            if len(encoded.tokens) != len(new):
+                raise InvalidInput("encoder", "gives no token activations", mend="use minilm")
+            for text, pooled, tokens in zip(new, encoded.pooled, encoded.tokens, strict=True):
+                self._kept[text] = pooled, tokens.astype(np.float16)
+        kept = [self._kept[text] for text in texts]
+        return Encoded(np.stack([pooled for pooled, _ in kept]), [tokens.astype(np.float32) for _, tokens in kept])
+
+
+def run(
+    data: str | Path,
+    *,
+    names: Sequence[str] = sets.NAMES,
+    encoder: str | Encoder | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure on the sets ``names`` under the folder ``data``; a report of plain values, ready for JSON.
+
+    A set that is not there is skipped by name. Raises InvalidInput naming ``names``, ``data`` (where none is there) or
+    ``encoder``.
+    """
+    measured_on = machine()
+    if unknown := set(names) - set(sets.NAMES):
+        raise InvalidInput("names", f"there is no {sorted(unknown)[0]!r}", mend=f"use {', '.join(sets.NAMES)}")
+    model = encoder_of(encoder)
+    basis = None if model is None else shipped(model.id)
+    if model is None or basis is None:
+        raise InvalidInput("encoder", "has no token activations that memspan can keep", mend="use minilm")
+    found: list[sets.Set] = []
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            found.append(sets.load(name, Path(data)))
+        except InvalidInput as error:
+            skipped[name] = error.mend
+    if not found:
+        raise InvalidInput("data", f"{data} holds none of the sets", mend=next(iter(skipped.values())))
+    codecs = _codecs(basis)
+    total = sum(len(each.collections) for each in found)
+    done = 0
+    results: dict[str, Any] = {}
+    for each in found:
+        alone: dict[str, list[float]] = {name: [] for name in codecs}
+        engine: dict[str, list[float]] = {name: [] for name in ("none", *BITS)}
+        for collection in each.collections:
+            if progress is not None:
+                progress(done, total, f"{each.name} {collection.id}")
+            done += 1
+            recorded = Recorded(model)
+            with tempfile.TemporaryDirectory() as folder, Memory(Path(folder, "s"), encoder=recorded) as memory:
+                sets.remember(memory, collection)
+                for name, codec in codecs.items():
+                    alone[name] += _alone(memory, recorded, collection, codec)
+                for level, recalls in engine.items():
+                    memory.reencode(tokens=level)
+                    recalls += _engine(memory, collection)
+        results[each.name] = {
+            "questions": sum(len(collection.asks) for collection in each.collections),
+            "alone": _compared(alone, f"{EXACT} {len(basis.mean)}"),
+            "engine": _compared(engine, EXACT),
+        }
+    if progress is not None:
+        progress(total, total, "")
+    return {
+        "benchmark": "tokens: bytes a token against recall@10",
+        "encoder": model.id,
+        "bytes": {name: codec.width for name, codec in codecs.items()},
+        "sets": results,
+        "skipped": skipped,
+        "data": {each.name: each.sha256 for each in found},
+        "machine": measured_on,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people: a line for each level, a column for each set."""
+    names = list(report["sets"])
+    rows = [f"{'recall@10':<22} {'bytes':>5} " + " ".join(f"{name:>10}" for name in names)]
+    for part in ("alone", "engine"):
+        for level in next(iter(report["sets"].values()))[part]:
+            width = max(
+                (size for name, size in report["bytes"].items() if f"{name} ".startswith(f"{level} ")), default=0
+            )
+            cells = (f"{report['sets'][name][part][level]['recall@10']:>10.3f}" for name in names)
+            rows.append(f"{part + ' ' + level:<22} {width:>5} " + " ".join(cells))
+    rows += [f"{name} was skipped: {mend}" for name, mend in report["skipped"].items()]
+    return "\n".join(rows)
+
+
+def _codecs(basis: Basis) -> dict[str, TokenCodec]:
+    """By "level dimensions": every level of the shipped basis, and one bit of fewer dimensions."""
+    dims = len(basis.mean)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dims, dims)))[0].astype(np.float32)
+    fewer = {f"1bit {n}": TokenCodec("1bit", Basis("", basis.mean, turn[:, :n], "")) for n in FEWER if n < dims}
+    return fewer | {f"{level} {dims}": TokenCodec(level, basis) for level in BITS}
+
+
+def _alone(memory: Memory, model: Encoder, collection: sets.Collection, codec: TokenCodec) -> list[float]:
+    """recall@10 of each question by MaxSim over every segment."""
+    segments = list(_segments(memory))
+    packed = codec.pack([tokens for text, _ in segments for tokens in model.encode([text]).tokens])
+    sizes = np.array([len(each) for each in packed], np.int64)
+    items, where = np.unique([item for _, item in segments], return_inverse=True)
+    parts = [slice(at, at + 4_096) for at in range(0, len(packed), 4_096)]
+    held = [
+        Matrices(np.arange(len(sizes[part])), sizes[part], np.frombuffer(b"".join(packed[part]), np.uint8))
+        for part in parts
+    ]
+    recalls = []
+    for ask in collection.asks:
+        question = codec.project(model.encode([ask.text]).tokens[0])
+        scores = np.concatenate([codec.best(question, part).mean(axis=0) for part in held])
+        best = np.zeros(len(items), np.float32)
+        np.maximum.at(best, where, scores)
+        first = np.argsort(-best, kind="stable")[:DEPTH]
+        recalls.append(measures(ranks_of([str(items[at]) for at in first], ask.gold))["recall@10"])
+    return recalls
+
+
+def _engine(memory: Memory, collection: sets.Collection) -> list[float]:
+    """recall@10 of each question by the default recipe."""
+    recalls = []
+    for ask in collection.asks:
+        found = dict.fromkeys(str(hit.metadata["item"]) for hit in memory.search(ask.text, k=DEPTH))
+        recalls.append(measures(ranks_of(list(found), ask.gold))["recall@10"])
+    return recalls
+
+
+def _segments(memory: Memory) -> Iterator[tuple[str, str]]:
+    """What was encoded of each segment, and its item."""
+    after = None
+    while page := memory.get_all(limit=1_000, after=after):
+        after = page[-1].id
+        yield from ((encoded_text(row.text, row.speaker, row.heading), str(row.metadata["item"])) for row in page)
+
+
+def _compared(recalls: dict[str, list[float]], exact: str) -> dict[str, Any]:
+    """Means, and of each the paired difference to ``exact`` with its 95 % interval."""
+    report = {}
+    for name, each in recalls.items():
+        differences = [a - b for a, b in zip(each, recalls[exact], strict=True)]
+        low, high = interval(differences)
+        gap = {"mean": round(float(np.mean(differences)), 4), "95": [round(low, 4), round(high, 4)]}
+        report[name] = {"recall@10": round(float(np.mean(each)), 4), f"against {exact}": gap}
+    return report
