@@ -293,6 +293,35 @@ def test_stats_print_where_the_store_is(memspan: Run, home: Path) -> None:
     assert str(home / "store") in memspan("stats").out
 
 
+def test_a_store_is_moved_to_another_model_and_says_what_it_did(memspan: Run) -> None:
+    memspan("add", "The key hangs behind the door.", "--encoder", "hash:64")
+    report = memspan("reencode", "--encoder", "hash:128", "--json")
+    assert report.code == 0
+    assert json.loads(report.out) == {"encoder": "hash-128", "tokens": "none", "encoded": 1}
+    assert json.loads(memspan("reencode", "--json").out)["encoded"] == 0
+    assert json.loads(memspan("stats", "--json").out)["encoder"]["id"] == "hash-128"
+    assert memspan("search", "where is the key", "--json").document["hits"][0]["text"].startswith("The key")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("reencode", "--tokens", "2bit"), 2, "give auto, none, 1bit, 4bit, int8, f16"),
+        (("reencode", "--tokens", "1bit"), 2, "no projection of token activations comes with memspan"),
+        (("fit-tokens",), 4, "gives no token activations"),
+        (("fit-tokens", "--dims", "7"), 2, "a multiple of 8"),
+    ],
+)
+def test_a_level_or_projection_that_cannot_be_had_is_refused_with_what_can(
+    memspan: Run, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    memspan("add", "The key hangs behind the door.")
+    refused = memspan(*arguments)
+    assert refused.code == code
+    assert told in refused.err
+    assert memspan("search", "where is the key").code == 0
+
+
 def test_compact_verify_and_rebuild_leave_every_answer(memspan: Run) -> None:
     for number in range(20):
         memspan("add", f"Memory number {number}.")

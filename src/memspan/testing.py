@@ -402,6 +402,7 @@ class LedgerContract:
             _same(ledger.delete(missing, [id]), 0)
             _same(ledger.fetch(missing, [seq]), [])
             _same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
+            _same(ledger.tokens_of(missing, [seq]).seqs.tolist(), [])
             _same(ledger.links(missing, [seq]), [])
             _check(np.isnan(ledger.standing(missing, [seq]).importance).all(), "standing of another namespace")
             _check(seq not in [row.seq for row in ledger.structure(missing, 0, 10)], "structure of another namespace")
@@ -424,6 +425,48 @@ class LedgerContract:
         _same((seqs.tolist(), vectors.shape, vectors.dtype), ([waiting.seq], (1, 64), np.dtype(np.float32)))
         ledger.encoded(activations_of(drafts("nobody waits for this")))
         _same(ledger.known(list(drafts("nobody waits for this").texts)), set())
+
+    def test_token_matrices_come_back_for_the_rows_that_have_one(self, ledger: Ledger) -> None:
+        write(ledger, "one", "two", "three")
+        write(ledger, "four", encoded=False)
+        every = [*self.seqs(ledger), 10**9]
+        found = ledger.tokens_of("default", every[::-1])
+        _same(found.seqs.tolist(), every[:3])
+        _same(found.codes.tobytes(), b"".join(text.encode("utf-32") for text in ("one", "two", "three")))
+        _same(found.sizes.tolist(), [16, 16, 24])
+        _same(len(ledger.tokens_of("default", []).seqs), 0)
+
+    def test_a_token_matrix_stays_as_long_as_somebody_says_that(self, ledger: Ledger) -> None:
+        (id,) = write(ledger, "one")
+        write(ledger, "one", namespace="other")
+        _same([ledger.activation_bytes()[name] for name in ("tensors", "references", "lost")], [1, 1, 0])
+        ledger.delete("default", [id])
+        _same(len(ledger.tokens_of("other", self.seqs(ledger, "other")).seqs), 1)
+        ledger.delete_scope(Scope(namespace="other"), None)
+        _same([ledger.activation_bytes()[name] for name in ("tensors", "references")], [0, 0])
+        ledger.collect()
+        _same(ledger.activation_bytes()["bytes"], 0)
+
+    def test_another_encoding_is_made_beside_the_one_in_use_and_switched_to_at_once(self, ledger: Ledger) -> None:
+        write(ledger, "one", "two")
+        encoding = ledger.begin_encoding("another")
+        _same(ledger.begin_encoding("another"), encoding)
+        waiting = ledger.unencoded(encoding, 0, 10)
+        _same([row.text for row in waiting], ["one", "two"])
+        made = {row.content: Activation(np.full(8, 1, np.float16), b"new " * 4) for row in waiting}
+        ledger.keep_encoding(made, encoding)
+        _same(ledger.count_unencoded(encoding), 0)
+        _same(ledger.vectors("default", 0, 10)[1].shape, (2, 64))
+        write(ledger, "three")
+        _same(ledger.use_encoding(encoding, "another", "", waiting[-1].seq, vectors=True), False)
+        (late,) = ledger.unencoded(encoding, waiting[-1].seq, 10)
+        ledger.keep_encoding({late.content: Activation(np.full(8, 1, np.float16), None)}, encoding)
+        _same(ledger.use_encoding(encoding, "another", "", late.seq, vectors=True), True)
+        _same(ledger.value("encoder"), "another")
+        _same(ledger.vectors("default", 0, 10)[1].shape, (3, 8))
+        _same(ledger.tokens_of("default", self.seqs(ledger)).codes.tobytes(), b"new " * 8)
+        ledger.drop_encodings()
+        _same(ledger.activation_bytes()["tensors"], 1)
 
     def test_the_tail_gives_each_occurrence_of_a_term(self, ledger: Ledger) -> None:
         write(ledger, "echo echo echo", "silence", "one echo")

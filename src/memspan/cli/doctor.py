@@ -147,11 +147,30 @@ def _store(config: Config) -> Iterator[Check]:
         held = memory.stats()
         detail = f"{held['segments']:,} segments, {held['pending']:,} waiting to be indexed, at {held['path']}"
         yield Check(name="store", ok=True, detail=detail)
+        yield from _tokens(held)
         if held["segments"]:
             started = time.perf_counter()
             memory.search("is there anything?", k=1, threshold=1.0)  # what is not returned does not count as used
             yield Check(name="store answers", ok=True, detail=f"first search in {_since(started)}")
         yield _views(memory.stats(), "store views")
+
+
+def _tokens(held: dict[str, Any]) -> Iterator[Check]:
+    """How the store keeps token activations, and whether all of them are there."""
+    from memspan.activations.tokens import FITTING
+
+    encoder, kept = held["encoder"], held["activations"]
+    if encoder is None:
+        return
+    level = encoder.get("tokens", "none")
+    detail = (
+        f"{kept['tensors']:,} matrices at {level}, {kept['bytes'] / 1024**2:.1f} MiB" if level != "none" else "none"
+    )
+    if level == "none" and encoder["id"] in FITTING:
+        detail += "; memspan reencode adds them: searches find more"
+    yield Check(
+        name="store tokens", ok=not kept["lost"], detail=detail, mend="run memspan compact: it makes them again"
+    )
 
 
 def _views(held: dict[str, Any], name: str) -> Check:
