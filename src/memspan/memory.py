@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from memspan import arguments
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Batch, Common, redrafted
-from memspan.errors import InvalidInput, NotFound
+from memspan.errors import EncoderMismatch, InvalidInput, NotFound
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Operation
 from memspan.records import (
@@ -167,14 +166,18 @@ class Memory(Store):
         large = len(batch.drafts) > LARGE
         projection = self._projection
         activations = projection.activations(batch.texts) if wait and not large else {}
-        added = self._ledger.append(
-            scope.namespace,
-            batch.drafts,
-            documents=batch.documents,
-            activations=None if projection.recorded == "null" else activations,
-            encoder=projection.recorded,
-            operation=operation,
-        )
+        try:
+            added = self._ledger.append(
+                scope.namespace,
+                batch.drafts,
+                documents=batch.documents,
+                activations=None if projection.recorded == "null" else activations,
+                encoder=projection.recorded,
+                operation=operation,
+            )
+        except EncoderMismatch:  # another process has just switched the store over: nothing was written
+            self._follow()
+            return self._write(scope, batch, operation, wait, progress)
         pending = added.pending
         if pending and large and wait:
             self._projection.settle(scope.namespace, progress=progress)
@@ -215,8 +218,11 @@ class Memory(Store):
             texts = {revision.draft.content: encoded}
             projection = self._projection
             given = None if projection.recorded == "null" else projection.activations(texts)
-            if (new := self._ledger.revise(scope.namespace, [revision], given, projection.recorded)) is not None:
-                break
+            try:
+                if (new := self._ledger.revise(scope.namespace, [revision], given, projection.recorded)) is not None:
+                    break
+            except EncoderMismatch:  # as in ``_write``
+                self._follow()
         self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))
         return new[0]
 
@@ -298,9 +304,13 @@ class Memory(Store):
             moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
             recorded = self._recorded
             given: dict[bytes, Any] | None = None if recorded == "null" else {}  # the texts are as they were
-            with suppress(NotFound):  # one of them was deleted meanwhile: what is left is looked up again
+            try:
                 if self._ledger.revise(scope.namespace, moved, given, recorded) is not None:
                     break
+            except EncoderMismatch:  # as in ``_write``
+                self._follow()
+            except NotFound:  # one of them was deleted meanwhile: what is left is looked up again
+                pass
         self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
         return len(moved)
 
@@ -331,7 +341,8 @@ class Memory(Store):
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)
-        return self._retrieval.search(_query(query, scope, filters, threshold, as_of, recipe, count, bool(explain)))
+        wanted = _query(query, scope, filters, threshold, as_of, recipe, count, bool(explain))
+        return self._steadily(lambda engine: engine.search(wanted))
 
     def context(
         self,
@@ -365,7 +376,8 @@ class Memory(Store):
         wanted = _query(query, scope, filters, threshold, as_of, recipe, enough)
         selection = self._retrieval.select(wanted)
         few = len(selection.seqs) <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
-        hits = self._retrieval.search(replace(wanted, k=max(1, len(selection.seqs))) if few else wanted)
+        asked = replace(wanted, k=max(1, len(selection.seqs))) if few else wanted
+        hits = self._steadily(lambda engine: engine.search(asked))
         if few and not threshold:
             scores = {hit.seq: hit for hit in hits}
             rows = self._ledger.fetch(scope.namespace, selection.seqs.tolist())
@@ -413,7 +425,8 @@ class Memory(Store):
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         count = min(max(5, budget // 32), 200) if k is None else arguments.count("k", k)
         wanted = _query(query, scope, filters, threshold, as_of, recipe, count, explain=True)
-        return pack_active(self._retrieval.search(wanted), query=wanted.text, budget=budget, tokenizer=counter)
+        hits = self._steadily(lambda engine: engine.search(wanted))
+        return pack_active(hits, query=wanted.text, budget=budget, tokenizer=counter)
 
     def neighbors(
         self,

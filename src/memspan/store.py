@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from memspan.channels import (
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
+from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed, StoreCorrupt
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
@@ -48,6 +48,8 @@ from memspan.views.graph import GraphView, NearestIn
 from memspan.views.lexical import LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorView
+
+T = TypeVar("T")
 
 AUTO = "auto"
 SAMPLE = 4_096
@@ -350,6 +352,21 @@ class Store:
         self._wire()
         if not self._counted:
             self._tokenizer = self._default_tokenizer()
+
+    def _steadily(self, ask: Callable[[Retrieval], T]) -> T:
+        """What ``ask`` gets; asked again where another process switched the store to another encoding meanwhile, for a
+        question of one encoder tells nothing about vectors of another."""
+        while True:
+            retrieval, recorded = self._retrieval, self._recorded
+            try:
+                found = ask(retrieval)
+            except StoreCorrupt:
+                if self._ledger.value("encoder") == recorded:
+                    raise
+            else:
+                if self._ledger.value("encoder") == recorded:
+                    return found
+            self._follow()
 
     def _follow(self) -> None:
         """Go on with the encoding another process has switched the store to. Raises EncoderMismatch where this Memory

@@ -13,6 +13,7 @@ import pytest
 from memspan import EncoderMismatch, InvalidInput, Memory
 from memspan.activations.tokens import Basis
 from memspan.encoders.base import Encoded
+from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderError, StoreBusy
 from memspan.testing import WordEncoder
 
@@ -420,3 +421,25 @@ def test_a_change_that_makes_no_sense_is_refused(kept: Memory, change: Callable[
     with pytest.raises(InvalidInput):
         change(kept)
     assert score(kept, TEXTS[0]) > 0.9
+
+
+def test_searches_and_writes_that_meet_the_switch_go_on_with_the_new_encoder(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Memory(store, encoder="hash:64") as memory, Memory(store) as other:
+        memory.add("The key hangs behind the door.")
+        assert other.search("key door")[0].channels is None
+        dims = iter((128, 64, 128, 64))
+
+        def switched(self: Any, texts: Any) -> Encoded:
+            """Between the check and what it was for."""
+            if self is other._encoder and self.dim != (wanted := next(dims, self.dim)):
+                memory.reencode(encoder=f"hash:{wanted}")
+            return encode(self, texts)
+
+        encode = HashEncoder.encode
+        monkeypatch.setattr(HashEncoder, "encode", switched)
+        assert other.search("key door", recipe="semantic")[0].text == "The key hangs behind the door."
+        id = other.add("Another key lies under the mat.").ids[0]
+        assert other.update(id, "Another key lies under the stone.").version == 2
+        assert other.verify()["ok"]
