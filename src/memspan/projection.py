@@ -293,6 +293,7 @@ class Projection:
         for view in self.views:
             if view.failure or view.due(namespace):
                 self._guarded(view, namespace)
+        self._ledger.drop_encodings()
         self._ledger.collect()
 
     def _guarded(self, view: View, namespace: str) -> None:
@@ -310,6 +311,7 @@ class Projection:
         self._refused.clear()
         self.catch_up(progress=progress)
         self.restore()
+        self._ledger.drop_encodings()
         self._ledger.collect()
         return [
             f"{namespace}/{view.name}"

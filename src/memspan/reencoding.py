@@ -33,10 +33,11 @@ def reencode(
     """Make every activation anew by ``target``, which feeds no views, and switch to them; returns how many were made.
 
     ``vectors``: they are others than before, so views built of them go. Texts that the encoder refuses wait afterwards.
+    What the old encoding holds is left for ``Ledger.drop_encodings``.
     Raises StoreBusy where another process is at it, and what the encoder raises when it takes nothing at all: then the
     store is as it was.
     """
-    with _alone(directory):
+    with alone(directory):
         target.encode([CANARY])
         encoding = ledger.begin_encoding(target.recorded)
         made, after = 0, 0
@@ -52,12 +53,11 @@ def reencode(
             made, after = made + len(done), batch[-1].seq
             if progress is not None:
                 progress(made, max(left, made), "encoding anew")
-        ledger.drop_encodings()
         return made
 
 
 @contextmanager
-def _alone(directory: Path | None) -> Iterator[None]:
+def alone(directory: Path | None) -> Iterator[None]:
     """No other process encodes this store anew meanwhile."""
     if directory is None:
         yield

@@ -134,7 +134,8 @@ class Ranked:
 
 
 class Retrieval:
-    """Answers queries from the ledger's views. ``failure`` says why the semantic channel was last left out."""
+    """Answers queries from the ledger's views. ``failure`` says why the semantic channel was last left out,
+    ``recorded`` what the store said of the encoder when this was made."""
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class Retrieval:
         projection: Projection,
     ) -> None:
         self.failure: str | None = None
+        self.recorded = projection.recorded
         self._ledger = ledger
         self._selections = selections
         self._channels = {channel.name: channel for channel in channels}

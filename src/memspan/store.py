@@ -35,12 +35,12 @@ from memspan.channels import (
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed, StoreCorrupt
+from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Scope
-from memspan.reencoding import fitted, reencode
+from memspan.reencoding import alone, fitted, reencode
 from memspan.retrieval import Retrieval
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selection, Selections, View
@@ -86,7 +86,7 @@ class Store:
         self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
-            self._wire()
+            self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()
         except BaseException:
             self._ledger.close()
@@ -94,14 +94,14 @@ class Store:
 
     # Wiring
 
-    def _wire(self) -> None:
+    def _wire(self, recorded: str) -> None:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
         lexical = LexicalView(self._ledger, views_path)
         self._selections = Selections(self._ledger)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
-        known = json.loads(self._recorded)
+        known = json.loads(recorded)
         self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
         nearest: NearestIn | None = None
         if self._encoder is not None:
@@ -121,7 +121,7 @@ class Store:
         )
         codec = None if self._encoder is None else _codec(known, self._ledger.value("basis"))
         late = None if codec is None else LateInteraction(self._ledger, codec)
-        self._projection = Projection(self._ledger, self._encoder, self._recorded, views, self.path, codec)
+        self._projection = Projection(self._ledger, self._encoder, recorded, views, self.path, codec)
         self._retrieval = Retrieval(
             self._ledger, self._selections, channels, followers, self._tree, self._graph, late, self._projection
         )
@@ -185,7 +185,7 @@ class Store:
         if self._closed:
             raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
         if self._process != os.getpid():  # a forked child: its parent's threads, and the locks they held, are not here
-            self._wire()
+            self._wire(self._recorded)
         if self._ledger.value("encoder") != self._recorded:
             self._follow()
         return arguments.scope(self.namespace if namespace is None else namespace, user_id, agent_id, run_id, session)
@@ -218,6 +218,7 @@ class Store:
             "encoder": None
             if about is None
             else {**about, "active": self._encoder is not None, "failure": self._projection.failure},
+            "reencoding": self._begun(),
             "channels": self._retrieval.active(),
             "search_failure": self._retrieval.failure,
             "pending": self._ledger.count_pending(None),
@@ -231,6 +232,15 @@ class Store:
                 "per_segment": round(total / segments) if segments else 0,
             },
         }
+
+    def _begun(self) -> dict[str, Any] | None:
+        """What is being encoded anew beside what is in use: by which encoder, tokens at which level, how many texts are
+        left; None where nothing is."""
+        if (begun := self._ledger.value("next")) is None:
+            return None
+        about = json.loads(json.loads(begun)["encoder"])
+        left = self._ledger.count_unencoded(json.loads(begun)["number"])
+        return {"encoder": about["id"], "tokens": about["tokens"], "left": left}
 
     def compact(self, *, progress: Progress | None = None) -> dict[str, Any]:
         """Encode what waits, fold the views' tails into snapshots where that pays, shrink the log. Never needed, only
@@ -255,6 +265,8 @@ class Store:
             if progress is not None:
                 progress(done, total, "verifying")
         problems += self._projection.problems(self._ledger.namespaces())
+        if self._ledger.harmed:
+            self._ledger.lose()
         return {"ok": not problems, "segments": done, "problems": problems}
 
     def rebuild(self, *, encoder: str | Encoder | None = AUTO, progress: Progress | None = None) -> dict[str, Any]:
@@ -267,9 +279,10 @@ class Store:
         self._scope(None, None, None, None, None)
         if encoder is None or encoder == "none":
             if self._recorded != "null":
-                self._projection.close()
-                self._ledger.forget_activations("null")
-                self._rewire(None)
+                with self._turning, alone(self.path):
+                    self._projection.close()
+                    self._ledger.forget_activations("null")
+                    self._rewire(None)
         elif encoder != AUTO:
             self._reencoded(_made(encoder), AUTO, None, progress)
         rewritten = self._projection.compact(self._ledger.namespaces(), force=True, progress=progress)
@@ -318,9 +331,11 @@ class Store:
 
     def _present(self, encoder: str | Encoder) -> Encoder:
         """The encoder meant: a new one, or for AUTO the store's own. Raises EncoderMismatch where there is none."""
-        made = _made(encoder) if encoder != AUTO else self._encoder
-        if made is None and self._recorded != "null":
+        made = self._encoder if encoder == AUTO else _made(encoder)
+        if made is None and encoder == AUTO and self._recorded != "null":
             made = _made(json.loads(self._recorded)["spec"])
+        if made is None and encoder != AUTO:
+            raise InvalidInput("encoder", "names none", mend="rebuild(encoder=None) does without one")
         if made is None:
             raise EncoderMismatch("this store has no encoder", mend="name one: reencode(encoder='minilm')")
         return made
@@ -329,42 +344,47 @@ class Store:
         """Have the store encoded by ``encoder``, tokens at ``level`` on ``basis``; how many texts that took."""
         if encoder is None:
             raise EncoderMismatch("there is no encoder to encode with", mend="name one: encoder='minilm'")
-        known = json.loads(self._recorded) or {}
+        known = {"tokens": "none", **(json.loads(self._recorded) or {})}
         same = known.get("id") == encoder.id
         if same and basis is None and known.get("basis", "").startswith(OWN):
             basis = Basis.loads(base64.b64decode(self._ledger.value("basis") or ""))
-        if same and level == AUTO:
-            level = known.get("tokens", "none") if known.get("tokens", "none") != "none" else AUTO
+        if level == AUTO and '"tokens"' in self._recorded and (known["tokens"] != "none" or shipped(known["id"])):
+            level = known["tokens"] if basis or shipped(encoder.id) else AUTO
         about, packed = _about(encoder, level, basis)
-        if about == self._recorded:
-            self._ledger.give_up_encoding()
+        if json.loads(about) == known:
+            if self._ledger.value("next") is not None:
+                with alone(self.path):
+                    self._ledger.give_up_encoding()
             return 0
         target = Projection(self._ledger, encoder, about, (), None, _codec(json.loads(about), packed))
-        made = reencode(self._ledger, target, packed, self.path, vectors=not same, progress=progress)
-        self._projection.close()
-        self._rewire(encoder)
+        with self._turning:  # whoever meets the switch in this process waits here until all is wired anew
+            made = reencode(self._ledger, target, packed, self.path, vectors=not same, progress=progress)
+            self._projection.close()
+            self._rewire(encoder)
+        self._ledger.drop_encodings()
         return made
 
     def _rewire(self, encoder: Encoder | None) -> None:
-        """Go on with what the store records now."""
-        self._recorded = str(self._ledger.value("encoder"))
+        """Go on with what the store records now. Others ask what is recorded first, so that is said last."""
+        recorded = str(self._ledger.value("encoder"))
         self._encoder = encoder
-        self._wire()
+        self._wire(recorded)
+        self._recorded = recorded
         if not self._counted:
             self._tokenizer = self._default_tokenizer()
 
     def _steadily(self, ask: Callable[[Retrieval], T]) -> T:
-        """What ``ask`` gets; asked again where another process switched the store to another encoding meanwhile, for a
-        question of one encoder tells nothing about vectors of another."""
+        """What ``ask`` gets; asked again where the store was switched to another encoding meanwhile, for a question of
+        one encoder tells nothing about vectors of another."""
         while True:
-            retrieval, recorded = self._retrieval, self._recorded
+            retrieval = self._retrieval
             try:
                 found = ask(retrieval)
-            except StoreCorrupt:
-                if self._ledger.value("encoder") == recorded:
+            except Exception:
+                if self._ledger.value("encoder") == retrieval.recorded:
                     raise
             else:
-                if self._ledger.value("encoder") == recorded:
+                if self._ledger.value("encoder") == retrieval.recorded:
                     return found
             self._follow()
 
@@ -374,15 +394,18 @@ class Store:
         with self._turning:
             recorded = str(self._ledger.value("encoder"))
             if recorded == self._recorded:
-                return
+                return None
             known, own = json.loads(recorded), self._encoder
+            if own is None and not self._own_choice:  # it was told to do without one
+                self._projection.close()
+                return self._rewire(None)
             if own is None or known is None or known["id"] != own.id:
                 if not self._own_choice or known is None or known["spec"] is None:
                     problem = f"{self.path} was given another encoder since this Memory opened it"
                     raise EncoderMismatch(problem, mend="close this Memory and open it again")
                 own = _made(known["spec"])
             self._projection.close()
-            self._rewire(own)
+            return self._rewire(own)
 
     def close(self) -> None:
         """Finish what the background worker is at and close the store. Calling it twice does nothing."""

@@ -21,7 +21,7 @@ from memspan.activations.tokens import Activation
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded, Encoder
 from memspan.encoders.hash import HashEncoder
-from memspan.errors import IdempotencyConflict, InvalidInput, NotFound, StoreClosed
+from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
 from memspan.ledger.base import SEPARATOR, Ledger, Link, Operation, Revision, Snapshot, Use, microseconds
 from memspan.records import Edge, Message, Piece, Scope
@@ -491,10 +491,13 @@ class LedgerContract:
     def test_snapshots_and_values_are_kept(self, ledger: Ledger, again: Callable[[], Ledger]) -> None:
         write(ledger, "one")
         first = Snapshot(namespace="default", view="v", position=1, rows=1, file="a", checksum="c")
-        ledger.put_snapshot(first)
+        ledger.put_snapshot(first, None)
         _same((ledger.snapshot("default", "v"), ledger.snapshot("default", "w")), (first, None))
         second = replace(first, position=2, file="b")
-        ledger.put_snapshot(second)
+        ledger.put_snapshot(second, None)
+        ledger.put_values({"encoder": "new"}, replace=True)
+        with pytest.raises(EncoderMismatch):
+            ledger.put_snapshot(first, "old")
         ledger.put_values({"color": "red"}, replace=False)
         ledger.put_values({"color": "blue"}, replace=False)
         other = again()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from memspan import EncoderMismatch, InvalidInput, Memory
 from memspan.activations.tokens import Basis
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
-from memspan.errors import EncoderError, StoreBusy
+from memspan.errors import EncoderError, StoreBusy, StoreCorrupt
 from memspan.testing import WordEncoder
 
 TURNED = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
@@ -443,3 +445,200 @@ def test_searches_and_writes_that_meet_the_switch_go_on_with_the_new_encoder(
         id = other.add("Another key lies under the mat.").ids[0]
         assert other.update(id, "Another key lies under the stone.").version == 2
         assert other.verify()["ok"]
+
+
+# What two processes, a crash or an interruption may leave
+
+
+def test_a_file_number_is_never_used_again_while_somebody_may_read_in_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.activations.arena.EXTENT", 4_096)
+    with Memory(store, encoder=WordEncoder(), tokens="f16") as memory, Memory(store, encoder=WordEncoder()) as other:
+        ids = [memory.add(f"{text} {number}").ids[0] for number in range(2) for text in TEXTS[:4]]
+        assert score(other, f"{TEXTS[3]} 1") > 0.9
+        memory.delete(ids[-2:])
+        memory.compact()
+        more = [other.add(f"Note {number} of the other process.").ids[0] for number in range(12)]
+        memory.compact()
+        names = [file["file"] for file in held(memory)["files"]]
+        assert sorted(names) == sorted(str(file) for file in (store / "activations").iterdir())
+        assert held(memory)["lost"] == 0
+        with Memory(store, encoder=WordEncoder()) as fresh:
+            assert fresh.verify()["ok"]
+            assert all(score(fresh, fresh.get(id).text) > 0.9 for id in more)
+
+
+def secret(store: Path) -> bytes:
+    """The bytes of the last tensor that was appended."""
+    return arena(store).read_bytes().rstrip(b"\0")[-48:]
+
+
+def test_what_a_crash_kept_from_being_wiped_is_wiped_at_the_next_open(
+    kept: Memory, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = kept.add("A secret nobody else has written down").ids[0]
+    written = secret(store)
+    with monkeypatch.context() as patch:
+        patch.setattr("memspan.ledger.sqlite.SqliteLedger.erase_dead", lambda self: None)
+        kept.delete(id)
+    assert written in arena(store).read_bytes()
+    Memory(store, encoder=WordEncoder()).close()
+    assert written not in arena(store).read_bytes()
+
+
+def test_what_is_said_again_before_it_was_wiped_is_wiped_when_it_is_deleted_again(
+    kept: Memory, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "A secret nobody else has written down"
+    id = kept.add(text).ids[0]
+    written = secret(store)
+    with monkeypatch.context() as patch:
+        patch.setattr("memspan.ledger.sqlite.SqliteLedger.erase_dead", lambda self: None)
+        kept.delete(id)
+        id = kept.add(text).ids[0]
+    assert score(kept, text) > 0.9
+    kept.delete(id)
+    assert written not in arena(store).read_bytes()
+
+
+def test_a_damaged_tensor_of_a_text_that_is_deleted_later_is_wiped_too(kept: Memory, store: Path) -> None:
+    id = kept.add("A secret nobody else has written down").ids[0]
+    written = secret(store)
+    end = len(arena(store).read_bytes().rstrip(b"\0"))
+    flip(arena(store), end - 47)
+    assert not kept.verify()["ok"]
+    kept.compact()
+    kept.delete(id)
+    assert written[8:] not in arena(store).read_bytes()
+
+
+def test_arena_files_that_a_crash_left_without_an_owner_are_removed(kept: Memory, store: Path) -> None:
+    orphan = store / "activations" / "arena-000077.bin"
+    orphan.write_bytes(arena(store).read_bytes()[:4096])
+    kept.compact()
+    assert not orphan.exists()
+    assert kept.verify()["ok"]
+
+
+def test_what_verify_finds_is_made_again_by_a_later_compaction_of_any_process(kept: Memory, store: Path) -> None:
+    assert score(kept, TEXTS[0]) > 0.7
+    flip(arena(store), 16 + 16 + 3)
+    (problem,) = kept.verify()["problems"]
+    assert "encoded again by the next compaction" in problem
+    with Memory(store, encoder=WordEncoder()) as other:
+        assert held(other)["lost"] == 1
+        other.compact()
+        assert other.verify()["ok"]
+        assert held(other)["lost"] == 0
+
+
+def test_a_search_that_began_before_its_arena_was_moved_finds_it_where_it_is_now(kept: Memory, store: Path) -> None:
+    with Memory(store, encoder=WordEncoder()) as reader:
+        ids = {segment.text: segment.seq for segment in reader.get_all(limit=100)}
+        assert score(reader, TEXTS[-1]) > 0.7
+        with reader._ledger.reading():  # as a search does
+            assert reader._ledger.get("default", reader.get_all(limit=1)[0].id).text == TEXTS[0]
+            kept.delete([segment.id for segment in kept.get_all(limit=100)][:-2])
+            kept.compact()
+            reader._ledger._arenas.remove(1)
+            found = reader._ledger.tokens_of("default", [ids[TEXTS[-1]]])
+        assert found.seqs.tolist() == [ids[TEXTS[-1]]]
+        assert not reader._ledger.harmed
+
+
+def test_a_change_that_was_begun_is_told_and_cannot_be_given_up_by_another_process_meanwhile(
+    kept: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.reencoding.BATCH", 4)
+    with Memory(kept.path, encoder=WordEncoder()) as other:
+
+        def meanwhile(done: int, total: int, what: str) -> None:
+            assert other.stats()["reencoding"] == {"encoder": "words-128", "tokens": "f16", "left": len(TEXTS) - done}
+            for give_up in (lambda: other.reencode(tokens="1bit"), lambda: other.rebuild(encoder=None)):
+                with pytest.raises(StoreBusy):
+                    give_up()
+
+        assert kept.reencode(tokens="f16", progress=meanwhile)["encoded"] == len(TEXTS)
+        assert (kept.stats()["pending"], kept.stats()["reencoding"]) == (0, None)
+
+
+def test_what_was_left_of_the_old_encoding_when_dropping_it_was_interrupted_goes_at_the_next_compaction(
+    kept: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("memspan.ledger.sqlite.SqliteLedger.drop_encodings", stop)
+        with pytest.raises(KeyboardInterrupt):
+            kept.reencode(tokens="f16")
+    assert held(kept)["references"] == 2 * len(TEXTS)
+    kept.compact()
+    assert held(kept)["references"] == len(TEXTS)
+    assert score(kept, TEXTS[0]) > 0.9
+
+
+def test_a_snapshot_that_was_being_made_of_the_old_encoders_vectors_is_not_kept(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.views.vectors.SNAPSHOT_ROWS", 8)
+    with Memory(store, encoder="hash:64") as memory, Memory(store, encoder="hash:64") as other:
+        for text in TEXTS:
+            memory.add(text)
+        vectors = next(view for view in other._projection.views if view.name == "vectors")
+        memory.reencode(encoder="hash:128")
+        memory.reencode(encoder="hash:32")
+        with pytest.raises((EncoderMismatch, StoreCorrupt)):
+            vectors.compact("default", force=True)
+        assert memory.search(TEXTS[4], k=1, recipe="semantic")[0].text == TEXTS[4]
+        assert memory.stats()["views"]["vectors"]["failure"] is None
+
+
+def test_a_memory_that_was_told_to_do_without_an_encoder_goes_on_without_when_the_level_changes(kept: Memory) -> None:
+    with Memory(kept.path, encoder=None) as words_only:
+        assert words_only.search("green kettle")
+        kept.reencode(tokens="f16")
+        assert words_only.search("green kettle")[0].text.startswith("The green kettle")
+        assert words_only.add("Added without an encoder.").pending == 1
+    assert kept.search("added without an encoder")[0].text == "Added without an encoder."
+
+
+def test_auto_keeps_the_level_in_use_and_none_is_a_level(kept: Memory) -> None:
+    kept.reencode(tokens="int8")
+    assert kept.reencode()["tokens"] == "int8"
+    kept.reencode(tokens="none")
+    assert kept.reencode() == {"encoder": "words-128", "tokens": "none", "encoded": 0}
+    with pytest.raises(InvalidInput, match="encoder"):
+        kept.reencode(encoder="none")
+
+
+def test_threads_of_the_memory_that_changes_its_encoder_search_and_write_on(store: Path) -> None:
+    with Memory(store, encoder="hash:64") as memory:
+        for text in TEXTS:
+            memory.add(text)
+        stop = threading.Event()
+        seen: list[object] = []
+
+        def work() -> None:
+            try:
+                for number in itertools.count():
+                    if stop.is_set():
+                        return
+                    seen.append(memory.search(TEXTS[number % 15], k=1, recipe="semantic")[0].text == TEXTS[number % 15])
+                    memory.add(f"Thread note {threading.get_ident()} {number}")
+            except BaseException as error:
+                seen.append(error)
+                raise
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for dim in (128, 32, 64):
+            memory.reencode(encoder=f"hash:{dim}")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(seen) == {True}
+        memory.compact()
+        assert memory.verify()["ok"]

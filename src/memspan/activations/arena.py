@@ -17,7 +17,7 @@ import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -210,18 +210,18 @@ class Arenas:
         return "the arena in memory" if self.directory is None else str(self._path(number))
 
     def append(
-        self, number: int, finish: int, payloads: Sequence[tuple[bytes, bytes]]
+        self, number: int, finish: int, following: int, payloads: Sequence[tuple[bytes, bytes]]
     ) -> Iterator[tuple[int, int, list[tuple[bytes, int]]]]:
-        """Append ``payloads``, (key, payload) each, from the place ``finish`` of arena ``number`` on, and in new arenas
-        where that is full. Yields, once its part is on the disk, each arena's number, its new finish, and (key, offset)
-        of what it was given. Raises InvalidInput, OSError."""
+        """Append ``payloads``, (key, payload) each, from the place ``finish`` of arena ``number`` on, and where that is
+        full in new arenas, numbered from ``following`` on. Yields, once its part is on the disk, each arena's number,
+        its new finish, and (key, offset) of what it was given. Raises InvalidInput, OSError."""
         room: list[tuple[bytes, bytes]] = []
         end = finish
         for key, payload in payloads:
             need = 3 * ALIGNED + len(payload)
             if end + need > self.extent and end > START:
                 yield self._append(number, finish, room)
-                number, finish, end, room = number + 1, START, START, []
+                number, following, finish, end, room = following, following + 1, START, START, []
             room.append((key, payload))
             end += need
         yield self._append(number, finish, room)
@@ -275,6 +275,19 @@ class Arenas:
         """Write zeros over a payload; of a file that is gone nothing is left to erase."""
         with suppress(StoreCorrupt):
             self._file(number).erase(offset, size)
+
+    def sync(self, number: int) -> None:
+        """Returns when what was erased in arena ``number`` is on the disk."""
+        with suppress(StoreCorrupt):
+            self._file(number).sync()
+
+    def sweep(self, known: Collection[int]) -> None:
+        """Remove files of arenas that are not among the ``known`` ones: what a crash left behind."""
+        if self.directory is not None:
+            names = {self._path(number).name for number in known}
+            for file in self.directory.glob("arena-*.bin"):
+                if file.name not in names:
+                    file.unlink(missing_ok=True)
 
     def remove(self, number: int) -> None:
         """Remove an arena. Who reads in it goes on; its space comes back when the last one has let go."""
@@ -343,6 +356,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
         if head != MARK:  # several may do this at once: they write the same
             os.lseek(file, 0, os.SEEK_SET)
             os.write(file, MARK)
+            _sync_directory(path.parent)
         size = os.fstat(file).st_size
         if size % extent:  # cut by somebody: what is not there reads as damaged
             os.ftruncate(file, -(-size // extent) * extent)
@@ -350,3 +364,13 @@ def _opened(path: Path, create: bool, extent: int) -> int:
         os.close(file)
         raise
     return file
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the name of a new file on the disk, where the system knows such a thing."""
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

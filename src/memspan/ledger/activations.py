@@ -21,6 +21,7 @@ import numpy as np
 
 from memspan.activations.arena import START, Arenas
 from memspan.activations.tokens import Activation, Matrices
+from memspan.errors import EncoderMismatch, StoreBusy, StoreCorrupt
 from memspan.ledger.base import Seqs, Unencoded, Vectors, instant
 from memspan.ledger.connections import Connections
 from memspan.ledger.rows import chunks, marks, namespace_number, path_of
@@ -29,6 +30,7 @@ ENCODING = "(SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding')"  
 MISSING = (
     "segments AS s WHERE NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding = ?)"
 )
+TO_DROP = "INSERT OR REPLACE INTO store VALUES ('dropping', '')"  # there are encodings for ``drop_encodings``
 WORTH = 0.5  # share of an arena file that is dead from which its living half is moved and the file removed
 
 
@@ -82,20 +84,28 @@ class Activations(Connections):
 
         One that is not what was written is left out; ``damaged`` then says so, and ``lose`` has it made again.
         """
-        with self.reading() as connection:
-            places, proven = self._places(connection, namespace, seqs)
-        if not all(proven):  # the arena may have been moved since this moment of the ledger
-            with self.newest() as connection:
-                places, proven = self._places(connection, namespace, seqs)
-        self.damaged.update(place[1:3] for place, sound in zip(places, proven, strict=True) if not sound)
-        table = np.array([place for place, sound in zip(places, proven, strict=True) if sound], np.int64)
-        table = table.reshape(-1, 4)
-        return Matrices(table[:, 0], table[:, 3], self._arenas.gather(table[:, 1:]))
+        found = Matrices(_NO_SEQS, _NO_SEQS, np.zeros(0, np.uint8))
+        places: list[tuple[int, int, int, int]] = []
+        for moment in (self.reading, self.newest, self.newest):  # an arena may have been moved since this moment
+            with moment() as connection:
+                places = self._places(connection, namespace, seqs)
+            sound = [place for place in places if self._proven(*place[1:])]
+            table = np.array(sound, np.int64).reshape(-1, 4)
+            try:
+                found = Matrices(table[:, 0], table[:, 3], self._arenas.gather(table[:, 1:]))
+            except StoreCorrupt:  # it was removed since it was proven
+                gone = set(table[:, 1].tolist())
+                self._sound = {place for place in self._sound if place[0] not in gone}
+                continue
+            if len(sound) == len(places):
+                return found
+        self.damaged.update(place[1:3] for place in places if not self._proven(*place[1:]))
+        return found
 
     def _places(
         self, connection: sqlite3.Connection, namespace: str, seqs: Sequence[int]
-    ) -> tuple[list[tuple[int, int, int, int]], list[bool]]:
-        """(seq, arena, offset, size) of these rows' token matrices by seq, and whether each is what was written."""
+    ) -> list[tuple[int, int, int, int]]:
+        """(seq, arena, offset, size) of these rows' token matrices, by seq."""
         places: list[tuple[int, int, int, int]] = []
         number = namespace_number(connection, namespace)
         for chunk in chunks(seqs):
@@ -105,8 +115,7 @@ class Activations(Connections):
                 f" WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
                 (*map(int, chunk), number),
             ).fetchall()
-        places.sort()
-        return places, [self._proven(*place[1:]) for place in places]
+        return sorted(places)
 
     def _proven(self, arena: int, offset: int, size: int) -> bool:
         """Whether a record is what was written; of one that is, the checksum is computed once in a process."""
@@ -172,7 +181,9 @@ class Activations(Connections):
             for key, arena, offset, size in connection.execute(
                 "SELECT key, arena, offset, size FROM tensors WHERE refs > 0"
             ):
-                if not self._arenas.whole(arena, offset, size) or self._arenas.digest(arena, offset, size) != key:
+                if not self._holds(key, arena, offset, size):
+                    self._sound.discard((arena, offset))
+                    self.damaged.add((arena, offset))
                     where = f"{self._arenas.name(arena)} is damaged at byte {offset} ({size} bytes)"
                     yield f"{where}: the tokens of {_owner(connection, key)} are encoded again by the next compaction"
 
@@ -199,25 +210,31 @@ class Activations(Connections):
         keys = {content: sha256(matrix).digest() for content, matrix in matrices.items()}
         missing = {key: matrices[content] for content, key in keys.items()}
         for chunk in chunks(list(missing)):
-            for (key,) in connection.execute(
-                f"SELECT key FROM tensors WHERE refs > 0 AND key IN ({marks(chunk)})", tuple(chunk)
+            for key, refs, *place in connection.execute(
+                f"SELECT key, refs, arena, offset, size FROM tensors WHERE key IN ({marks(chunk)})", tuple(chunk)
             ).fetchall():
-                del missing[key]
+                if refs or self._holds(key, *place):
+                    del missing[key]
+                else:  # it comes to lie elsewhere, and nobody would erase it here
+                    self._arenas.erase(*place)
         self._append(connection, missing)
         return keys
+
+    def _holds(self, key: bytes, arena: int, offset: int, size: int) -> bool:
+        """Whether what lies there is whole and what ``key`` says."""
+        return self._arenas.whole(arena, offset, size) and self._arenas.digest(arena, offset, size) == key
 
     def _append(self, connection: sqlite3.Connection, tensors: Mapping[bytes, bytes], but: int = 0) -> None:
         """Append token matrices by key to the last arena, or to a new one where that is full or is ``but``."""
         if not tensors:
             return
-        number, finish = connection.execute(
-            "SELECT coalesce(max(number), 0), coalesce(max(finish), 0) FROM arenas WHERE number ="
-            " (SELECT max(number) FROM arenas)"
-        ).fetchone()
-        if number in (0, but):  # numbers are never used twice: somebody may still be reading in a file that is gone
-            last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'arenas'").fetchone()
-            number, finish = (last[0] if last else 0) + 1, START
-        for arena, end, part in self._arenas.append(number, finish, list(tensors.items())):
+        last = connection.execute("SELECT number, finish FROM arenas ORDER BY number DESC LIMIT 1").fetchone()
+        used = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'arenas'").fetchone()
+        following = (used[0] if used else 0) + 1  # never used twice: somebody may still be reading a file that is gone
+        number, finish = last or (but, START)
+        if number == but:
+            number, finish, following = following, START, following + 1
+        for arena, end, part in self._arenas.append(number, finish, following, list(tensors.items())):
             connection.execute(
                 "INSERT INTO arenas VALUES (?, ?) ON CONFLICT DO UPDATE SET finish = excluded.finish", (arena, end)
             )
@@ -226,6 +243,11 @@ class Activations(Connections):
                 " SET arena = excluded.arena, offset = excluded.offset, size = excluded.size",
                 [(key, arena, offset, len(tensors[key])) for key, offset in part],
             )
+
+    def sweep(self) -> None:
+        """Remove arena files that a crash left without a row of the ledger that names them."""
+        with self.writing() as connection:
+            self._arenas.sweep([number for (number,) in connection.execute("SELECT number FROM arenas")])
 
     def find_short(self) -> None:
         """Look, at open, for arena files that were cut short or are gone."""
@@ -251,6 +273,10 @@ class Activations(Connections):
             connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (key BLOB PRIMARY KEY)")
             connection.execute("DELETE FROM gone")
             connection.executemany("INSERT INTO gone VALUES (?)", keys)
+            for place in connection.execute(
+                "SELECT arena, offset, size FROM tensors WHERE key IN (SELECT key FROM gone)"
+            ).fetchall():
+                self._arenas.erase(*place)
             connection.execute("UPDATE activations SET tokens = x'' WHERE tokens IN (SELECT key FROM gone)")
             connection.execute("DELETE FROM tensors WHERE key IN (SELECT key FROM gone)")
         self.damaged -= damaged
@@ -264,8 +290,11 @@ class Activations(Connections):
             if connection.execute(dead).fetchone() is None:
                 return
         with self.writing() as connection:
-            for place in connection.execute(dead).fetchall():
+            places = connection.execute(dead).fetchall()
+            for place in places:
                 self._arenas.erase(*place)
+            for arena in {arena for arena, _, _ in places}:
+                self._arenas.sync(arena)
             connection.execute("DELETE FROM tensors WHERE refs = 0")
 
     def collect(self) -> dict[str, int]:
@@ -274,10 +303,12 @@ class Activations(Connections):
         Returns ``files`` removed and ``bytes`` they had more than what was moved.
         """
         self.erase_dead()
+        self.sweep()
         removed = freed = 0
         with self.reading() as connection:
             filled = connection.execute(
-                "SELECT number, finish, coalesce(sum(size), 0) FROM arenas LEFT JOIN tensors ON arena = number"
+                "SELECT number, finish, coalesce(sum(16 + (size + 15) / 16 * 16), 0)"
+                " FROM arenas LEFT JOIN tensors ON arena = number"
                 " GROUP BY number ORDER BY number"
             ).fetchall()
         for number, finish, live in filled:
@@ -309,6 +340,7 @@ class Activations(Connections):
             if begun is None or begun["encoder"] != encoder:
                 used = connection.execute(f"SELECT max({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
                 begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
+                connection.execute(TO_DROP)
                 connection.execute("INSERT OR REPLACE INTO store VALUES ('next', ?)", (json.dumps(begun),))
             return int(begun["number"])
 
@@ -340,12 +372,15 @@ class Activations(Connections):
     def give_up_encoding(self) -> None:
         """Drop what was made of an encoding that was begun."""
         with self.writing() as connection:
+            connection.execute(TO_DROP)
             connection.execute("DELETE FROM store WHERE key = 'next'")
         self.drop_encodings()
 
     def keep_encoding(self, activations: Mapping[bytes, Activation], encoding: int) -> None:
-        """Keep activations in ``encoding`` beside those in use, of texts that are still there."""
+        """Keep activations in ``encoding`` beside those in use, of texts that are still there. Raises StoreBusy where
+        that was given up."""
         with self.writing() as connection:
+            _begun(connection, encoding)
             there = {
                 content: activation
                 for content, activation in activations.items()
@@ -360,12 +395,14 @@ class Activations(Connections):
         ``vectors``: the vectors are others, so what views have made of them goes.
         """
         with self.writing() as connection:
+            _begun(connection, encoding)
             if connection.execute(f"SELECT 1 FROM {MISSING} AND s.seq > ? LIMIT 1", (encoding, after)).fetchone():
                 return False
             connection.executemany(
                 "INSERT OR REPLACE INTO store VALUES (?, ?)",
                 [("encoder", encoder), ("basis", basis), ("encoding", str(encoding))],
             )
+            connection.execute(TO_DROP)
             connection.execute("DELETE FROM store WHERE key = 'next'")
             connection.execute("DELETE FROM pending")
             connection.execute(f"INSERT INTO pending SELECT s.seq, s.namespace FROM {MISSING}", (encoding,))
@@ -378,25 +415,52 @@ class Activations(Connections):
         with self.writing() as connection:
             connection.execute("DELETE FROM activations")
             connection.execute("DELETE FROM pending")
-            connection.execute("DELETE FROM store WHERE key = 'next'")
+            connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
             connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
             connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
         self.erase_dead()
 
     def drop_encodings(self) -> None:
-        """Drop, a part at a time, activations of encodings that are neither in use nor being made."""
-        other = (
-            f"encoding <> {ENCODING} AND encoding <>"
-            " coalesce((SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'), 0)"
-        )
-        gone = 1
-        while gone:
+        """Drop, a part at a time, activations of encodings that are neither in use nor being made, where there are any
+        since a switch."""
+        with self.reading() as connection:
+            if connection.execute("SELECT 1 FROM store WHERE key = 'dropping'").fetchone() is None:
+                return
+        begun = "coalesce((SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'), 0)"
+        after = b""
+        while True:
             with self.writing() as connection:
-                gone = connection.execute(
-                    "DELETE FROM activations WHERE (content, encoding) IN"
-                    f" (SELECT content, encoding FROM activations WHERE {other} LIMIT 2000)"
-                ).rowcount
+                rows = connection.execute(
+                    "SELECT content, encoding FROM activations WHERE content >= ?"
+                    f" AND encoding <> {ENCODING} AND encoding <> {begun} ORDER BY content LIMIT 2000",
+                    (after,),
+                ).fetchall()
+                connection.executemany("DELETE FROM activations WHERE content = ? AND encoding = ?", rows)
+                if not rows:
+                    connection.execute("DELETE FROM store WHERE key = 'dropping'")
             self.erase_dead()
+            if not rows:
+                return
+            after = rows[-1][0]
+
+
+def _begun(connection: sqlite3.Connection, encoding: int) -> None:
+    """Raises StoreBusy unless ``encoding`` is the one that is being made."""
+    row = connection.execute("SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'").fetchone()
+    if row is None or row[0] != encoding:
+        raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
+
+
+_NO_SEQS = np.zeros(0, np.int64)
+
+
+def agreed(connection: sqlite3.Connection, encoder: str | None) -> None:
+    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any."""
+    if encoder is not None:
+        row = connection.execute("SELECT value FROM store WHERE key = 'encoder'").fetchone()
+        if row is None or row[0] != encoder:
+            mend = "nothing was written; open the store again and repeat it"
+            raise EncoderMismatch("the store was given another encoder meanwhile", mend=mend)
 
 
 def unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:

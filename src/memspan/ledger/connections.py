@@ -222,6 +222,9 @@ def translated(path: Path | None) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreFull(f"no space left beside {path}", mend="free disk space and retry") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            problem = f"no more files can be opened beside {path}"
+            raise StoreError(problem, mend="allow this process more: ulimit -n 4096") from error
         raise NotWritable(f"cannot write beside {path} ({error})", mend="make the directory writable") from error
 
 

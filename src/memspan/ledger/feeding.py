@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.activations import Activations, unencoded
+from memspan.ledger.activations import Activations, agreed, unencoded
 from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, microseconds
 from memspan.ledger.rows import chunks, marks, namespace_number, now, placed_of
 from memspan.ledger.where import scope_sql
@@ -205,8 +205,11 @@ class Feeding(Activations):
             namespace=namespace, view=view, position=position, rows=rows, file=file, checksum=checksum
         )  # fmt: skip
 
-    def put_snapshot(self, snapshot: Snapshot) -> None:
+    def put_snapshot(self, snapshot: Snapshot, encoder: str | None) -> None:
+        """Make it the one in use. Raises EncoderMismatch where the store no longer records the ``encoder`` that what is
+        in it comes from."""
         with self.writing() as connection:
+            agreed(connection, encoder)
             number = namespace_number(connection, snapshot.namespace)
             connection.execute(
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",

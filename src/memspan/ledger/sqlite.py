@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from memspan.activations.tokens import Activation
-from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound
+from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
-from memspan.ledger.activations import ENCODING
+from memspan.ledger.activations import ENCODING, agreed
 from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
 from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import Feeding
@@ -48,6 +48,7 @@ class SqliteLedger(Feeding):
             with self.exclusive() as connection:
                 schema.migrate(connection, path)
             self.find_short()
+            self.erase_dead()  # what a crash kept somebody from erasing
         except BaseException:
             self.close()
             raise
@@ -71,7 +72,7 @@ class SqliteLedger(Feeding):
         replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch.
         """
         with self.writing() as connection:
-            _agreed(connection, encoder)
+            agreed(connection, encoder)
             number = namespace_number(connection, namespace, create=True)
             if operation is not None and (done := _replayed(connection, number, operation)) is not None:
                 return done
@@ -124,7 +125,7 @@ class SqliteLedger(Feeding):
         """
         seqs: list[int] = []
         with self.writing() as connection:
-            _agreed(connection, encoder)
+            agreed(connection, encoder)
             number = namespace_number(connection, namespace)
             moment = now()
             olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
@@ -218,7 +219,7 @@ class SqliteLedger(Feeding):
         ``encoder``: as in ``append``. Raises EncoderMismatch.
         """
         with self.writing() as connection:
-            _agreed(connection, encoder)
+            agreed(connection, encoder)
             there = {
                 content: activation
                 for content, activation in activations.items()
@@ -437,15 +438,6 @@ class SqliteLedger(Feeding):
             connection.execute("PRAGMA busy_timeout = 2000")  # writers wait while this waits for the last reader
             connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
             connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
-
-
-def _agreed(connection: sqlite3.Connection, encoder: str | None) -> None:
-    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any."""
-    if encoder is not None:
-        row = connection.execute("SELECT value FROM store WHERE key = 'encoder'").fetchone()
-        if row is None or row[0] != encoder:
-            mend = "nothing was written; open the store again and repeat it"
-            raise EncoderMismatch("the store was given another encoder meanwhile", mend=mend)
 
 
 def _current(

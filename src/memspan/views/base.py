@@ -214,6 +214,7 @@ class SnapshotFiles:
         self._ledger = ledger
         self._view = view
         self._directory = directory
+        self._encoder = ledger.value("encoder")  # what the view is made for: snapshots of another are refused
 
     @property
     def enabled(self) -> bool:
@@ -261,7 +262,7 @@ class SnapshotFiles:
             snapshot = Snapshot(
                 namespace=namespace, view=self._view, position=position, rows=rows, file=name, checksum=_digest(raw)
             )
-            self._ledger.put_snapshot(snapshot)
+            self._ledger.put_snapshot(snapshot, self._encoder)
         except BaseException:
             aside.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
