@@ -139,7 +139,7 @@ def test_a_payload_larger_than_an_extent_is_refused_before_anything_is_written(t
 def test_payloads_of_many_files_come_together_in_the_order_asked(payloads: list[bytes], data: st.DataObject) -> None:
     arenas = Arenas(None, 4096)
     places = []
-    for number, _, part in arenas.append(1, START, [(str(n).encode(), each) for n, each in enumerate(payloads)]):
+    for number, _, part in arenas.append(1, START, 2, [(str(n).encode(), each) for n, each in enumerate(payloads)]):
         places += [(number, offset, len(payloads[int(key)])) for key, offset in part]
     assert len(places) == len(payloads)
     order = data.draw(st.permutations(range(len(payloads))))
