@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -16,7 +17,7 @@ from memspan import EncoderMismatch, InvalidInput, Memory
 from memspan.activations.tokens import Basis
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
-from memspan.errors import EncoderError, StoreBusy, StoreCorrupt
+from memspan.errors import EncoderError, StoreBusy, StoreCorrupt, StoreFull
 from memspan.testing import WordEncoder
 
 TURNED = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
@@ -467,6 +468,28 @@ def test_a_file_number_is_never_used_again_while_somebody_may_read_in_it(
         with Memory(store, encoder=WordEncoder()) as fresh:
             assert fresh.verify()["ok"]
             assert all(score(fresh, fresh.get(id).text) > 0.9 for id in more)
+
+
+def test_a_file_of_a_write_that_failed_and_was_swept_by_another_is_not_written_to(
+    kept: Memory, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with Memory(store, encoder=WordEncoder()) as other:
+        other.delete([segment.id for segment in other.get_all(limit=100)])
+        other.compact()
+        with monkeypatch.context() as patch:
+            patch.setattr("memspan.activations.arena.ArenaFile.sync", full)
+            with pytest.raises(StoreFull):
+                kept.add("Not to be kept.")
+        other.compact()
+        assert list((store / "activations").iterdir()) == []
+        kept.add("The disk has room again.")
+    with Memory(store, encoder=WordEncoder()) as fresh:
+        assert fresh.verify()["ok"]
+        assert score(fresh, "The disk has room again.") > 0.9
+        assert [segment.text for segment in fresh.get_all()] == ["The disk has room again."]
 
 
 def secret(store: Path) -> bytes:

@@ -150,7 +150,7 @@ class ArenaFile:
 
     def present(self) -> bool:
         """Whether this file is still in its directory, and not removed by another process."""
-        return self.path is None or self.path.exists()
+        return self._file is None or os.fstat(self._file).st_nlink > 0
 
     def forked(self) -> ArenaFile:
         """One in memory as a forked child finds it: with a lock of its own, the parent may have been holding this."""
@@ -309,10 +309,10 @@ class Arenas:
 
     def _file(self, number: int, *, create: bool = False) -> ArenaFile:
         file = self._files.get(number)
-        if file is None:
+        if file is None or (create and not file.present()):
             with self._lock:
                 file = self._files.get(number)
-                if file is None:
+                if file is None or not file.present():
                     path = None if self.directory is None else self._path(number)
                     if (
                         path is not None
