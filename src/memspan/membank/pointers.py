@@ -266,15 +266,19 @@ class MemMapBuffer:
         per = self._arena.extent // ALIGNED
         first = offsets // ALIGNED - 1
         there = (offsets % ALIGNED == 0) & (first > 0) & (first % per + units <= per)
+        numbers, within = first // per, np.arange(units)
         rows = np.zeros((len(offsets), units), _UNIT)
-        within = np.arange(units)
-        for number in np.unique(first[there] // per).tolist():
-            mine = there & (first // per == number)
+        for number in set(numbers[there].tolist()):
+            mine = there & (numbers == number)
             try:
                 extent = self._arena.read(number * self._arena.extent, self._arena.extent).view(_UNIT)
-                rows[mine] = extent[first[mine, None] + (within - number * per)]
             except StoreCorrupt:  # the file does not reach there
                 there &= ~mine
+                continue
+            if mine.all():
+                rows = extent[first[:, None] + (within - number * per)]
+            else:
+                rows[mine] = extent[first[mine, None] + (within - number * per)]
         raw = rows.view(np.uint8)
         found: NDArray[Any] = raw[:, ALIGNED : ALIGNED + size].view(dtype)
         return found, there & sound(raw, size)
