@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -36,8 +36,7 @@ NAME: Final = b"memspan membank\n"
 IN_MEMORY: Final = b"memory"
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """A text as it will be stored: the bytes of levels 0, 1 and 2 and of its places, and the ids of the levels."""
 
     text: str
@@ -165,12 +164,14 @@ class MemBank:
         if not hashes:
             return []
         given = dict(zip(hashes, texts, strict=True))
-        first = {hash: about[at] for at, hash in reversed(list(enumerate(hashes)))}
+        first = dict(zip(reversed(hashes), reversed(about), strict=True))
         model = self.adapter.model_id()
+        seen = self.registry.changes()
         known = self.registry.known(model, list(given))
         prepared = self._prepare({hash: text for hash, text in given.items() if hash not in known})
         with self._writing():
-            known = self.registry.known(model, list(given))  # others may have stored or collected some meanwhile
+            if seen is None or seen != self.registry.changes():  # others may have stored or collected some meanwhile
+                known = self.registry.known(model, list(given))
             if self._restore({hash: given[hash] for hash, one in known.items() if not self._sound(one)}, known):
                 known = self.registry.known(model, list(given))
             lacking = {hash: text for hash, text in given.items() if hash not in known and hash not in prepared}
@@ -179,7 +180,8 @@ class MemBank:
             ids = {hash: one.ids for hash, one in known.items()} | {hash: one.ids for hash, one in new.items()}
             times = Counter(hashes)
             counts = Counter(id for hash in hashes for id in ids[hash])
-            self.registry.held(model, [(hash, times[hash]) for hash in known])
+            if known:
+                self.registry.held(model, [(hash, times[hash]) for hash in known])
             written = self._store(new, counts, times, first)
         self._deduplicated += 3 * len(hashes) - written
         self._ingested += len(hashes)
@@ -265,6 +267,16 @@ class MemBank:
             self.buffer.holds(offset, size, id) for offset, size, id in pointers
         )
 
+    def _sound_of(self, known: Mapping[str, Known]) -> set[str]:
+        """Those of many texts that ``_sound`` is true of."""
+        offsets = np.array([(one.places, *one.offsets) for one in known.values()], np.int64).reshape(-1, 4)
+        _, good = self.buffer.gather(offsets[:, 0], self._places_bytes, np.uint8)
+        for level in LEVELS:
+            values, whole = self.buffer.gather(offsets[:, 1 + level], self.dims[f"level{level}"], np.float32)
+            right = [hash_activation(row) == one.ids[level] for row, one in zip(values, known.values(), strict=True)]
+            good &= whole & np.array(right, bool)
+        return {hash for hash, fine in zip(known, good.tolist(), strict=True) if fine}
+
     def _mend(self) -> None:
         """Encode again those of this model's texts of which a record is missing or damaged."""
         model, after = self.adapter.model_id(), 0
@@ -272,7 +284,8 @@ class MemBank:
             with self._reading():
                 some = self.registry.texts(model, after, COPIED)
                 known = self.registry.known(model, [hash for _, hash, _ in some])
-                damaged = {hash: text for _, hash, text in some if not self._sound(known[hash])}
+                sound = self._sound_of(known)
+                damaged = {hash: text for _, hash, text in some if hash not in sound}
             if damaged:
                 with self._writing():  # another process may have mended or collected them meanwhile
                     known = self.registry.known(model, list(damaged))
@@ -394,7 +407,8 @@ class MemBank:
         """
         with self._reading():
             self.query_engine.follow()
-            self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
+            if self.registry.path is not None:
+                self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
             return {
                 "adapter": repr(self.adapter),
                 "model_id": self.adapter.model_id(),
@@ -424,7 +438,7 @@ class MemBank:
             self._usable()
             while True:
                 with self.registry.reading():
-                    if self.registry.states("file")[0] == self._file:
+                    if self.registry.path is None or self.registry.states("file")[0] == self._file:
                         yield
                         return
                 with self.registry.writing():  # nobody can move the buffer on meanwhile
@@ -442,7 +456,8 @@ class MemBank:
                 if self._end != begin:
                     if self._durable:
                         self.buffer.sync()
-                    self.registry.set_state(end=self._end)
+                    if self.registry.path is not None:
+                        self.registry.set_state(end=self._end)
             self.buffer.end = self._end
 
     @property
@@ -476,6 +491,8 @@ class MemBank:
 
     def _reopen(self) -> int:
         """Follow another process that compacted the buffer; where its next record goes."""
+        if self.registry.path is None:  # nobody else has this registry
+            return self.buffer.end
         file, end = self.registry.states("file", "end")
         if file != self._file:
             fresh = self._open(file, end)

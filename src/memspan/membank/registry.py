@@ -180,6 +180,11 @@ class Registry:
             finally:
                 self._held.connection = None
 
+    def changes(self) -> int | None:
+        """Of a registry in memory, a number that is another one after any change; None of a file, which has others."""
+        self._usable()
+        return self._connections.changes() if self.path is None else None
+
     # Pointers
 
     def put(self, pointer: PointerRecord) -> bool:
@@ -198,7 +203,7 @@ class Registry:
         with self.writing() as connection:
             for start in range(0, len(pointers), _MOST_ROWS):
                 some = [_values(pointer) for pointer in pointers[start : start + _MOST_ROWS]]
-                sql = _PUT.format(", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(some)))
+                sql = _put(len(some))
                 found = connection.execute(sql, [value for values in some for value in values]).fetchall()
                 rows.update((raw.hex(), row) for raw, row in found)
         return rows
@@ -522,6 +527,11 @@ def _metadata_text(metadata: Mapping[str, Any]) -> str:
 def _metadata(text: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(text) if text != "{}" else {}
     return found
+
+
+@lru_cache(maxsize=_MOST_ROWS)
+def _put(count: int) -> str:
+    return _PUT.format(", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count))
 
 
 @lru_cache(maxsize=256)
