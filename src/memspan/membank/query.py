@@ -21,7 +21,7 @@ from memspan import arguments
 from memspan.activations.hgns import HGNSHierarchy
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.membank.index import MOST_RESULTS
-from memspan.membank.pointers import MemMapBuffer, PointerRecord, hash_activation
+from memspan.membank.pointers import MemMapBuffer, PointerRecord
 from memspan.membank.registry import Registry
 
 Vectors = NDArray[np.float32]
@@ -293,7 +293,7 @@ class QueryEngine:
         for at, row in enumerate(rows):
             chunk = chunks[row]
             best = chunk.pointers[finest]
-            if hash_activation(self.buffer.raw(best.buffer_offset, best.nbytes)) != best.ptr_id:
+            if not self.buffer.holds(best.buffer_offset, best.nbytes, best.ptr_id):
                 raise self.buffer.damaged(best.buffer_offset, best.nbytes)
             l0, l1, l2 = (told[level][at] if level in told else 0.0 for level in (0, 1, 2))
             result = RecallResult(
@@ -354,7 +354,7 @@ def scaled(rows: Vectors) -> tuple[Vectors, Vectors, Vectors]:
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
     by = np.ones_like(squares)
-    if not ((squares > 1e-24) & (squares < 1e30)).all():
+    if squares.min(initial=1) < 1e-24 or squares.max(initial=1) > 1e30:
         largest = np.abs(rows).max(axis=1, initial=0)
         by[largest > 0] = largest[largest > 0]
         rows = rows / by[:, None]
