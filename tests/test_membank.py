@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memspan.membank
-from memspan.errors import AdapterError, InvalidInput, StoreClosed
+from memspan.errors import AdapterError, InvalidInput, NotFound, StoreClosed
 from memspan.membank import MemBank, MockAdapter, ModelAdapter, RecallResult, hash_text
 
 QUICK_START = """
@@ -231,6 +234,20 @@ def test_two_texts_with_one_activation_share_it_and_are_both_found() -> None:
         assert len(bank.registry.get_by_text("Honey, and milk!")) == 3
 
 
+def test_texts_with_one_activation_have_metadata_of_their_own() -> None:
+    with opened() as bank:
+        bank.ingest("dog bites man", {"n": 1})
+        bank.ingest("man bites dog", {"n": 2})
+        found = {result.text: result for result in bank.recall("dog bites man", 20_000)}
+        assert {text: result.metadata for text, result in found.items()} == {
+            "dog bites man": {"n": 1},
+            "man bites dog": {"n": 2},
+        }
+        for text, result in found.items():
+            assert result.source_text_hash == result.best_ptr.source_text_hash == hash_text(text)
+            assert result.best_ptr.metadata == result.metadata
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n", "🙂", "\0", "a" * 100_000])
 def test_any_text_is_accepted_and_comes_back_as_it_was(text: str) -> None:
     with opened() as bank:
@@ -250,6 +267,12 @@ def test_any_text_is_accepted_and_comes_back_as_it_was(text: str) -> None:
         (lambda bank: bank.recall("a", 0), "top_k"),
         (lambda bank: bank.recall("a", levels=[]), "levels"),
         (lambda bank: bank.recall("a", levels=[3]), "levels"),
+        (lambda bank: bank.recall("a", levels=5), "levels"),
+        (lambda bank: bank.recall("a", levels=[2.0]), "levels"),
+        (lambda bank: bank.recall("a", levels=["x"]), "levels"),
+        (lambda bank: bank.recall("a", levels=[[0]]), "levels"),
+        (lambda bank: bank.recall("a", levels=[True]), "levels"),
+        (lambda bank: bank.recall("a", 1_000_001), "top_k"),
         (lambda bank: opened(candidate_multiplier=0), "candidate_multiplier"),
         (lambda bank: opened(saliency="size"), "saliency"),
         (lambda bank: opened(hgns_k=0), "k"),
@@ -378,6 +401,17 @@ def test_integrate_recalls_before_it_ingests_unless_told_otherwise() -> None:
         assert texts(bank.integrate(TEXTS[1], recall_first=False)["recalled"])[0] == TEXTS[1]
 
 
+def test_only_the_headings_of_a_prompt_read_as_headings() -> None:
+    stored = 'first [Query]\nand "[MemBank Context]" [Query] [query]'
+    with opened(min_recall_score=-1) as bank:
+        bank.ingest(stored)
+        prompt = bank.integrate("what now?")["augmented_prompt"]
+    assert (prompt.count("[Query]"), prompt.count("[MemBank Context]")) == (1, 1)
+    context, query = prompt.split("[Query]")
+    assert query.strip() == "what now?"
+    assert json.loads(context.split("... ", 1)[1]) == stored
+
+
 @given(st.text(st.characters(codec="utf-8")))
 @settings(max_examples=60, deadline=None)
 def test_a_recalled_text_cannot_pass_for_another_line_of_the_prompt(text: str) -> None:
@@ -432,6 +466,87 @@ def test_what_is_released_as_often_as_it_was_ingested_is_collected() -> None:
         assert bank.recall(TEXTS[0])[0].text == TEXTS[0]
 
 
+def test_collecting_a_text_collects_all_its_levels_unless_others_hold_them() -> None:
+    with opened() as bank:
+        ids, _ = (one["ptr_ids"] for one in bank.ingest_batch([TEXTS[0], TEXTS[0]]))
+        assert [bank.registry.release(ids["l0"]) for _ in range(2)] == [False, True]
+        assert bank.gc() == {"collected": 3, "registry_deleted": 3}
+        assert bank.stats()["registry"]["total_pointers"] == 0
+        assert bank.ingest(TEXTS[0])["is_new"]
+        extra = bank.registry.get(ids["l1"])
+        assert extra is not None
+        bank.registry.put(extra)
+        bank.registry.release(ids["l2"])
+        assert bank.gc()["collected"] == 2
+        assert [pointer.ref_count for pointer in bank.registry.get_by_level(1)] == [1]
+
+
+def test_a_level_that_two_texts_share_outlives_one_of_them() -> None:
+    class Alike(MockAdapter):
+        """Two texts, of which level 2 is the same and the rest is not."""
+
+        def encode_batch(self, texts: Sequence[str]) -> Any:
+            found = np.zeros((len(texts), 64), np.float32)
+            found[:, ::8] = 9
+            found[:, 1] = [len(text) for text in texts]
+            return found
+
+    with MemBank(Alike(64), saliency="magnitude", auto_validate_adapter=False) as bank:
+        one, two = bank.ingest("one")["ptr_ids"], bank.ingest("other")["ptr_ids"]
+        assert one["l2"] == two["l2"]
+        assert one["l0"] != two["l0"]
+        bank.registry.release(one["l0"])
+        assert bank.gc()["collected"] == 2
+        assert bank.registry.get(two["l2"]).ref_count == 1  # type: ignore[union-attr]
+        assert texts(bank.recall("other")) == ["other"]
+
+
+def test_forgetting_a_model_leaves_the_texts_of_one_that_shares_its_activations() -> None:
+    class Named(MockAdapter):
+        def __init__(self, name: str) -> None:
+            super().__init__(64)
+            self.name = name
+
+        def model_id(self) -> str:
+            return self.name
+
+    registry = "registry.db"
+    with tempfile.TemporaryDirectory() as directory:
+        files = Path(directory) / "b.mmap", Path(directory) / registry
+        with MemBank(Named("A"), *files) as a, MemBank(Named("B"), *files) as b:
+            a.ingest(TEXTS[0])
+            b.ingest(TEXTS[0])
+            a.ingest(TEXTS[1])
+            assert len(a.recall(TEXTS[0], levels=[2])) + len(b.recall(TEXTS[0])) >= 2
+            assert len(b.registry.get_by_model("B")) == 3
+            assert a.registry.invalidate_model("A") == 3
+            assert a.recall(TEXTS[0]) == []
+            assert texts(b.recall(TEXTS[0])) == [TEXTS[0]]
+            assert b.registry.get_by_model("A") == []
+            assert [pointer.ref_count for pointer in b.registry.get_by_model("B")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-15, 1e15, 1e30, 1e38])
+@pytest.mark.parametrize("multiplier", [5, "adaptive"])
+def test_recall_does_not_depend_on_how_long_activations_are(scale: float, multiplier: Any) -> None:
+    class Scaled(MockAdapter):
+        def encode_batch(self, texts: Sequence[str]) -> Any:
+            return super().encode_batch(texts) * np.float32(scale)
+
+    with (
+        MemBank(Scaled(64), candidate_multiplier=multiplier) as scaled,
+        MemBank(MockAdapter(64), candidate_multiplier=multiplier) as plain,
+    ):
+        scaled.ingest_batch(TEXTS)
+        plain.ingest_batch(TEXTS)
+        for levels in (None, [2], [1], [0]):
+            for text in TEXTS:
+                found, wanted = scaled.recall(text, levels=levels), plain.recall(text, levels=levels)
+                assert texts(found) == texts(wanted)
+                scores = [result.final_score for result in wanted]
+                assert [result.final_score for result in found] == pytest.approx(scores, abs=1e-4)
+
+
 def test_a_dead_text_that_is_ingested_again_before_it_was_collected_lives() -> None:
     with opened() as bank:
         ids = bank.ingest(TEXTS[0])["ptr_ids"].values()
@@ -484,8 +599,19 @@ def test_a_closed_bank_says_so_and_closing_twice_does_nothing() -> None:
     bank.ingest(TEXTS[0])
     bank.close()
     bank.close()
-    for call in (lambda: bank.ingest("x"), lambda: bank.recall("x"), bank.gc, bank.stats):
-        with pytest.raises(StoreClosed):
+    for call in (
+        lambda: bank.ingest("x"),
+        lambda: bank.ingest_batch([]),
+        lambda: bank.recall("x"),
+        lambda: bank.integrate("x"),
+        bank.gc,
+        bank.stats,
+        bank.rebuild_indexes,
+        bank.registry.stats,
+        bank.buffer.sync,
+        lambda: bank.query_engine.search(np.ones(64, np.float32)),
+    ):
+        with pytest.raises(StoreClosed, match="this MemBank was closed; open it again"):
             call()
 
 
@@ -502,7 +628,8 @@ def test_threads_ingest_recall_and_collect_beside_each_other() -> None:
                     bank.ingest("what everybody says")
                     if n % 3 == 0:
                         for id in told["ptr_ids"].values():
-                            bank.registry.release(id)
+                            with suppress(NotFound):  # another thread's gc collected the text with its first level
+                                bank.registry.release(id)
                         bank.gc()
             except BaseException as error:  # noqa: BLE001 - told in the main thread
                 failed.append(error)

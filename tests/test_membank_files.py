@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from memspan.errors import EncoderMismatch, NewerStore, StoreCorrupt, StoreError
+from memspan.errors import EncoderMismatch, NewerStore, NotAStore, NotWritable, StoreCorrupt, StoreError
 from memspan.membank import MemBank, MemMapBuffer, MockAdapter, Registry
 
 TEXTS = ["The cat sat on the mat.", "Tomatoes want water every evening.", "The train to Lisbon leaves at noon."]
@@ -169,41 +171,145 @@ def test_bytes_that_a_crash_left_after_the_end_are_written_over(tmp_path: Path) 
         assert [bank.recall(text, 1)[0].text for text in TEXTS[:2]] == TEXTS[:2]
 
 
+def flip(file: Path, at: int, bits: int = 4) -> None:
+    with file.open("r+b") as opened_file:
+        opened_file.seek(at)
+        byte = opened_file.read(1)[0]
+        opened_file.seek(at)
+        opened_file.write(bytes([byte ^ bits]))
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_flipped_bit_is_detected_and_named(tmp_path: Path, level: int) -> None:
+def test_a_flipped_bit_is_detected_and_named_and_the_text_encoded_again(tmp_path: Path, level: int) -> None:
     with opened(tmp_path) as bank:
-        ids = bank.ingest_batch(TEXTS)[1]["ptr_ids"]
+        ids = bank.ingest_batch(TEXTS, [{"n": n} for n in range(3)])[1]["ptr_ids"]
         pointer = bank.registry.get(ids[f"l{level}"])
         assert pointer is not None
-    with (tmp_path / "memory.mmap").open("r+b") as file:
-        file.seek(pointer.buffer_offset + 9)
-        byte = file.read(1)[0]
-        file.seek(pointer.buffer_offset + 9)
-        file.write(bytes([byte ^ 4]))
-    with opened(tmp_path) as bank:
-        with pytest.raises(StoreCorrupt, match=rf"memory\.mmap.* {pointer.buffer_offset} "):
-            bank.buffer.deref(pointer)
-        with pytest.raises(StoreCorrupt):
-            bank.recall(TEXTS[1], levels=[level])
-        for text in (TEXTS[0], TEXTS[2]):
-            assert bank.recall(text, 1, [level])[0].text == text
+        flip(tmp_path / "memory.mmap", pointer.buffer_offset + 9)
+        for call in (
+            lambda: bank.buffer.deref(pointer),
+            lambda: bank.query_engine.rebuild() if level == 2 else bank.recall(TEXTS[1], levels=[level]),
+        ):
+            with pytest.raises(StoreCorrupt, match=rf"memory\.mmap.* {pointer.buffer_offset} "):
+                call()
+        assert bank.rebuild_indexes() == 9
+        for text in TEXTS:
+            best = bank.recall(text, 1, [level])[0]
+            assert (best.text, best.metadata) == (text, {"n": TEXTS.index(text)})
+        fresh = bank.registry.get(pointer.ptr_id)
+        assert fresh is not None
+        assert fresh.buffer_offset != pointer.buffer_offset
+        bank.buffer.deref(fresh)
 
 
-def test_a_buffer_that_was_cut_short_or_is_something_else_is_refused(tmp_path: Path) -> None:
+def test_damage_that_is_met_when_the_files_are_opened_is_mended_by_encoding_again(tmp_path: Path) -> None:
+    many = [f"text number {n} about word{n % 7} and thing{n % 11}" for n in range(60)]
+    ways: list[list[int] | None] = [None, [2, 0], [2]]
     with opened(tmp_path) as bank:
-        bank.ingest_batch(TEXTS)
-    os.truncate(tmp_path / "memory.mmap", 100)
-    for _ in range(2):
-        with pytest.raises(StoreCorrupt, match="cut short"):
-            opened(tmp_path)
+        told = bank.ingest_batch(many)
+        before = [[(one.text, one.final_score) for one in bank.recall(text, 9, way)] for way in ways for text in many]
+        places = [record for record in bank.registry.records() if record.kind == "places"]
+        ends = [bank.registry.get(one["ptr_ids"]["l2"]) for one in told[10:13]]
+    for record in places[:2]:  # the last index becomes one that there is not
+        flip(tmp_path / "memory.mmap", record.offset + record.size - 1, 0x80)
+    for pointer in ends:  # the exponent of a float: nearly infinite
+        assert pointer is not None
+        flip(tmp_path / "memory.mmap", pointer.buffer_offset + 3, 0x40)
+    with opened(tmp_path) as bank:
+        after = [[(one.text, one.final_score) for one in bank.recall(text, 9, way)] for way in ways for text in many]
+    assert [sorted(one) for one in after] == [sorted(one) for one in before]
+
+
+def test_a_known_text_whose_records_are_damaged_is_stored_again_when_it_is_ingested(tmp_path: Path) -> None:
+    with opened(tmp_path) as bank:
+        ids = bank.ingest_batch(TEXTS)[0]["ptr_ids"]
+        pointer = bank.registry.get(ids["l0"])
+        assert pointer is not None
+        flip(tmp_path / "memory.mmap", pointer.buffer_offset)
+        told = bank.ingest(TEXTS[0])
+        assert (told["is_new"], told["ptr_ids"]) == (False, ids)
+        best = bank.recall(TEXTS[0], 1)[0]
+        assert (best.text, best.ptr_level0.ref_count) == (TEXTS[0], 2)
+        assert np.array_equal(bank.buffer.deref(best.best_ptr), bank.adapter.encode(TEXTS[0]))
+
+
+@pytest.mark.parametrize("length", [None, 0, 30, 100, 1_200])
+def test_what_a_missing_or_shortened_buffer_held_is_encoded_again(tmp_path: Path, length: int | None) -> None:
+    with opened(tmp_path) as bank:
+        bank.ingest_batch(TEXTS, [{"n": n} for n in range(3)])
+    if length is None:
+        (tmp_path / "memory.mmap").unlink()
+    else:
+        os.truncate(tmp_path / "memory.mmap", length)
+    for saliency in ("gradient", "magnitude"):
+        with opened(tmp_path, saliency=saliency) as bank:
+            for levels in ([2], [2, 1], [0]):
+                found = [bank.recall(text, 1, levels)[0] for text in TEXTS]
+                assert [(one.text, one.metadata["n"]) for one in found] == list(zip(TEXTS, range(3), strict=True))
+            assert bank.stats()["registry"]["live_pointers"] == 9
+            assert [pointer.ref_count for pointer in bank.registry.get_by_text(TEXTS[0])] == [1, 1, 1]
+
+
+def test_texts_that_are_encoded_again_with_another_saliency_leave_no_pointer_behind(tmp_path: Path) -> None:
+    with opened(tmp_path) as bank:
+        bank.ingest_batch([*TEXTS, *TEXTS])
+    (tmp_path / "memory.mmap").unlink()
+    with opened(tmp_path, saliency="magnitude") as bank:
+        assert bank.stats()["registry"]["total_pointers"] == 9
+        assert [pointer.ref_count for pointer in bank.registry.get_by_text(TEXTS[0])] == [2, 2, 2]
+        assert [bank.recall(text, 1, [2])[0].text for text in TEXTS] == TEXTS
+
+
+def test_a_buffer_that_is_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     picture = b"a picture of a cat" * 1_000
     (tmp_path / "memory.mmap").write_bytes(picture)
     with pytest.raises(StoreCorrupt, match="not an arena"):
         opened(tmp_path)
     assert (tmp_path / "memory.mmap").read_bytes() == picture
-    (tmp_path / "memory.mmap").unlink()
-    with pytest.raises(StoreCorrupt, match="cut short"):
-        opened(tmp_path)
+
+
+def test_a_buffer_belongs_to_one_registry(tmp_path: Path) -> None:
+    with MemBank(MockAdapter(64), tmp_path / "memory.mmap", tmp_path / "one.db") as one:
+        one.ingest(TEXTS[0])
+        for registry in (tmp_path / "two.db", ":memory:"):
+            with pytest.raises(NotAStore, match=r"memory\.mmap.*another buffer_path, or delete"):
+                MemBank(MockAdapter(64), tmp_path / "memory.mmap", registry)
+        one.ingest(TEXTS[1])
+        assert [one.recall(text, 1)[0].text for text in TEXTS[:2]] == TEXTS[:2]
+
+
+def test_a_flipped_bit_in_what_says_whose_a_buffer_is_locks_nobody_out(tmp_path: Path) -> None:
+    with opened(tmp_path) as bank:
+        bank.ingest(TEXTS[0])
+    for at in (16, 24, 40, 50, 60):
+        flip(tmp_path / "memory.mmap", at)
+        with opened(tmp_path) as bank:
+            assert bank.recall(TEXTS[0], 1)[0].text == TEXTS[0]
+
+
+def test_compaction_does_not_write_over_the_file_of_another_registry(tmp_path: Path) -> None:
+    with MemBank(MockAdapter(64), tmp_path / "memory.mmap.1", tmp_path / "other.db") as other:
+        other.ingest(TEXTS[0])
+        with opened(tmp_path) as bank:
+            bank.ingest_batch(TEXTS)
+            for text in TEXTS[:2]:
+                release(bank, text)
+            with pytest.raises(NotAStore, match=r"memory\.mmap\.1"):
+                bank.gc()
+            assert bank.recall(TEXTS[2], 1)[0].text == TEXTS[2]
+        assert other.recall(TEXTS[0], 1)[0].text == TEXTS[0]
+
+
+def test_an_activation_that_is_not_the_one_pointed_to_is_never_a_result(tmp_path: Path) -> None:
+    with opened(tmp_path) as bank:
+        pointer = bank.registry.get(bank.ingest(TEXTS[0])["ptr_ids"]["l0"])
+        assert pointer is not None
+        foreign = np.full(64, 0.125, np.float32).tobytes()
+        bank.buffer.append([foreign], pointer.buffer_offset - 16)
+        with pytest.raises(StoreCorrupt, match=rf" {pointer.buffer_offset} "):
+            bank.recall(TEXTS[0])
+        assert bank.rebuild_indexes() == 3
+        assert bank.recall(TEXTS[0], 1)[0].final_score == pytest.approx(1)
 
 
 def test_a_registry_that_is_something_else_or_newer_is_refused(tmp_path: Path) -> None:
@@ -218,12 +324,54 @@ def test_a_registry_that_is_something_else_or_newer_is_refused(tmp_path: Path) -
         Registry(tmp_path / "newer.db")
 
 
-def test_an_old_buffer_with_a_new_registry_is_written_on_not_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tables", ["pointers(ptr_id TEXT PRIMARY KEY, shape TEXT)", "mine(x)"])
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, tables: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as connection:
+        connection.execute(f"CREATE TABLE {tables}")
+        connection.commit()
+    before = (tmp_path / "memory.db").read_bytes()
+    with pytest.raises(NotAStore, match=r"memory\.db.*ingest old texts again"):
+        opened(tmp_path)
+    assert (tmp_path / "memory.db").read_bytes() == before
+    assert not (tmp_path / "memory.mmap").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    for buffer, registry in (("file/b.mmap", "r.db"), ("b.mmap", "file/r.db")):
+        with pytest.raises(NotWritable):
+            MemBank(MockAdapter(64), tmp_path / buffer, tmp_path / registry)
+
+
+def test_a_buffer_without_a_registry_is_not_written_over(tmp_path: Path) -> None:
     with MemMapBuffer(tmp_path / "memory.mmap") as buffer:
         pointer = buffer.write(np.arange(8, dtype=np.float32), "model", 0, "a text of before")
-    with opened(tmp_path) as bank:
-        bank.ingest_batch(TEXTS)
-        assert bank.buffer.deref(pointer).tolist() == list(range(8))
+    with pytest.raises(NotAStore, match="another buffer_path"):
+        opened(tmp_path)
+    with MemMapBuffer(tmp_path / "memory.mmap") as buffer:
+        assert buffer.deref(pointer).tolist() == list(range(8))
+
+
+def test_a_buffer_is_reopened_behind_its_last_record_though_an_early_one_is_damaged(tmp_path: Path) -> None:
+    with MemMapBuffer(tmp_path / "buffer.mmap") as buffer:
+        pointers = [buffer.write(np.full(8, n), "model", 0, "text") for n in range(4)]
+        used = buffer.used_bytes
+    flip(tmp_path / "buffer.mmap", pointers[1].buffer_offset)
+    with MemMapBuffer(tmp_path / "buffer.mmap") as buffer:
+        assert buffer.used_bytes == used
+        buffer.write(np.full(80, 9), "model", 0, "new")
+        assert [buffer.deref(pointers[n]).tolist() for n in (0, 2, 3)] == [[n] * 8 for n in (0, 2, 3)]
+        with pytest.raises(StoreCorrupt):
+            buffer.deref(pointers[1])
+
+
+def test_two_banks_with_registries_in_memory_do_not_write_into_each_others_file(tmp_path: Path) -> None:
+    with MemBank(MockAdapter(64), tmp_path / "b.mmap") as one, MemBank(MockAdapter(64), tmp_path / "b.mmap") as two:
+        one.ingest(TEXTS[0])
+        two.ingest(TEXTS[1])
+        one.ingest(TEXTS[2])
+        assert [one.recall(text, 1)[0].text for text in TEXTS[::2]] == TEXTS[::2]
+        assert two.recall(TEXTS[1], 1)[0].text == TEXTS[1]
 
 
 def test_with_a_registry_in_memory_a_buffer_may_still_be_a_file(tmp_path: Path) -> None:

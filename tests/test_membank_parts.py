@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,6 @@ def test_the_gradient_is_that_of_the_straight_lines_between_entries(
 def test_the_multilevel_gradient_weighs_each_level_by_its_step() -> None:
     vector = np.array([1, 3, 2], np.float32)
     assert multilevel_gradient(vector, k=10, levels=3) == pytest.approx(np.array([2, -1, 0]) * 0.111)
-    assert multilevel_gradient(vector[None], k=10, levels=3).shape == (1, 3)
 
 
 @given(vectors, st.data())
@@ -124,6 +125,43 @@ def test_only_one_axis_of_float32_is_compressed(wrong: Any) -> None:
         HGNSHierarchy().compress(np.ones(8, np.float32)).get_level(3)
 
 
+@pytest.mark.parametrize("wrong", [np.ones((2, 8), np.float32), np.ones(8), [1.0] * 8, np.zeros(0, np.float32)])
+def test_the_functions_of_hgns_take_one_axis_of_float32_only(wrong: Any) -> None:
+    for call in (
+        hgns_gradient_1d,
+        multilevel_gradient,
+        lambda values: saliency_mask(values, 1),
+        lambda values: hgns_compress(values, 1),
+        lambda values: hgns_compress_with_indices(values, 1),
+        hgns_attribute_convergence,
+    ):
+        with pytest.raises(ValueError, match="give float32"):
+            call(wrong)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e39])
+def test_what_is_not_finite_has_no_cosine(wrong: float) -> None:
+    with pytest.raises(InvalidInput, match="finite"):
+        HGNSHierarchy.cosine_similarity([wrong, 1], [1, 1])
+    with pytest.raises(InvalidInput, match="finite"):
+        HGNSHierarchy.aligned_cosine_similarity([1, 1], [0, 1], [wrong, 1], [0, 1])
+    index = VectorIndex(2)
+    with pytest.raises(InvalidInput, match="finite"):
+        index.add([wrong, 1], "id")
+    with pytest.raises(InvalidInput, match="finite"):
+        index.search([wrong, 1])
+    assert index.size == 0
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1, 1e20, 1e38])
+def test_a_cosine_does_not_depend_on_how_long_the_vectors_are(scale: float) -> None:
+    vector = np.array([3 * scale, 0.5 * scale], np.float32)
+    assert HGNSHierarchy.cosine_similarity(vector, [3, 0.5]) == pytest.approx(1)
+    index = VectorIndex(2)
+    index.add(vector, "id")
+    assert index.search(np.array([3, 0.5]))[0].score == pytest.approx(1)
+
+
 def test_aligned_cosines_compare_entries_at_the_same_indices() -> None:
     aligned, plain = HGNSHierarchy.aligned_cosine_similarity, HGNSHierarchy.cosine_similarity
     assert aligned([3, 4], [1, 5], [3, 4], [1, 5]) == pytest.approx(1)
@@ -152,6 +190,29 @@ def test_a_pointer_knows_what_it_points_to_and_survives_json() -> None:
     for wrong in ("", "{}", '{"ptr_id": 1}', "[]"):
         with pytest.raises(ValueError, match="no pointer record"):
             PointerRecord.from_json(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ptr_id": 5},
+        {"buffer_offset": "x"},
+        {"buffer_offset": -1},
+        {"shape": "ab"},
+        {"shape": [1.5]},
+        {"dtype": 1},
+        {"dtype": "no such"},
+        {"model_id": 2},
+        {"hgns_level": True},
+        {"source_text_hash": 0},
+        {"ref_count": None},
+        {"metadata": []},
+    ],
+)
+def test_a_pointer_of_json_has_fields_of_the_right_kinds(wrong: Any) -> None:
+    fields = json.loads(make_pointer(b"12345678", 64, (2,), "float32", "model", 1, "text").to_json())
+    with pytest.raises(ValueError, match="no pointer record"):
+        PointerRecord.from_json(json.dumps(fields | wrong))
 
 
 def test_hashes_are_those_of_sha256() -> None:
@@ -188,6 +249,15 @@ def test_a_buffer_reopens_after_the_last_whole_record(tmp_path: Path) -> None:
         second = buffer.write(np.arange(7), "model", 0, "two")
         assert buffer.deref(pointer).tolist() == list(range(5))
         assert buffer.deref(second).tolist() == list(range(7))
+
+
+def test_an_array_keeps_its_shape_whatever_its_axes_and_records_of_fields_are_refused() -> None:
+    with MemMapBuffer() as buffer:
+        for array in (np.array(3.0), np.zeros((0, 4)), np.asfortranarray(np.arange(6.0).reshape(2, 3))):
+            view = buffer.deref(buffer.write(array, "model", 0, "text"))
+            assert (view.shape, view.tolist()) == (array.shape, array.tolist())
+        with pytest.raises(InvalidInput, match="array"):
+            buffer.write(np.zeros(2, [("a", "i4"), ("b", "f4")]), "model", 0, "text")
 
 
 def test_threads_write_to_one_buffer() -> None:
@@ -255,6 +325,21 @@ def test_a_registry_keeps_counts_and_finds(tmp_path: Path, path: str) -> None:
         registry.get(one.ptr_id)
 
 
+def test_a_registry_takes_no_pointer_whose_ids_are_no_hashes() -> None:
+    registry = Registry()
+    good = pointer(1)
+    for wrong in ({"ptr_id": "ptr_a"}, {"source_text_hash": "h1"}, {"ptr_id": " " * 64}, {"ptr_id": "zz" * 32}):
+        with pytest.raises(InvalidInput, match=next(iter(wrong))):
+            registry.put(replace(good, **wrong))
+        with pytest.raises(InvalidInput, match=next(iter(wrong))):
+            registry.put_many([good, replace(good, **wrong)])
+    with pytest.raises(InvalidInput, match="dtype"):
+        registry.put(replace(good, dtype="no such"))
+    assert registry.stats()["total_pointers"] == 0
+    assert not registry.exists("ptr_a")
+    assert registry.get_by_text("h1") == []
+
+
 def test_a_registry_takes_many_at_once(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry.db")
     many = [make_pointer(n.to_bytes(4, "big"), n, (1,), "float32", "m", 0, "t") for n in range(1_000)]
@@ -294,6 +379,14 @@ def test_an_index_ranks_by_cosine(backend: str, monkeypatch: pytest.MonkeyPatch)
 
 
 # MockAdapter
+
+
+def test_an_index_takes_the_dimensions_of_any_activation() -> None:
+    index = VectorIndex(65_536)
+    index.add(np.ones(65_536, np.float32), "id")
+    assert index.search(np.ones(65_536), 20_000)[0].score == pytest.approx(1)
+    with pytest.raises(InvalidInput, match="dim"):
+        VectorIndex(65_537)
 
 
 def test_a_mock_gives_the_same_in_every_process() -> None:

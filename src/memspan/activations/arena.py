@@ -37,6 +37,7 @@ Places = NDArray[np.int64]
 Payload = bytes | memoryview | NDArray[np.uint8]
 
 _HEADER: Final = struct.Struct("<4sIQ")
+_HEADS: Final = np.dtype([("mark", "S4"), ("sum", "<u4"), ("size", "<u8")])
 _RECORD: Final = b"rec\n"
 
 
@@ -125,13 +126,15 @@ class ArenaFile:
             where = "the arena in memory" if self.path is None else str(self.path)
             raise StoreCorrupt(f"{where} is damaged at byte {offset} ({size} bytes)", mend="encode that text again")
 
-    def scan(self) -> Iterator[tuple[int, int]]:
-        """Offset and size of each whole record in order, up to the first that is torn."""
+    def scan(self, *, damaged: bool = False) -> Iterator[tuple[int, int]]:
+        """Offset and size of each whole record in order, up to the first that is torn; with ``damaged`` also of those
+        whose payload is not what was written, up to where no record begins."""
         at, total = START, self.size()
         while at + _HEADER.size <= total:
             mark, _, size = _HEADER.unpack(self.read(at, _HEADER.size).data) if _fits(at, self.extent) else (b"", 0, 0)
             offset = at + _HEADER.size
-            if mark == _RECORD and offset + size <= total and self.whole(offset, size):
+            fits = mark == _RECORD and at % self.extent + _HEADER.size + size <= self.extent and offset + size <= total
+            if fits and (damaged or self.whole(offset, size)):
                 yield offset, size
                 at = offset + size + -size % ALIGNED
             elif at % self.extent:  # the rest of this extent was too small for what came next
@@ -326,6 +329,21 @@ def ranges(starts: Places, counts: Places) -> Places:
     """int64[sum of counts]: the whole numbers from each of ``starts`` on, as many as its count."""
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
+
+
+def record(payload: bytes) -> bytes:
+    """A payload with its header, as it is written."""
+    return _HEADER.pack(_RECORD, zlib.crc32(payload), len(payload)) + payload
+
+
+def sound(rows: Bytes, size: int) -> NDArray[np.bool_]:
+    """Which of the records uint8[n, 16 + size and what aligns it] have a payload of ``size`` bytes that is whole."""
+    heads = np.ascontiguousarray(rows[:, : _HEADER.size]).view(_HEADS)[:, 0]
+    raw, width = np.ascontiguousarray(rows).reshape(-1).data, rows.shape[1]
+    begins = range(_HEADER.size, _HEADER.size + len(rows) * width, width)
+    sums = np.fromiter((zlib.crc32(raw[begin : begin + size]) for begin in begins), np.uint32, len(rows))
+    whole: NDArray[np.bool_] = (heads["mark"] == _RECORD) & (heads["size"] == size) & (heads["sum"] == sums)
+    return whole
 
 
 _UNMAPPED: Final = np.zeros(0, np.uint8)

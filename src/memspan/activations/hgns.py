@@ -23,8 +23,8 @@ QUARTER: Final = 4
 MOST_DIM: Final = 1 << 16  # indices are 16 bits
 
 
-def hgns_gradient_1d(values: ArrayLike, k: int = 10, level: int = 1) -> Vectors:
-    """float32[dim] of a vector (or float32[n, dim], row by row): [f(x + 1/kˡ) − f(x)] / (1/kˡ) at every entry.
+def hgns_gradient_1d(values: Vectors, k: int = 10, level: int = 1) -> Vectors:
+    """float32[dim] of a vector float32[dim]: [f(x + 1/kˡ) − f(x)] / (1/kˡ) at every entry.
 
     Between entries f is a straight line, and after the last one it stays: so for whole k ≥ 1 and level ≥ 0 the
     quotient is the difference to the next entry, whatever the step, and 0 at the last. It is computed as that
@@ -32,53 +32,49 @@ def hgns_gradient_1d(values: ArrayLike, k: int = 10, level: int = 1) -> Vectors:
     """
     _at_least("k", k, 1)
     _at_least("level", level, 0)
-    vectors = _vectors(values)
-    gradient = np.empty(vectors.shape, np.float32)
-    np.subtract(vectors[..., 1:], vectors[..., :-1], out=gradient[..., :-1])
-    gradient[..., -1] = 0
-    return gradient
+    return _gradient(_vector(values))
 
 
-def multilevel_gradient(values: ArrayLike, k: int = 10, levels: int = 4) -> Vectors:
-    """Σ ∂⁽ˡ⁾f / kˡ over l = 1..``levels``, of the shape of ``values``. Raises InvalidInput (a ValueError)."""
+def multilevel_gradient(values: Vectors, k: int = 10, levels: int = 4) -> Vectors:
+    """Σ ∂⁽ˡ⁾f / kˡ over l = 1..``levels``, float32[dim] as ``values``. Raises InvalidInput (a ValueError)."""
     _at_least("levels", levels, 1)
-    # every ∂⁽ˡ⁾f is the same (see hgns_gradient_1d), so the sum is it times the sum of the weights
-    return hgns_gradient_1d(values, k) * np.float32(sum(float(k) ** -level for level in range(1, levels + 1)))
+    _at_least("k", k, 1)
+    return _multilevel(_vector(values), k, levels)
 
 
 def saliency_mask(
-    values: ArrayLike, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
+    values: Vectors, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
 ) -> NDArray[np.bool_]:
-    """bool of the shape of ``values``: True at the ``target_dim`` most salient entries of each row.
+    """bool[dim] of float32[dim]: True at the ``target_dim`` most salient entries.
 
     ``saliency``: ``"gradient"``, the size of the multilevel gradient (the paper's); or ``"magnitude"``, the size of the
     entry itself, which keeps more of what a cosine is made of. Raises InvalidInput (a ValueError) unless
     1 ≤ target_dim < dim.
     """
-    vectors = _vectors(values)
-    mask = np.zeros(vectors.shape, bool)
-    np.put_along_axis(mask, _salient(vectors, [target_dim], k, levels, saliency)[0], True, axis=-1)
+    vector = _vector(values)
+    mask = np.zeros(vector.shape, bool)
+    mask[_checked_salient(vector, target_dim, k, levels, saliency)] = True
     return mask
 
 
 def hgns_compress(
-    values: ArrayLike, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
+    values: Vectors, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
 ) -> Vectors:
     """float32[target_dim]: the most salient entries, in the order in which they stand. As ``saliency_mask``."""
     return hgns_compress_with_indices(values, target_dim, k, levels, saliency=saliency)[0]
 
 
 def hgns_compress_with_indices(
-    values: ArrayLike, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
+    values: Vectors, target_dim: int, k: int = 10, levels: int = 4, *, saliency: Saliency = "gradient"
 ) -> tuple[Vectors, Indices]:
     """float32[target_dim] and uint16[target_dim]: the most salient entries and their ascending indices."""
-    vectors = _vectors(values)
-    indices = _salient(vectors, [target_dim], k, levels, saliency)[0]
-    return _taken(vectors, indices), indices.astype(np.uint16)
+    vector = _vector(values)
+    indices = _checked_salient(vector, target_dim, k, levels, saliency)
+    return vector[indices], indices.astype(np.uint16)
 
 
 def hgns_attribute_convergence(
-    values: ArrayLike, eta: float = 0.1, epsilon: float = 1e-4, max_iterations: int = 10_000, k: int = 10
+    values: Vectors, eta: float = 0.1, epsilon: float = 1e-4, max_iterations: int = 10_000, k: int = 10
 ) -> Vectors:
     """float32[dim]: v ← v + η∇v until ‖Δ‖ < ε, at most ``max_iterations`` times.
 
@@ -89,9 +85,10 @@ def hgns_attribute_convergence(
         raise InvalidInput("eta", f"{eta!r} does not converge", mend="give a number above 0 and at most 1")
     if not epsilon > 0:
         raise InvalidInput("epsilon", f"{epsilon!r} is never reached", mend="give a number above 0")
-    vector = _vectors(values).copy()
+    _at_least("k", k, 1)
+    vector = _vector(values).copy()
     for _ in range(max_iterations):
-        change = np.float32(eta) * hgns_gradient_1d(vector, k)
+        change = np.float32(eta) * _gradient(vector)
         vector += change
         if float(np.linalg.norm(change)) < epsilon:
             break
@@ -176,25 +173,54 @@ class HGNSHierarchy:
 
     @staticmethod
     def cosine_similarity(a: ArrayLike, b: ArrayLike) -> float:
-        """Cosine of two vectors of one length, in [-1, 1]; 0 where one is all zeros. Raises InvalidInput."""
-        left, right = _vectors(a), _vectors(b)
+        """Cosine of two finite vectors of one length, in [-1, 1]; 0 where one is all zeros. Raises InvalidInput."""
+        left, right = _finite("a", a), _finite("b", b)
         if left.shape != right.shape:
             raise InvalidInput("b", f"has shape {right.shape}, not {left.shape}", mend="compare vectors of one length")
-        lengths = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-        return max(-1.0, min(1.0, float(left @ right) / lengths)) if lengths else 0.0
+        return _cosine(left, right, left, right)
 
     @staticmethod
     def aligned_cosine_similarity(a: ArrayLike, a_idx: ArrayLike, b: ArrayLike, b_idx: ArrayLike) -> float:
         """Cosine of two vectors of which only the entries at ``a_idx`` and ``b_idx`` are known, the rest counted as
         zeros: entries are compared where both stand at one index. In [-1, 1]. Raises InvalidInput."""
-        left, right, at, bt = _vectors(a), _vectors(b), np.asarray(a_idx), np.asarray(b_idx)
+        left, right, at, bt = _finite("a", a), _finite("b", b), np.asarray(a_idx), np.asarray(b_idx)
         for name, values, indices in (("a_idx", left, at), ("b_idx", right, bt)):
             if values.shape != indices.shape:
                 problem = f"has shape {indices.shape}, not {values.shape}"
                 raise InvalidInput(name, problem, mend="give one index for each entry")
         _, mine, other = np.intersect1d(at, bt, assume_unique=True, return_indices=True)
-        lengths = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-        return max(-1.0, min(1.0, float(left[mine] @ right[other]) / lengths)) if lengths else 0.0
+        return _cosine(left[mine], right[other], left, right)
+
+
+def _gradient(vectors: Vectors) -> Vectors:
+    """Of one vector or of each row."""
+    gradient = np.empty(vectors.shape, np.float32)
+    with np.errstate(over="ignore"):  # the difference of huge entries is infinite, and still the most salient
+        np.subtract(vectors[..., 1:], vectors[..., :-1], out=gradient[..., :-1])
+    gradient[..., -1] = 0
+    return gradient
+
+
+def _multilevel(vectors: Vectors, k: int, levels: int) -> Vectors:
+    # every ∂⁽ˡ⁾f is the same (see hgns_gradient_1d), so the sum is it times the sum of the weights
+    weights: float = sum(float(k) ** -level for level in range(1, levels + 1))
+    with np.errstate(over="ignore"):
+        return _gradient(vectors) * np.float32(weights)
+
+
+def _cosine(a: Vectors, b: Vectors, whole_a: Vectors, whole_b: Vectors) -> float:
+    """Of what is compared of two vectors, by the lengths of the whole ones; float64 holds the square of any float32."""
+    lengths = float(np.linalg.norm(whole_a.astype(np.float64))) * float(np.linalg.norm(whole_b.astype(np.float64)))
+    product = float(a.astype(np.float64) @ b.astype(np.float64))
+    return max(-1.0, min(1.0, product / lengths)) if lengths else 0.0
+
+
+def _checked_salient(vector: Vectors, target: int, k: int, levels: int, saliency: Saliency) -> NDArray[np.intp]:
+    _at_least("k", k, 1)
+    _at_least("levels", levels, 1)
+    if saliency not in get_args(Saliency):
+        raise InvalidInput("saliency", f"{saliency!r} is unknown", mend="give 'gradient' or 'magnitude'")
+    return _salient(vector, [target], k, levels, saliency)[0]
 
 
 def _salient(vectors: Vectors, wanted: list[int], k: int, levels: int, saliency: Saliency) -> list[NDArray[np.intp]]:
@@ -203,7 +229,7 @@ def _salient(vectors: Vectors, wanted: list[int], k: int, levels: int, saliency:
     for target in wanted:
         if not 1 <= target < dim:
             raise InvalidInput("target_dim", f"{target!r} is not below {dim}", mend=f"give 1 to {dim - 1}")
-    salience = np.abs(multilevel_gradient(vectors, k, levels) if saliency == "gradient" else vectors)
+    salience = np.abs(_multilevel(vectors, k, levels) if saliency == "gradient" else vectors)
     order = np.argpartition(salience, [dim - target for target in wanted], axis=-1)
     kept = [order[..., dim - target :].copy() for target in wanted]
     for indices in kept:
@@ -220,11 +246,24 @@ def _taken(vectors: Vectors, indices: NDArray[np.intp]) -> Vectors:
     return taken
 
 
-def _vectors(values: ArrayLike) -> Vectors:
-    vectors = np.asarray(values, np.float32)
-    if vectors.ndim not in (1, 2) or not vectors.shape[-1]:
-        raise InvalidInput("values", f"has shape {vectors.shape}", mend="give float32[dim]")
-    return vectors
+def _vector(values: Vectors) -> Vectors:
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype != np.float32 or not values.size:
+        told = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise InvalidInput("values", f"is {told}", mend="give float32[dim]")
+    return values
+
+
+def _finite(argument: str, values: ArrayLike) -> Vectors:
+    with np.errstate(over="ignore"):
+        try:
+            vector = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(argument, f"is no vector ({error})", mend="give float32[dim]") from error
+    if vector.ndim != 1 or not vector.size:
+        raise InvalidInput(argument, f"has shape {vector.shape}", mend="give float32[dim]")
+    if not np.isfinite(vector).all():
+        raise InvalidInput(argument, "is not finite", mend="look for overflows in the model")
+    return vector
 
 
 def _at_least(argument: str, value: int, least: int) -> None:

@@ -135,6 +135,12 @@ class Connections:
                         self._reading -= 1
                         self._quiet.notify_all()
 
+    def changes(self) -> int:
+        """How many rows the writing connection has changed so far."""
+        self._usable()
+        with self._lock:
+            return self._writer().total_changes
+
     @contextmanager
     def newest(self) -> Iterator[sqlite3.Connection]:
         """A read transaction that begins now, whatever moment this thread reads in.

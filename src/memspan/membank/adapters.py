@@ -107,6 +107,9 @@ class MockAdapter(ModelAdapter):
             words = [_WORDS.findall(text.casefold()) or [text] for text in texts[start : start + _BATCH]]
             raw = b"".join([_direction(word, self._dim, self.model_version) for one in words for word in one])
             directions = np.frombuffer(raw, np.uint8).reshape(-1, self._dim)
+            if len(words) == 1:  # the same whole numbers, without what reduceat costs
+                sums[start] = 2 * directions.sum(axis=0, dtype=np.int32) - 255 * len(words[0])
+                continue
             counts = [len(one) for one in words]
             found = np.add.reduceat(directions, [0, *accumulate(counts[:-1])], axis=0, dtype=np.int32)
             found = 2 * found - 255 * np.array(counts)[:, None]

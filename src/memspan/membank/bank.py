@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
 from memspan import arguments
 from memspan.activations.arena import ALIGNED, START
 from memspan.activations.hgns import HGNSHierarchy, Saliency
-from memspan.errors import InvalidInput, StoreClosed
+from memspan.errors import InvalidInput, StoreCorrupt
+from memspan.ledger.connections import translated
 from memspan.membank.adapters import ModelAdapter, activations
-from memspan.membank.pointers import CAPACITY, MemMapBuffer, PointerRecord, hash_activation, hash_text
-from memspan.membank.query import Multiplier, QueryEngine, RecallResult, Vectors, places
-from memspan.membank.registry import MEMORY, Record, Registry
+from memspan.membank.pointers import CAPACITY, MemMapBuffer, PointerRecord, closed, hash_activation, hash_text
+from memspan.membank.query import Multiplier, QueryEngine, RecallResult, places, scaled
+from memspan.membank.registry import LEVELS, MEMORY, Known, Record, Registry
 
+CONTEXT: Final = "[MemBank Context]"
+QUERY: Final = "[Query]"
 BUFFER: Final = "./mambank_buffer.mmap"
-COPIED: Final = 1_024  # records that compaction copies at once
+COPIED: Final = 1_024  # records that compaction copies, and texts that mending looks at, at once
+MARK: Final = struct.Struct("<16sq8s")  # a buffer's first record: what it is, whose, and where that registry is
+NAME: Final = b"memspan membank\n"
+IN_MEMORY: Final = b"memory"
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """A text as it will be stored: the bytes of levels 0, 1 and 2 and of its places, and the ids of the levels."""
 
     text: str
@@ -49,8 +55,12 @@ class MemBank:
     "gradient". ``candidate_multiplier``: as in ``QueryEngine``; "adaptive" finds nearly what an exact search does.
     ``min_recall_score``: results below it are dropped. ``auto_validate_adapter``: try the adapter first.
 
-    Safe to use from several threads. Raises what ``ModelAdapter.validate`` does, InvalidInput, and StoreError when the
-    files are not what they should be.
+    A buffer belongs to one registry, and one that a registry in memory made to nobody once that is gone. Texts whose
+    activations are missing or damaged when the files are opened are encoded again.
+
+    Safe to use from several threads. Raises what ``ModelAdapter.validate`` does, InvalidInput, NotAStore when the
+    buffer belongs to another registry or the registry is another database, and StoreError when the files are not what
+    they should be.
     """
 
     def __init__(
@@ -85,8 +95,9 @@ class MemBank:
         try:
             with self.registry.writing():
                 self._file, end = self.registry.states("file", "end")
-                self.buffer = self._open(self._file, end or None)
+                self.buffer = self._open(self._file, end or START)
                 self.registry.set_state(end=self.buffer.end)
+                self._end = self.buffer.end
             self.query_engine = QueryEngine(
                 self.hierarchy,
                 self.registry,
@@ -96,7 +107,10 @@ class MemBank:
                 candidate_multiplier=candidate_multiplier,
                 min_score=min_recall_score,
             )
-            self.query_engine.follow()
+            try:
+                self.query_engine.follow()
+            except StoreCorrupt:
+                self.rebuild_indexes()
         except BaseException:
             if hasattr(self, "buffer"):
                 self.buffer.close()
@@ -123,9 +137,10 @@ class MemBank:
     def ingest(self, text: str, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Encode, compress and store a text, which may be empty: three pointers, one for each level.
 
-        A text that is there already is neither encoded nor written again: its pointers are held once more, and its
-        first metadata stays. Returns ``ptr_ids`` {l0, l1, l2: 64 hex digits}, ``is_new``, ``dims`` {level0, level1,
-        level2} and ``ingest_ms``. Raises InvalidInput, AdapterError, StoreError; nothing is stored then.
+        A text that is there already is neither encoded nor written again, unless what was written is damaged: its
+        pointers are held once more, and its first metadata stays. Returns ``ptr_ids`` {l0, l1, l2: 64 hex digits},
+        ``is_new``, ``dims`` {level0, level1, level2} and ``ingest_ms``. Raises InvalidInput, AdapterError, StoreError;
+        nothing is stored then.
         """
         return self.ingest_batch([text], None if metadata is None else [metadata])[0]
 
@@ -137,6 +152,7 @@ class MemBank:
         ``metadata``: one for each text. ``ingest_ms`` is the time of the batch, shared out.
         """
         started = time.perf_counter()
+        self._usable()
         if isinstance(texts, str):
             raise InvalidInput("texts", "is one text", mend="give a list, or use ingest")
         if metadata is None:
@@ -148,18 +164,25 @@ class MemBank:
         if not hashes:
             return []
         given = dict(zip(hashes, texts, strict=True))
-        first = {hash: about[at] for at, hash in reversed(list(enumerate(hashes)))}
+        first = dict(zip(reversed(hashes), reversed(about), strict=True))
         model = self.adapter.model_id()
-        known = self.registry.chunks_of(model, list(given))
+        seen = self.registry.changes()
+        known = self.registry.known(model, list(given))
         prepared = self._prepare({hash: text for hash, text in given.items() if hash not in known})
         with self._writing():
-            known = self.registry.chunks_of(model, list(given))  # others may have stored or collected some meanwhile
+            if seen is None or seen != self.registry.changes():  # others may have stored or collected some meanwhile
+                known = self.registry.known(model, list(given))
+            if self._restore({hash: given[hash] for hash, one in known.items() if not self._sound(one)}, known):
+                known = self.registry.known(model, list(given))
             lacking = {hash: text for hash, text in given.items() if hash not in known and hash not in prepared}
             prepared |= self._prepare(lacking)
             new = {hash: one for hash, one in prepared.items() if hash not in known}
-            ids = known | {hash: one.ids for hash, one in new.items()}
+            ids = {hash: one.ids for hash, one in known.items()} | {hash: one.ids for hash, one in new.items()}
+            times = Counter(hashes)
             counts = Counter(id for hash in hashes for id in ids[hash])
-            written = self._store(new, counts, first)
+            if known:
+                self.registry.held(model, [(hash, times[hash]) for hash in known])
+            written = self._store(new, counts, times, first)
         self._deduplicated += 3 * len(hashes) - written
         self._ingested += len(hashes)
         each = round((time.perf_counter() - started) * 1000 / len(hashes), 4)
@@ -182,8 +205,8 @@ class MemBank:
             return {}
         whole = activations(self.adapter, list(texts.values()))
         made = self.hierarchy.compress_batch(whole)
-        lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", whole, whole))
-        where = places(lengths, made.level1_indices, made.level2_indices)
+        _, lengths, by = scaled(whole)
+        where = places(lengths.astype(np.float64) * by, made.level1_indices, made.level2_indices)
         rows = zip(*(_bytes(array) for array in (made.level0, made.level1, made.level2, where)), strict=True)
         prepared = {}
         for (hash, text), (l0, l1, l2, rest) in zip(texts.items(), rows, strict=True):
@@ -191,7 +214,13 @@ class MemBank:
             prepared[hash] = _Prepared(text, (l0, l1, l2, rest), ids)
         return prepared
 
-    def _store(self, new: Mapping[str, _Prepared], counts: Counter[str], about: Mapping[str, dict[str, Any]]) -> int:
+    def _store(
+        self,
+        new: Mapping[str, _Prepared],
+        counts: Counter[str],
+        times: Counter[str],
+        about: Mapping[str, dict[str, Any]],
+    ) -> int:
         """Write new texts and count who holds what, in a write transaction; how many activations were written."""
         rows = self.registry.rows_of([id for one in new.values() for id in one.ids])
         payloads: list[bytes] = []
@@ -221,12 +250,86 @@ class MemBank:
         rows |= self.registry.put_many(pointers)
         self.registry.hold([(id, count) for id, count in counts.items() if id not in lacking])
         chunks = (
-            (hash, one.text, offset, [rows[id] for id in one.ids])
+            (hash, one.text, about[hash], times[hash], offset, [rows[id] for id in one.ids])
             for (hash, one), offset in zip(new.items(), offsets[len(lacking) :], strict=True)
         )
         self.registry.add_chunks(model, self._places_bytes, chunks)
         self._end = end
         return len(lacking)
+
+    # Mending
+
+    def _sound(self, known: Known) -> bool:
+        """Whether all records of a text are what was written."""
+        sizes = (4 * self.dims[f"level{level}"] for level in LEVELS)
+        pointers = zip(known.offsets, sizes, known.ids, strict=True)
+        return self.buffer.holds(known.places, self._places_bytes) and all(
+            self.buffer.holds(offset, size, id) for offset, size, id in pointers
+        )
+
+    def _sound_of(self, known: Mapping[str, Known]) -> set[str]:
+        """Those of many texts that ``_sound`` is true of."""
+        offsets = np.array([(one.places, *one.offsets) for one in known.values()], np.int64).reshape(-1, 4)
+        _, good = self.buffer.gather(offsets[:, 0], self._places_bytes, np.uint8)
+        for level in LEVELS:
+            values, whole = self.buffer.gather(offsets[:, 1 + level], self.dims[f"level{level}"], np.float32)
+            right = [hash_activation(row) == one.ids[level] for row, one in zip(values, known.values(), strict=True)]
+            good &= whole & np.array(right, bool)
+        return {hash for hash, fine in zip(known, good.tolist(), strict=True) if fine}
+
+    def _mend(self) -> None:
+        """Encode again those of this model's texts of which a record is missing or damaged."""
+        model, after = self.adapter.model_id(), 0
+        while True:
+            with self._reading():
+                some = self.registry.texts(model, after, COPIED)
+                known = self.registry.known(model, [hash for _, hash, _ in some])
+                sound = self._sound_of(known)
+                damaged = {hash: text for _, hash, text in some if hash not in sound}
+            if damaged:
+                with self._writing():  # another process may have mended or collected them meanwhile
+                    known = self.registry.known(model, list(damaged))
+                    self._restore({hash: damaged[hash] for hash, one in known.items() if not self._sound(one)}, known)
+            if not some:
+                return
+            after = some[-1][0]
+
+    def _restore(self, texts: Mapping[str, str], known: Mapping[str, Known]) -> bool:
+        """Encode texts that are there again and write what of them is damaged, in a write transaction; whether there
+        were any. Their pointers move, or are others where the adapter or the saliency now gives others."""
+        if not texts:
+            return False
+        prepared = self._prepare(texts)
+        there = self.registry.offsets_of([id for one in prepared.values() for id in one.ids])
+        lacking: dict[str, tuple[str, int]] = {}
+        holds: Counter[str] = Counter()
+        payloads: list[bytes] = []
+        for hash, one in prepared.items():
+            for level, id in enumerate(one.ids):
+                payload = one.payloads[level]
+                if id not in lacking and not (id in there and self.buffer.holds(there[id][1], len(payload), id)):
+                    lacking[id] = hash, level
+                    payloads.append(payload)
+                if id != known[hash].ids[level]:
+                    holds[id] += known[hash].holds
+        payloads += [one.payloads[3] for one in prepared.values()]
+        offsets, self._end = self.buffer.append(payloads, self._end)
+        places = offsets[len(lacking) :]
+        new, moved = [], []
+        for (id, (hash, level)), offset in zip(lacking.items(), offsets, strict=False):
+            if id in there:
+                moved.append((offset, there[id][0]))
+            elif before := self.registry.get(known[hash].ids[level]):
+                new.append(replace(before, ptr_id=id, buffer_offset=offset, ref_count=holds[id]))
+        self.registry.move(moved, [])
+        self.registry.hold([(id, count) for id, count in holds.items() if id in there])
+        rows = {id: row for id, (row, _) in there.items()} | self.registry.put_many(new)
+        changes = [
+            (known[hash], offset, [rows[id] for id in one.ids])
+            for (hash, one), offset in zip(prepared.items(), places, strict=True)
+        ]
+        self.registry.point_anew(changes)
+        return True
 
     # Recalling
 
@@ -235,6 +338,7 @@ class MemBank:
 
         Texts that other processes stored are among them. Raises InvalidInput, AdapterError, StoreError.
         """
+        self._usable()
         vector = activations(self.adapter, [_checked(query, "query")])[0]
         with self._reading():
             results = self.query_engine.search(vector, top_k, levels)
@@ -261,7 +365,9 @@ class MemBank:
     # Care
 
     def rebuild_indexes(self) -> int:
-        """Read the search index anew from registry and buffer, as opening does; how many pointers, three per text."""
+        """Look at every record, encode texts again of which one is damaged or missing, and read the search index anew;
+        how many pointers, three per text. Raises AdapterError, StoreError."""
+        self._mend()
         with self._reading():
             return 3 * self.query_engine.rebuild()
 
@@ -301,7 +407,8 @@ class MemBank:
         """
         with self._reading():
             self.query_engine.follow()
-            self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
+            if self.registry.path is not None:
+                self.buffer.end = max(self.buffer.end, self.registry.states("end")[0])
             return {
                 "adapter": repr(self.adapter),
                 "model_id": self.adapter.model_id(),
@@ -331,7 +438,7 @@ class MemBank:
             self._usable()
             while True:
                 with self.registry.reading():
-                    if self.registry.states("file")[0] == self._file:
+                    if self.registry.path is None or self.registry.states("file")[0] == self._file:
                         yield
                         return
                 with self.registry.writing():  # nobody can move the buffer on meanwhile
@@ -344,11 +451,13 @@ class MemBank:
             self._usable()
             with self.registry.writing():
                 begin = self._end = max(self._reopen(), self.buffer.end)
+                self.buffer.claim(self._mark)
                 yield
                 if self._end != begin:
                     if self._durable:
                         self.buffer.sync()
-                    self.registry.set_state(end=self._end)
+                    if self.registry.path is not None:
+                        self.registry.set_state(end=self._end)
             self.buffer.end = self._end
 
     @property
@@ -364,10 +473,26 @@ class MemBank:
         path = self._buffer_path
         if path is not None and file:
             path = path.with_name(f"{path.name}.{file}")
-        return MemMapBuffer(path, self._capacity, end=end)
+        if path is not None and self.registry.path is None and _made_in_memory(path):
+            with translated(path):
+                path.unlink()  # and a new file: a bank that still has the old one goes on with that
+        buffer = MemMapBuffer(path, self._capacity, end=end)
+        try:
+            buffer.claim(self._mark)
+        except BaseException:
+            buffer.close()
+            raise
+        return buffer
+
+    @property
+    def _mark(self) -> bytes:
+        """The first record of this registry's buffers."""
+        return MARK.pack(NAME, self.registry.store, b"a file" if self.registry.path is not None else IN_MEMORY)
 
     def _reopen(self) -> int:
         """Follow another process that compacted the buffer; where its next record goes."""
+        if self.registry.path is None:  # nobody else has this registry
+            return self.buffer.end
         file, end = self.registry.states("file", "end")
         if file != self._file:
             fresh = self._open(file, end)
@@ -392,7 +517,7 @@ class MemBank:
 
     def _usable(self) -> None:
         if self._closed:
-            raise StoreClosed("this bank was closed", mend="open a new MemBank on the same files")
+            raise closed()
 
 
 def prompt(query: str, recalled: Sequence[RecallResult]) -> str:
@@ -402,12 +527,15 @@ def prompt(query: str, recalled: Sequence[RecallResult]) -> str:
         f"chunk:{result.source_text_hash[:12]}... {_quoted(result.text)}"
         for result in recalled
     ]
-    return "\n".join(["[MemBank Context]", *lines, "[Query]", query])
+    return "\n".join([CONTEXT, *lines, QUERY, query])
 
 
 def _quoted(text: str) -> str:
-    """A JSON string in which nothing ends a line, moves the cursor or turns the direction of writing."""
+    """A JSON string in which nothing ends a line, moves the cursor, turns the direction of writing, or reads as a
+    heading of the prompt."""
     line = json.dumps(text, ensure_ascii=False)
+    for heading in (CONTEXT, QUERY):
+        line = line.replace(heading, f"\\u005b{heading[1:]}")
     return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
@@ -422,6 +550,16 @@ def _bytes(array: np.ndarray[Any, Any]) -> list[bytes]:
     """The bytes of each row."""
     raw, width = array.tobytes(), array.shape[1] * array.itemsize
     return [raw[start : start + width] for start in range(0, len(raw), width)]
+
+
+def _made_in_memory(path: Path) -> bool:
+    """Whether a bank whose registry was in memory made this file: nobody knows any more what it holds."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(START + ALIGNED + MARK.size)[START + ALIGNED :]
+    except OSError:
+        return False
+    return len(head) == MARK.size and MARK.unpack(head)[::2] == (NAME, IN_MEMORY.ljust(8, b"\0"))
 
 
 def _discard(buffer: MemMapBuffer) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memspan import arguments
+from memspan.activations.hgns import MOST_DIM
 from memspan.errors import InvalidInput
+
+MOST_RESULTS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,11 @@ class VectorIndex:
 
     What ``MemBank`` searches is ``QueryEngine``: vectors of a compressed level hold entries from different positions,
     which only make sense beside the query's entries at the same ones. ``backend``: "faiss", or "numpy" where that is
-    not installed. Safe to use from many threads.
+    not installed. ``dim``: 1 to 65,536. Safe to use from many threads. Raises InvalidInput (a ValueError).
     """
 
     def __init__(self, dim: int, hgns_level: int = 0) -> None:
-        self.dim = arguments.count("dim", dim)
+        self.dim = arguments.count("dim", dim, most=MOST_DIM)
         self.hgns_level = hgns_level
         self.backend = "faiss" if importlib.util.find_spec("faiss") else "numpy"
         self._ids: list[str] = []
@@ -54,7 +57,7 @@ class VectorIndex:
         return len(self._ids)
 
     def add(self, vector: ArrayLike, ptr_id: str) -> None:
-        """Add float32[dim]. Raises InvalidInput (a ValueError) for another length."""
+        """Add float32[dim]. Raises InvalidInput (a ValueError) for another length and for what is not finite."""
         row = self._unit(vector)
         with self._lock:
             if self._faiss is not None:
@@ -70,7 +73,7 @@ class VectorIndex:
         """The ``top_k`` nearest, best first; fewer where there are fewer. Raises InvalidInput (a ValueError)."""
         row = self._unit(vector)
         with self._lock:
-            count = min(arguments.count("top_k", top_k), len(self._ids))
+            count = min(arguments.count("top_k", top_k, most=MOST_RESULTS), len(self._ids))
             if not count:
                 return []
             if self._faiss is not None:
@@ -85,8 +88,12 @@ class VectorIndex:
             ]
 
     def _unit(self, vector: ArrayLike) -> NDArray[np.float32]:
-        row = np.asarray(vector, np.float32)
+        with np.errstate(over="ignore"):
+            row = np.asarray(vector, np.float32)
         if row.shape != (self.dim,):
             raise InvalidInput("vector", f"has shape {row.shape}", mend=f"give float32[{self.dim}]")
-        unit: NDArray[np.float32] = row / np.maximum(np.linalg.norm(row), np.float32(1e-12))
+        if not np.isfinite(row).all():
+            raise InvalidInput("vector", "is not finite", mend="look for overflows in the model")
+        wide = row.astype(np.float64)  # which holds the square of any float32
+        unit: NDArray[np.float32] = (wide / (np.linalg.norm(wide) or 1)).astype(np.float32)
         return unit[None]

@@ -16,8 +16,9 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from memspan.activations.arena import ALIGNED, START, ArenaFile, Payload
-from memspan.errors import InvalidInput, StoreClosed, StoreCorrupt
+from memspan.activations.arena import ALIGNED, START, ArenaFile, Payload, record, sound
+from memspan.errors import InvalidInput, NotAStore, StoreClosed, StoreCorrupt
+from memspan.ledger.connections import translated
 
 CAPACITY: Final = 128 << 20
 
@@ -83,9 +84,43 @@ class PointerRecord:
         """The record of ``to_json``. Raises InvalidInput (a ValueError) for anything else."""
         try:
             fields = json.loads(text)
-            return cls(**fields | {"shape": tuple(fields["shape"])})
-        except (ValueError, TypeError, KeyError) as error:
+            return checked(cls(**fields | {"shape": tuple(fields["shape"])}))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InvalidInput("text", f"is no pointer record ({error})", mend="give what to_json returned") from error
+
+
+def checked(pointer: PointerRecord) -> PointerRecord:
+    """The pointer itself, if its fields are of the right kinds. Raises InvalidInput (a ValueError)."""
+    numbers = [pointer.buffer_offset, pointer.hgns_level, pointer.ref_count]
+    numbers += pointer.shape if isinstance(pointer.shape, tuple) else [None]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers) or min(numbers) < 0:
+        problem = "has an offset, level, count or shape that is not of whole numbers"
+        raise InvalidInput("pointer", problem, mend="give numbers of at least 0, and the shape as a tuple of them")
+    if max(numbers) >= 1 << 63:
+        raise InvalidInput("pointer", "holds a number of more than 63 bits", mend="give a smaller one")
+    for argument, value in (("ptr_id", pointer.ptr_id), ("source_text_hash", pointer.source_text_hash)):
+        if not isinstance(value, str):
+            raise InvalidInput(argument, f"is a {type(value).__name__}", mend="give 64 hex digits")
+    if not isinstance(pointer.model_id, str):
+        raise InvalidInput("model_id", f"is a {type(pointer.model_id).__name__}", mend="give a str")
+    if not isinstance(pointer.metadata, dict):
+        raise InvalidInput("metadata", f"is a {type(pointer.metadata).__name__}", mend="give a dict")
+    try:
+        plain(np.dtype(pointer.dtype) if isinstance(pointer.dtype, str) else np.dtype(object))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("dtype", f"{pointer.dtype!r} is none of numbers", mend="give one such as float32") from error
+    return pointer
+
+
+def plain(dtype: np.dtype[Any]) -> None:
+    """Raises InvalidInput unless its items are single numbers, which bytes alone can give back."""
+    if dtype.hasobject or dtype.kind == "V":
+        raise InvalidInput("array", f"has dtype {dtype}", mend="give an array of numbers")
+
+
+def closed() -> StoreClosed:
+    """What a bank and its parts say once they were closed."""
+    return StoreClosed("this MemBank was closed", mend="open it again: a new MemBank on the same files")
 
 
 def make_pointer(
@@ -116,10 +151,10 @@ class MemMapBuffer:
 
     ``path``: the file, made where it is missing; None keeps it in memory. ``initial_capacity_bytes``: how far it may
     be filled before ``capacity_bytes`` grows; it takes space on the disk only as it is written. ``end``: where the
-    next record goes, as somebody noted it; None looks for the last whole record, so that it reopens after a crash.
+    next record goes, as somebody noted it; None looks for the last record, so that it reopens after a crash.
 
     Safe to use from several threads; who writes to one file from several processes passes the end between them, as
-    ``MemBank`` does. Raises StoreCorrupt when the file is another program's, or shorter than ``end``.
+    ``MemBank`` does. Raises InvalidInput, StoreCorrupt when the file is another program's, NotWritable.
     """
 
     def __init__(
@@ -136,13 +171,11 @@ class MemMapBuffer:
         self._capacity = initial_capacity_bytes
         self._closed = False
         self._lock = threading.Lock()
-        there = self.path.stat().st_size if self.path is not None and self.path.exists() else 0
-        if self.path is not None and end is not None and end > max(START, there):
-            raise StoreCorrupt(f"{self.path} was cut short before byte {end}", mend="restore it from a backup")
-        self._arena = ArenaFile(self.path)
+        with translated(self.path):
+            self._arena = ArenaFile(self.path)
         if end is None:
             end = START
-            for offset, size in self._arena.scan():
+            for offset, size in self._arena.scan(damaged=True):
                 end = offset + size + -size % ALIGNED
         self.end = end
 
@@ -172,9 +205,8 @@ class MemMapBuffer:
     ) -> PointerRecord:
         """Append an array of any shape and plain dtype; the pointer to it. It is on the disk after ``sync`` or
         ``close``. Raises InvalidInput, StoreClosed, OSError."""
-        array = np.ascontiguousarray(array)
-        if array.dtype.hasobject:
-            raise InvalidInput("array", f"has dtype {array.dtype}", mend="give an array of numbers")
+        array = np.asarray(array, order="C")  # which leaves an array without axes as it is
+        plain(array.dtype)
         raw = array.tobytes()
         with self._lock:
             (offset,), self.end = self.append([raw], self.end)
@@ -195,46 +227,76 @@ class MemMapBuffer:
         if hash_activation(raw) != pointer.ptr_id:
             problem = f"{pointer.buffer_offset} holds another activation"
             raise InvalidInput("pointer", problem, mend="take the pointer anew from the registry: gc moves activations")
-        view: NDArray[Any] = np.frombuffer(raw, pointer.dtype)
-        return view.reshape(pointer.shape)
+        view: NDArray[Any] = np.ndarray(pointer.shape, pointer.dtype, raw)
+        return view
 
     def check(self, offset: int, size: int) -> None:
         """Raises StoreCorrupt, naming file and place, unless the record is there and what was written."""
         self._usable()
         if offset < START + ALIGNED:
             raise InvalidInput("pointer", f"offset {offset} is before the first record", mend="give a pointer of here")
-        self._arena.check(offset, size)
+        if not self._arena.whole(offset, size):
+            raise self.damaged(offset, size)
+
+    def damaged(self, offset: int, size: int) -> StoreCorrupt:
+        """The error that says so of a record."""
+        problem = f"{self.path or 'the buffer in memory'} is damaged at byte {offset} ({size} bytes)"
+        return StoreCorrupt(problem, mend="call rebuild_indexes of its MemBank, which encodes that text again")
 
     def raw(self, offset: int, size: int) -> memoryview:
         """The bytes of a record, checked."""
         self.check(offset, size)
         return self._arena.read(offset, size).data
 
-    def gather(self, offsets: NDArray[np.int64], count: int, dtype: DTypeLike) -> NDArray[Any]:
-        """dtype[n, count]: the first ``count`` numbers of the records at ``offsets``, copied together; unchecked."""
+    def holds(self, offset: int, size: int, ptr_id: str | None = None) -> bool:
+        """Whether a whole record of ``size`` bytes is at ``offset``, and the one that ``ptr_id`` is the hash of."""
         self._usable()
-        if not len(offsets):
-            return np.zeros((0, count), dtype)
-        size = count * np.dtype(dtype).itemsize
-        within = np.arange(-(-size // ALIGNED))
-        first = (offsets // ALIGNED)[:, None] + within
-        per = self._arena.extent // ALIGNED
-        numbers = range(int(offsets.min()) // self._arena.extent, int(offsets.max()) // self._arena.extent + 1)
-        if len(numbers) == 1:
-            rows = self._units(numbers[0])[first - numbers[0] * per]
-        else:
-            rows = np.empty(first.shape, _UNIT)
-            for number in numbers:
-                mine = first[:, 0] // per == number
-                if mine.any():
-                    rows[mine] = self._units(number)[first[mine] - number * per]
-        found: NDArray[Any] = rows.view(np.uint8)[:, :size].view(dtype)
-        return found
+        if not self._arena.whole(offset, size):
+            return False
+        return ptr_id is None or hash_activation(self._arena.read(offset, size).data) == ptr_id
 
-    def _units(self, number: int) -> NDArray[np.complex128]:
-        """An extent, 16 bytes at a time."""
-        extent = self._arena.extent
-        return self._arena.read(number * extent, extent).view(np.complex128)
+    def gather(
+        self, offsets: NDArray[np.int64], count: int, dtype: DTypeLike
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """dtype[n, count], the records of ``count`` numbers at ``offsets``, copied together; and bool[n], which of them
+        are what was written. The others may be anything."""
+        self._usable()
+        size = count * np.dtype(dtype).itemsize
+        units = 1 + -(-size // ALIGNED)  # the header and the payload
+        per = self._arena.extent // ALIGNED
+        first = offsets // ALIGNED - 1
+        there = (offsets % ALIGNED == 0) & (first > 0) & (first % per + units <= per)
+        numbers, within = first // per, np.arange(units)
+        rows = np.zeros((len(offsets), units), _UNIT)
+        for number in set(numbers[there].tolist()):
+            mine = there & (numbers == number)
+            try:
+                extent = self._arena.read(number * self._arena.extent, self._arena.extent).view(_UNIT)
+            except StoreCorrupt:  # the file does not reach there
+                there &= ~mine
+                continue
+            if mine.all():
+                rows = extent[first[:, None] + (within - number * per)]
+            else:
+                rows[mine] = extent[first[mine, None] + (within - number * per)]
+        raw = rows.view(np.uint8)
+        found: NDArray[Any] = raw[:, ALIGNED : ALIGNED + size].view(dtype)
+        return found, there & sound(raw, size)
+
+    def claim(self, mark: bytes) -> None:
+        """See to it that the first record of the file is ``mark``: write it where nothing is, mend it where it is
+        damaged, and raise NotAStore where the file is somebody else's."""
+        if self.path is None:
+            return
+        own = record(mark)
+        head = self._arena.read(START, len(own)).tobytes()
+        if head != own:  # one flipped bit leaves either the header, with its checksum, or the mark
+            ours = own.startswith(head.rstrip(b"\0")) or head[:ALIGNED] == own[:ALIGNED] or head[ALIGNED:] == mark
+            if not ours:
+                problem = f"{self.path} holds activations that are not of this registry"
+                raise NotAStore(problem, mend="give another buffer_path, or delete that file if nobody needs it")
+            self._arena.append([mark], START)
+        self.end = max(self.end, START + len(own))
 
     def sync(self) -> None:
         """Returns when what was written is on the disk."""
@@ -256,4 +318,4 @@ class MemMapBuffer:
 
     def _usable(self) -> None:
         if self._closed:
-            raise StoreClosed("this buffer was closed", mend="open a new one on the same path")
+            raise closed()

@@ -9,9 +9,10 @@ Level 2 is all that is kept in memory. Levels 1 and 0 are read from the buffer f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from memspan import arguments
 from memspan.activations.hgns import HGNSHierarchy
 from memspan.errors import EncoderMismatch, InvalidInput
+from memspan.membank.index import MOST_RESULTS
 from memspan.membank.pointers import MemMapBuffer, PointerRecord
 from memspan.membank.registry import Registry
 
@@ -37,7 +39,8 @@ class RecallResult:
 
     ``rank``: 0 is the best. ``final_score``: cosine in [-1, 1] at the finest level that was asked; ``score_l0`` to
     ``score_l2`` at each, 0 at those that were not. ``ptr_level0`` to ``ptr_level2``: its pointers, for the buffer's
-    ``deref``. ``source_text_hash`` is ``hash_text(text)``.
+    ``deref``, with the text's own hash and metadata. ``source_text_hash`` is ``hash_text(text)``, ``metadata`` what the
+    text was first ingested with.
     """
 
     rank: int
@@ -50,6 +53,7 @@ class RecallResult:
     score_l0: float = 0.0
     score_l1: float = 0.0
     score_l2: float = 0.0
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best_ptr(self) -> PointerRecord:
@@ -69,10 +73,11 @@ class Found(NamedTuple):
     seen: Vectors
 
 
-def places(lengths: Vectors, level1: NDArray[np.uint16], level2: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def places(lengths: NDArray[np.float64], level1: NDArray[np.uint16], level2: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """uint16[n, 2 + m1 + m2]: the record that says where the entries of levels 1 and 2 stand, and how long (float32)
-    the whole activation is, of n activations."""
-    return np.concatenate([lengths.astype(np.float32)[:, None].view(np.uint16), level1, level2], axis=1)
+    the whole activation is, of n activations float32[n, dim]."""
+    told = np.minimum(lengths, np.finfo(np.float32).max).astype(np.float32)
+    return np.concatenate([told[:, None].view(np.uint16), level1, level2], axis=1)
 
 
 class QueryEngine:
@@ -130,7 +135,9 @@ class QueryEngine:
         return self._size
 
     def follow(self) -> None:
-        """Take in what was stored since the last time, by whatever process. Raises StoreError."""
+        """Take in what was stored since the last time, by whatever process.
+
+        Raises StoreError; StoreCorrupt, naming a place, for as long as a text's records are not what was written."""
         with self.registry.reading():
             epoch, newest = self.registry.position()
             if epoch != self._epoch:
@@ -142,10 +149,13 @@ class QueryEngine:
                     self._take_in(fresh[start : start + PAGE])
                     self._newest = int(fresh[: PAGE + start][-1, 0])
                 self._newest = newest
+        if self._damaged:
+            raise self.buffer.damaged(*self._damaged[0])
 
     def _forget(self) -> None:
         self._epoch = self._newest = -1
         self._size = 0
+        self._damaged: list[tuple[int, int]] = []  # offsets and sizes of records that are not what was written
         width = self.dims["level2"]
         self._rows = np.zeros(0, np.int64)
         self._offsets = np.zeros((0, 4), np.int64)  # places, levels 0, 1 and 2
@@ -161,9 +171,15 @@ class QueryEngine:
                 mend="give the adapter a model_id of its own",
             )
         offsets = fresh[:, 2:]
-        where = self.buffer.gather(offsets[:, 0], width, np.uint16)
-        values = self.buffer.gather(offsets[:, 3], self.dims["level2"], np.float32)
-        lengths = _lengths(values)
+        where, right = self._where(offsets)
+        values, whole = self._values_at(offsets, 2)
+        for column, good, size in ((0, right, where), (3, whole, values)):
+            row = size.shape[1] * size.itemsize
+            self._damaged += [(int(offset), row) for offset in offsets[~good, column]]
+        good = right & whole
+        if not good.all():
+            fresh, offsets, where, values = fresh[good], offsets[good], where[good], values[good]
+        values, lengths, by = scaled(values)
         end = self._size + len(fresh)
         if end > len(self._rows):
             capacity = max(end, 2 * len(self._rows), 256)
@@ -175,10 +191,22 @@ class QueryEngine:
         new_ones = slice(self._size, end)
         self._rows[new_ones] = fresh[:, 0]
         self._offsets[new_ones] = offsets
-        self._values[new_ones] = values / _at_least_little(lengths)[:, None]
+        self._values[new_ones] = values / lengths[:, None]
         self._indices[new_ones] = where[:, 2 + self.dims["level1"] :]
-        self._shares[new_ones] = np.minimum(lengths / _at_least_little(_whole(where)), 1)
+        self._shares[new_ones] = _share(lengths, by, where)
         self._size = end
+
+    def _where(self, offsets: Rows) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """The places of texts, and which of them are what was written and can be used."""
+        where, good = self.buffer.gather(offsets[:, 0], 2 + self.dims["level1"] + self.dims["level2"], np.uint16)
+        good &= (where[:, 2:] < self.dims["level0"]).all(axis=1) & np.isfinite(_whole(where))
+        return where, good
+
+    def _values_at(self, offsets: Rows, level: int) -> tuple[Vectors, NDArray[np.bool_]]:
+        """The entries of texts at a level, and which are what was written and can be used."""
+        values, good = self.buffer.gather(offsets[:, 1 + level], self.dims[f"level{level}"], np.float32)
+        good &= np.isfinite(values).all(axis=1)
+        return values, good
 
     # Searching
 
@@ -188,12 +216,15 @@ class QueryEngine:
         ``levels``: which to go through, coarse to fine whatever their order; None is 2, 1 and 0. The first one looks at
         every text. Raises InvalidInput (a ValueError); StoreCorrupt when a result's activation is damaged.
         """
-        top_k = arguments.count("top_k", top_k)
+        top_k = arguments.count("top_k", top_k, most=MOST_RESULTS)
         asked = _levels(levels)
         query = np.asarray(vector, np.float32)
         if query.shape != (self.dims["level0"],):
             raise InvalidInput("vector", f"has shape {query.shape}", mend=f"give float32[{self.dims['level0']}]")
-        query = query / max(float(np.linalg.norm(query)), 1e-12)
+        if not np.isfinite(query).all():
+            raise InvalidInput("vector", "is not finite", mend="look for overflows in the model")
+        (query,), length, _ = scaled(query[None])
+        query = query / length
         with self.registry.reading():  # one moment: what is found is where the registry says
             self.follow()
             places, scores = self._ranked(query, top_k, asked)
@@ -228,17 +259,20 @@ class QueryEngine:
     def _read(self, level: int, query: Vectors, candidates: Rows) -> Found:
         """Follow the pointers of candidates."""
         offsets = self._offsets[candidates]
+        values, good = self._values_at(offsets, level)
+        if not good.all():
+            raise self.buffer.damaged(int(offsets[~good, 1 + level][0]), 4 * values.shape[1])
+        values, lengths, by = scaled(values)
         if level == 0:
-            whole = self.buffer.gather(offsets[:, 1], self.dims["level0"], np.float32)
-            cosine = whole @ query / _at_least_little(_lengths(whole))
+            cosine = values @ query / lengths
             return Found(cosine, np.ones_like(cosine), np.ones_like(cosine))
-        first, second = self.dims["level1"], self.dims["level2"]
-        where = self.buffer.gather(offsets[:, 0], 2 + first + second, np.uint16)
+        where, good = self._where(offsets)
+        if not good.all():
+            raise self.buffer.damaged(int(offsets[~good, 0][0]), 2 * where.shape[1])
+        first = self.dims["level1"]
         there = query.take(where[:, 2 : 2 + first] if level == 1 else where[:, 2 + first :])
-        values = self.buffer.gather(offsets[:, 1 + level], first if level == 1 else second, np.float32)
-        lengths = _at_least_little(_lengths(values))
         cosine = np.einsum("ij,ij->i", values, there) / lengths
-        return Found(cosine, np.minimum(lengths / _at_least_little(_whole(where)), 1), _lengths(there))
+        return Found(cosine, _share(lengths, by, where), _lengths(there))
 
     def _possible(self, level: int, found: Found, top_k: int) -> Rows:
         """Candidates that may be among the ``top_k`` best, best first."""
@@ -259,17 +293,13 @@ class QueryEngine:
         for at, row in enumerate(rows):
             chunk = chunks[row]
             best = chunk.pointers[finest]
-            self.buffer.check(best.buffer_offset, best.nbytes)
-            results.append(
-                RecallResult(
-                    at,
-                    told[finest][at],
-                    chunk.text_hash,
-                    chunk.text,
-                    *chunk.pointers,
-                    *(told[level][at] if level in told else 0.0 for level in (0, 1, 2)),
-                )
+            if not self.buffer.holds(best.buffer_offset, best.nbytes, best.ptr_id):
+                raise self.buffer.damaged(best.buffer_offset, best.nbytes)
+            l0, l1, l2 = (told[level][at] if level in told else 0.0 for level in (0, 1, 2))
+            result = RecallResult(
+                at, told[finest][at], chunk.text_hash, chunk.text, *chunk.pointers, l0, l1, l2, chunk.metadata
             )
+            results.append(result)
         return results
 
 
@@ -286,9 +316,12 @@ def _best(scores: Vectors, count: int) -> Rows:
 def _levels(levels: Sequence[int] | None) -> list[int]:
     if levels is None:
         return [2, 1, 0]
-    asked = sorted(set(levels), reverse=True)
-    if not asked or not set(asked) <= {0, 1, 2}:
-        raise InvalidInput("levels", f"{levels!r} are none", mend="give some of 2, 1 and 0")
+    given = list(levels) if isinstance(levels, Iterable) else []
+    if not given or not all(isinstance(level, Integral) and not isinstance(level, bool) for level in given):
+        raise InvalidInput("levels", f"{levels!r} are none", mend="give a list of some of 2, 1 and 0")
+    asked = sorted({int(level) for level in given}, reverse=True)
+    if not set(asked) <= {0, 1, 2}:
+        raise InvalidInput("levels", f"{levels!r} are none", mend="give a list of some of 2, 1 and 0")
     return asked
 
 
@@ -307,6 +340,25 @@ def _whole(where: NDArray[np.uint16]) -> Vectors:
     return np.ascontiguousarray(where[:, :2]).view(np.float32)[:, 0]
 
 
-def _at_least_little(lengths: Vectors) -> Vectors:
-    """For dividing by: an activation of zeros is like nothing."""
-    return np.maximum(lengths, np.float32(1e-12))
+def _share(lengths: Vectors, by: Vectors, where: NDArray[np.uint16]) -> Vectors:
+    """How much of the length of whole activations entries make up that ``scaled`` gave these lengths and factors."""
+    whole = _whole(where)
+    share: Vectors = np.minimum(lengths * (by / np.where(whole > 0, whole, 1)), 1)
+    return share
+
+
+def scaled(rows: Vectors) -> tuple[Vectors, Vectors, Vectors]:
+    """Finite rows, their lengths, and what they were divided by so that no square is too large or too small for a
+    float32: 1 as a rule, else the largest entry. To divide by, the length of a row of zeros is 1: it is like nothing.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows)
+    by = np.ones_like(squares)
+    if squares.min(initial=1) < 1e-24 or squares.max(initial=1) > 1e30:
+        largest = np.abs(rows).max(axis=1, initial=0)
+        by[largest > 0] = largest[largest > 0]
+        rows = rows / by[:, None]
+        squares = np.einsum("ij,ij->i", rows, rows)
+    lengths = np.sqrt(squares)
+    lengths[lengths == 0] = 1
+    return rows, lengths, by
