@@ -171,42 +171,34 @@ class TokenCodec:
         some = counts > 0
         best = np.zeros((len(question), len(counts)), np.float32)
         if some.any() and len(question):
-            cosines = self._cosines(question, matrices.codes.reshape(-1, self.width))
-            best[:, some] = np.maximum.reduceat(cosines, (np.cumsum(counts) - counts)[some], axis=1)
+            products, scale, shift = self._products(question, matrices.codes.reshape(-1, self.width))
+            most = np.maximum.reduceat(products, (np.cumsum(counts) - counts)[some], axis=0)
+            best[:, some] = ((most - shift) * scale).T
         return best.clip(0, 1)
 
-    def _cosines(self, question: Floats, codes: Bytes) -> Floats:
-        """float32[q, t]: of a 1-bit code the cosine that is most likely, which its angle to the code tells."""
-        cosines: Floats
-        if self.level == "1bit":
-            cosines = signed(question, np.unpackbits(codes, axis=1)) * (self._size * HALF_NORMAL)
-        elif self.level == "4bit":
+    def _products(self, question: Floats, codes: Bytes) -> tuple[NDArray[Any], Floats, Floats]:
+        """Numbers [t, q], and float32[q] each of what they are to be less and times to be cosines: of a 1-bit code the
+        cosine that is most likely, which its angle to the code tells."""
+        none = np.zeros(1, np.float32)
+        if self.level == "1bit":  # of bytes, several times faster than of floats; 8 bits a value of the question
+            step = np.maximum(np.abs(question).max(axis=1) / 127, np.float32(1e-12))
+            levels = np.rint(question / step[:, None]).astype(np.int8)
+            inputs = {"bits": np.unpackbits(codes, axis=1), "levels": np.ascontiguousarray(levels.T)}
+            (products,) = _bitwise().run(None, inputs)
+            # a product with signs is one with bits, doubled, less the sum
+            return products, 2 * step * self._size * HALF_NORMAL, levels.sum(axis=1, dtype=np.float32) / 2
+        if self.level == "4bit":
             high, low = (codes >> 4).astype(np.float32), (codes & 15).astype(np.float32)
-            steps = question[:, 0::2] @ high.T + question[:, 1::2] @ low.T
-            cosines = (steps - 7.5 * question.sum(axis=1, keepdims=True)) * (SPREAD * self._size / np.float32(7.5))
-        elif self.level == "int8":
-            cosines = question @ codes.view(np.int8).astype(np.float32).T * (REACH * self._size / np.float32(127))
-        else:
-            cosines = question @ codes.view(np.float16).astype(np.float32).T
-        return cosines
-
-
-def signed(question: Floats, bits: Bytes) -> Floats:
-    """Dot products float32[q, t] of ``question`` float32[q, d] with the signs that ``bits`` uint8[t, d] stand for.
-
-    Of bytes, several times faster than of floats; 8 bits a value of the question change a score by a hundredth of what
-    scores differ by.
-    """
-    step = np.maximum(np.abs(question).max(axis=1, keepdims=True) / 127, np.float32(1e-12))
-    levels = np.rint(question / step).astype(np.int8)
-    (products,) = _products().run(None, {"bits": bits, "levels": np.ascontiguousarray(levels.T)})
-    # a product with signs is one with bits, doubled, less the sum
-    sums: Floats = (2 * products.T - levels.sum(axis=1, dtype=np.int32, keepdims=True)) * step
-    return sums
+            steps = high @ question[:, 0::2].T + low @ question[:, 1::2].T
+            return steps, np.full(1, SPREAD * self._size / 7.5, np.float32), 7.5 * question.sum(axis=1)
+        if self.level == "int8":
+            values = codes.view(np.int8).astype(np.float32)
+            return values @ question.T, np.full(1, REACH * self._size / 127, np.float32), none
+        return codes.view(np.float16).astype(np.float32) @ question.T, none + 1, none
 
 
 @cache
-def _products() -> Any:
+def _bitwise() -> Any:
     """bits uint8[t, d], levels int8[d, q] → int32[t, q]: whole numbers, exact on any processor as no bit exceeds 1."""
     import onnxruntime
 
