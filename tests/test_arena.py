@@ -74,6 +74,22 @@ def test_a_file_takes_the_space_of_what_is_in_it(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").stat().st_blocks * 512 < 1 << 20
 
 
+def test_a_file_that_grows_by_steps_is_as_long_as_it_must_be_and_old_views_stay(tmp_path: Path) -> None:
+    file = ArenaFile(tmp_path / "a.bin", 1 << 20, step=4096)
+    reader = ArenaFile(tmp_path / "a.bin", 1 << 20, step=4096, create=False)
+    (offset,), end = file.append([b"held"], START)
+    held = reader.read(offset, 4)
+    placed = []
+    for number in range(20):
+        (at,), end = file.append([bytes([number]) * 1000], end)
+        placed.append(at)
+        assert file.size() == -(-end // 4096) * 4096
+    assert [int(reader.read(at, 1000)[999]) for at in placed] == list(range(20))
+    assert held.tobytes() == b"held"
+    together = reader.gather(np.array(placed[::-1]), np.full(20, 992))
+    assert together.reshape(20, -1)[:, 5].tolist() == list(range(19, -1, -1))
+
+
 @pytest.mark.parametrize("bit", [0, 3, 77, 8 * 40 - 1])
 def test_a_flipped_bit_is_noticed_and_its_place_named(tmp_path: Path, bit: int) -> None:
     path = tmp_path / "a.bin"

@@ -4,8 +4,8 @@ A file begins with 16 bytes that say what it is. A record is a header of 16 byte
 its size) and the payload, both at multiples of 16. Who appends says where: the end of what was committed is kept
 beside the files (in the ledger, in a registry), so what a crash left after it is written over and never read.
 
-Files are mapped extent by extent and are as long as whole extents from the start, without taking that space on the
-disk: what is appended later is seen through the maps readers hold already, and growing moves nothing.
+Files are mapped extent by extent and grow by whole steps, without taking that space on the disk: what is appended
+within one is seen through the maps readers hold already. Growing moves nothing: what readers hold stays where it is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from memspan.errors import InvalidInput, StoreCorrupt
 MARK: Final = b"memspan arena 1\n"
 START: Final = len(MARK)  # where the first record begins
 EXTENT: Final = 64 << 20
+STEP: Final = 1 << 20  # bytes an arena of a store grows by: a small store stays small, also where it is copied
 ALIGNED: Final = 16
 
 Bytes = NDArray[np.uint8]
@@ -45,17 +46,22 @@ class ArenaFile:
     """One file of records, or one in memory where ``path`` is None.
 
     ``extent``: bytes mapped at a time, rounded up to what the system maps; no payload can be larger than that less 32
-    bytes. ``create``: make the file where there is none. Reading is safe from any thread and process; of those who
-    append, one at a time may. Raises StoreCorrupt when the file is another program's or, without ``create``, gone.
+    bytes. ``step``: bytes the file grows by, an extent where None is given; a part of an extent is mapped again as a
+    whole when it has grown, and what readers hold of the old map stays as it is. ``create``: make the file where there
+    is none. Reading is safe from any thread and process; of those who append, one at a time may. Raises StoreCorrupt
+    when the file is another program's or, without ``create``, gone.
     """
 
-    def __init__(self, path: Path | None, extent: int = EXTENT, *, create: bool = True) -> None:
-        step = mmap.ALLOCATIONGRANULARITY
+    def __init__(
+        self, path: Path | None, extent: int = EXTENT, *, step: int | None = None, create: bool = True
+    ) -> None:
+        least = mmap.ALLOCATIONGRANULARITY
         self.path = path
-        self.extent = -(-max(extent, step) // step) * step
+        self.extent = -(-max(extent, least) // least) * least
+        self.step = self.extent if step is None else min(-(-max(step, least) // least) * least, self.extent)
         self._lock = threading.Lock()
         self._extents: list[Bytes] = []
-        self._file = None if path is None else _opened(path, create, self.extent)
+        self._file = None if path is None else _opened(path, create, self.step)
         # unclosed, as a Memory that nobody closed, it is closed with the last reference
         self._close = None if self._file is None else weakref.finalize(self, os.close, self._file)
 
@@ -84,7 +90,7 @@ class ArenaFile:
         raw = b"".join(parts)
         if not raw:
             return
-        whole = -(-(at + len(raw)) // self.extent) * self.extent
+        whole = -(-(at + len(raw)) // self.step) * self.step
         with self._lock:
             if self._file is None:
                 while len(self._extents) * self.extent < whole:
@@ -103,14 +109,15 @@ class ArenaFile:
         """The payload at ``offset``: uint8[size], read-only, on the map itself. Raises StoreCorrupt when the file is
         shorter than that."""
         start = offset % self.extent
-        view = self._map(offset // self.extent)[start : start + size]
+        view = self._map(offset // self.extent, start + size)[start : start + size]
         view.flags.writeable = False
         return view
 
     def gather(self, offsets: Places, sizes: Places) -> Bytes:
         """The payloads at ``offsets`` int64[n] of the first extent, ``sizes`` int64[n], one after the other."""
         unit = int(np.gcd.reduce(sizes, initial=ALIGNED))
-        return np.take(self._map(0).reshape(-1, unit), ranges(offsets // unit, sizes // unit), axis=0).reshape(-1)
+        mapped = self._map(0, int((offsets + sizes).max(initial=0)))
+        return np.take(mapped.reshape(-1, unit), ranges(offsets // unit, sizes // unit), axis=0).reshape(-1)
 
     def whole(self, offset: int, size: int) -> bool:
         """Whether the payload of ``size`` bytes at ``offset`` is there and what was written."""
@@ -173,24 +180,26 @@ class ArenaFile:
                 self._extents = []  # a view that somebody holds keeps its map
                 self._close()
 
-    def _map(self, number: int) -> Bytes:
-        """Extent ``number``, mapped once."""
-        while number >= len(self._extents) or not len(self._extents[number]):
+    def _map(self, number: int, reach: int) -> Bytes:
+        """Extent ``number`` as far as the file goes, at least ``reach`` bytes; mapped once, and again when it grew."""
+        while number >= len(self._extents) or len(self._extents[number]) < reach:
             with self._lock:
                 if self._file is None:
                     raise StoreCorrupt(f"the arena in memory has no extent {number}", mend="encode that text again")
                 while len(self._extents) <= number:
                     self._extents.append(_UNMAPPED)
-                if not len(self._extents[number]):
-                    if os.fstat(self._file).st_size < (number + 1) * self.extent:
+                if len(self._extents[number]) < reach:
+                    start = number * self.extent
+                    there = min(os.fstat(self._file).st_size - start, self.extent)
+                    if there < reach:
                         raise StoreCorrupt(f"{self.path} was cut short", mend="what is missing is encoded again")
-                    view = mmap.mmap(self._file, self.extent, access=mmap.ACCESS_READ, offset=number * self.extent)
+                    view = mmap.mmap(self._file, there, access=mmap.ACCESS_READ, offset=start)
                     self._extents[number] = np.frombuffer(view, np.uint8)
         return self._extents[number]
 
 
 class Arenas:
-    """The arena files of a store, by number: each one extent long; or in memory, where ``directory`` is None.
+    """The arena files of a store, by number: each at most one extent long; or in memory, where ``directory`` is None.
 
     Whoever appends, erases or removes holds the ledger's write lock.
     """
@@ -321,7 +330,7 @@ class Arenas:
                         path is not None
                     ):  # what other processes have removed since takes space for as long as it is open
                         self._files = {other: each for other, each in self._files.items() if each.present()}
-                    file = self._files[number] = ArenaFile(path, self.extent, create=create)
+                    file = self._files[number] = ArenaFile(path, self.extent, step=STEP, create=create)
         return file
 
 
