@@ -82,7 +82,10 @@ def test_a_basis_comes_back_from_its_bytes() -> None:
     assert read.axes is not None
     assert written.axes is not None
     assert np.abs(read.axes - written.axes).max() < 0.01
-    assert read.dumps() == Basis.loads(read.dumps()).dumps()
+    again = Basis.loads(read.dumps())
+    assert again.axes is not None
+    assert (again.mean == read.mean).all()
+    assert (again.axes == read.axes).all()
 
 
 def test_a_fitted_basis_has_the_axes_along_which_the_tokens_differ_most() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -110,8 +110,8 @@ class Basis:
             _, axes = np.linalg.eigh(squares - np.outer(mean, mean))
             turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dims, dims)))
             chosen = np.ascontiguousarray(axes[:, ::-1][:, :dims] @ turn).astype(np.float32)
-        basis = cls("", mean.astype(np.float32), chosen, provenance)
-        return replace(basis, id=f"{OWN}{hashlib.sha256(basis.dumps()).hexdigest()[:12]}")
+        digest = hashlib.sha256(mean.tobytes() + (b"" if chosen is None else chosen.tobytes())).hexdigest()
+        return cls(f"{OWN}{digest[:12]}", mean.astype(np.float32), chosen, provenance)
 
 
 def shipped(encoder: str) -> Basis | None:

@@ -186,6 +186,10 @@ def show_mapping(mapping: Mapping[str, Any], indent: int = 0, *, sizes: bool = F
         if isinstance(value, Mapping) and value:
             print(" " * indent + str(key))
             show_mapping(value, indent + 2, sizes=sized)
+        elif isinstance(value, Sequence) and value and all(isinstance(each, Mapping) for each in value):
+            print(" " * indent + str(key))
+            for each in value:
+                show_mapping(each, indent + 2)
         else:
             print(" " * indent + f"{key!s:<{width}}  {_plain(value, sized)}")
 
