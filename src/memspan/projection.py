@@ -127,7 +127,7 @@ class Projection:
             return 0
         served, total = 0, 0
         while (limit is None or served < limit) and self._waiting(namespace, 1):
-            with self._turn, self._only_process() as alone:
+            with self._turn, only_process(self._directory, "encode") as alone:
                 batch = self._waiting(namespace, min(BATCH, BATCH if limit is None else limit - served))
                 if not batch or not alone:
                     break
@@ -182,23 +182,6 @@ class Projection:
         """Segments that wait, without those that the encoder has refused."""
         rows = self._ledger.pending(namespace, limit + len(self._refused))
         return [row for row in rows if row.seq not in self._refused][:limit]
-
-    @contextmanager
-    def _only_process(self) -> Iterator[bool]:
-        """Whether this is now the one process that encodes what waits in this store."""
-        if self._directory is None:
-            yield True
-            return
-        lock = FileLock(self._directory / "encode.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
 
     def _failed(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
@@ -345,3 +328,21 @@ class Projection:
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
         self._write_uses()
+
+
+@contextmanager
+def only_process(directory: Path | None, what: str) -> Iterator[bool]:
+    """Whether this is now the one process that is at ``what`` in the store in ``directory``, None for one in memory."""
+    if directory is None:
+        yield True
+        return
+    lock = FileLock(directory / f"{what}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

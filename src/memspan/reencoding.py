@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from memspan.activations.tokens import Basis, unit
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, InvalidInput, StoreBusy
 from memspan.ledger.base import Ledger
-from memspan.projection import BATCH, CANARY, Projection
+from memspan.projection import BATCH, CANARY, Projection, only_process
 from memspan.views.base import Progress
 
 
@@ -58,20 +57,12 @@ def reencode(
 
 @contextmanager
 def alone(directory: Path | None) -> Iterator[None]:
-    """No other process encodes this store anew meanwhile."""
-    if directory is None:
+    """No other process encodes this store anew meanwhile. Raises StoreBusy where one does."""
+    with only_process(directory, "reencode") as only:
+        if not only:
+            problem = f"{directory} is being encoded anew by another process"
+            raise StoreBusy(problem, mend="let it finish: `memspan stats` shows how far it is")
         yield
-        return
-    lock = FileLock(directory / "reencode.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        problem = f"{directory} is being encoded anew by another process"
-        raise StoreBusy(problem, mend="let it finish: `memspan stats` shows how far it is") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def fitted(encoder: Encoder, texts: Sequence[str], dims: int | None, progress: Progress | None = None) -> Basis:

@@ -190,7 +190,7 @@ class Retrieval:
             try:
                 encoded = self._projection.encode([text])
                 vector = encoded.pooled[0]
-                if self._late is not None and encoded.tokens:
+                if recipe.late and self._late is not None and encoded.tokens:
                     tokens = self._late.codec.project(encoded.tokens[0])
                 self.failure = None
                 self._projection.settle(namespace, limit=CATCH_UP)

@@ -284,7 +284,7 @@ class Store:
                     self._ledger.forget_activations("null")
                     self._rewire(None)
         elif encoder != AUTO:
-            self._reencoded(_made(encoder), AUTO, None, progress)
+            self._reencoded(self._present(encoder), AUTO, None, progress)
         rewritten = self._projection.compact(self._ledger.namespaces(), force=True, progress=progress)
         self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
@@ -330,25 +330,28 @@ class Store:
         return {"encoder": about["id"], "tokens": about["tokens"], "basis": about["basis"], "encoded": made}
 
     def _present(self, encoder: str | Encoder) -> Encoder:
-        """The encoder meant: a new one, or for AUTO the store's own. Raises EncoderMismatch where there is none."""
-        made = self._encoder if encoder == AUTO else _made(encoder)
-        if made is None and encoder == AUTO and self._recorded != "null":
-            made = _made(json.loads(self._recorded)["spec"])
-        if made is None and encoder != AUTO:
-            raise InvalidInput("encoder", "names none", mend="rebuild(encoder=None) does without one")
+        """The encoder meant: a new one, or for AUTO the store's own. Raises InvalidInput where a new one is none,
+        EncoderMismatch where the store has none."""
+        if encoder != AUTO:
+            if (made := _made(encoder)) is None:
+                raise InvalidInput("encoder", "names none", mend="rebuild(encoder=None) does without one")
+            return made
+        known = json.loads(self._recorded)
+        made = self._encoder
+        if made is None and known is not None:
+            made = _made(known["spec"])
         if made is None:
             raise EncoderMismatch("this store has no encoder", mend="name one: reencode(encoder='minilm')")
         return made
 
-    def _reencoded(self, encoder: Encoder | None, level: str, basis: Basis | None, progress: Progress | None) -> int:
+    def _reencoded(self, encoder: Encoder, level: str, basis: Basis | None, progress: Progress | None) -> int:
         """Have the store encoded by ``encoder``, tokens at ``level`` on ``basis``; how many texts that took."""
-        if encoder is None:
-            raise EncoderMismatch("there is no encoder to encode with", mend="name one: encoder='minilm'")
-        known = {"tokens": "none", **(json.loads(self._recorded) or {})}
+        recorded = json.loads(self._recorded) or {}
+        known = {"tokens": "none", **recorded}
         same = known.get("id") == encoder.id
         if same and basis is None and known.get("basis", "").startswith(OWN):
             basis = Basis.loads(base64.b64decode(self._ledger.value("basis") or ""))
-        if level == AUTO and '"tokens"' in self._recorded and (known["tokens"] != "none" or shipped(known["id"])):
+        if level == AUTO and "tokens" in recorded and (known["tokens"] != "none" or shipped(known["id"])):
             level = known["tokens"] if basis or shipped(encoder.id) else AUTO
         about, packed = _about(encoder, level, basis)
         if json.loads(about) == known:

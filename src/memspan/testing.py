@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memspan.activations.tokens import Activation
+from memspan.activations.tokens import Activation, Basis
 from memspan.drafting import Batch, Common
 from memspan.encoders.base import Encoded, Encoder
 from memspan.encoders.hash import HashEncoder
@@ -159,6 +159,11 @@ class WordEncoder(HashEncoder):
         ends = np.cumsum([len(words) for words in said])
         rows = [tokens[end - len(words) : end] for words, end in zip(said, ends, strict=True)]
         return Encoded(super().encode(texts).pooled, rows)
+
+    def basis(self) -> Basis:
+        """Where its token activations are kept: turned at random, as the signs of so many zeros would tell nothing."""
+        turned = np.linalg.qr(np.random.default_rng(0).standard_normal((self.dim, self.dim)))[0].astype(np.float32)
+        return Basis("of words", np.zeros(self.dim, np.float32), turned, "made up for tests")
 
 
 def turns(*texts: str, session: str) -> Batch:

@@ -10,18 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from memspan import EncoderMismatch, InvalidInput, Memory
-from memspan.activations.tokens import Basis
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderError, StoreBusy, StoreCorrupt, StoreFull
 from memspan.testing import WordEncoder
 
-TURNED = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
-BASIS = Basis("of words", np.zeros(128, np.float32), TURNED, "made up for tests")
+BASIS = WordEncoder().basis()
 TEXTS = tuple(f"The {color} {thing} stands in room {number}." for number, (color, thing) in enumerate(
     (color, thing) for color in ("red", "green", "blue", "white", "black") for thing in ("kettle", "lamp", "chair")
 ))  # fmt: skip

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from string import ascii_uppercase
 
-import numpy as np
 import pytest
 
-from memspan.activations.tokens import Basis
 from memspan.bench import tokens
 from memspan.errors import InvalidInput
 from memspan.testing import WordEncoder
@@ -18,8 +16,7 @@ from memspan.testing import WordEncoder
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HotpotQA of 24 passages and two questions, and an encoder whose token activations can be kept."""
-    turned = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
-    basis = Basis("of words", np.zeros(128, np.float32), turned, "made up for tests")
+    basis = WordEncoder().basis()
     for module in ("memspan.store", "memspan.bench.tokens"):
         monkeypatch.setattr(f"{module}.shipped", lambda id: basis)
     folder = tmp_path / "hipporag"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from memspan.activations.tokens import Basis
 from memspan.testing import WordEncoder
 
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> WordEncoder:
     """As ``processes.py`` uses it where MEMSPAN_TOKENS is set, as it is from here on."""
-    turned = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
-    basis = Basis("of words", np.zeros(128, np.float32), turned, "made up for tests")
+    basis = WordEncoder().basis()
     monkeypatch.setattr("memspan.store.shipped", lambda id: basis if id == "words-128" else None)
     monkeypatch.setattr("memspan.activations.arena.EXTENT", 1 << 16)
     monkeypatch.setenv("MEMSPAN_TOKENS", "1bit")

@@ -13,12 +13,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-import numpy as np
-
 import memspan.store
 from memspan import Memory, projection
 from memspan.activations import arena
-from memspan.activations.tokens import Basis
 from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
 
@@ -28,8 +25,7 @@ projection.TENDED_ROWS = 32
 
 
 arena.EXTENT = 1 << 16
-TURNED = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
-BASIS = Basis("of words", np.zeros(128, np.float32), TURNED, "made up for tests")
+BASIS = WordEncoder().basis()
 memspan.store.shipped = lambda id: BASIS if id == "words-128" else None  # type: ignore[attr-defined]
 
 

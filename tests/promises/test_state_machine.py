@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval
-from memspan.activations.tokens import Basis
 from memspan.testing import WordEncoder
 
 COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
@@ -106,8 +104,7 @@ class Store(RuleBasedStateMachine):
         self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
         self.folder = Path(tempfile.mkdtemp(prefix="memspan-machine-"))
         self.store = self.folder / "store"
-        turned = np.linalg.qr(np.random.default_rng(0).standard_normal((128, 128)))[0].astype(np.float32)
-        basis = Basis("of words", np.zeros(128, np.float32), turned, "made up for tests")
+        basis = WordEncoder().basis()
         self.patch.setattr("memspan.store.shipped", lambda id: basis)
         self.patch.setattr("memspan.activations.arena.EXTENT", 4_096)  # several files of a few texts
         self.patch.setattr("memspan.reencoding.BATCH", 3)

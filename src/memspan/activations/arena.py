@@ -57,8 +57,8 @@ class ArenaFile:
     ) -> None:
         least = mmap.ALLOCATIONGRANULARITY
         self.path = path
-        self.extent = -(-max(extent, least) // least) * least
-        self.step = self.extent if step is None else min(-(-max(step, least) // least) * least, self.extent)
+        self.extent = _up(max(extent, least), least)
+        self.step = self.extent if step is None else min(_up(max(step, least), least), self.extent)
         self._lock = threading.Lock()
         self._extents: list[Bytes] = []
         self._file = None if path is None else _opened(path, create, self.step)
@@ -78,11 +78,11 @@ class ArenaFile:
                 raise InvalidInput("payload", f"has {size} bytes", mend=mend)
             if end // self.extent < (end + _HEADER.size + size - 1) // self.extent:  # it would cross into the next
                 self._put(parts, begin)
-                begin = end = -(-end // self.extent) * self.extent
+                begin = end = _up(end, self.extent)
                 parts = []
             parts += [_HEADER.pack(_RECORD, zlib.crc32(payload), size), payload, bytes(-size % ALIGNED)]
             offsets.append(end + _HEADER.size)
-            end = offsets[-1] + size + -size % ALIGNED
+            end = offsets[-1] + _up(size, ALIGNED)
         self._put(parts, begin)
         return offsets, end
 
@@ -90,7 +90,7 @@ class ArenaFile:
         raw = b"".join(parts)
         if not raw:
             return
-        whole = -(-(at + len(raw)) // self.step) * self.step
+        whole = _up(at + len(raw), self.step)
         with self._lock:
             if self._file is None:
                 while len(self._extents) * self.extent < whole:
@@ -143,9 +143,9 @@ class ArenaFile:
             fits = mark == _RECORD and at % self.extent + _HEADER.size + size <= self.extent and offset + size <= total
             if fits and (damaged or self.whole(offset, size)):
                 yield offset, size
-                at = offset + size + -size % ALIGNED
+                at = offset + _up(size, ALIGNED)
             elif at % self.extent:  # the rest of this extent was too small for what came next
-                at = -(-at // self.extent) * self.extent
+                at = _up(at, self.extent)
             else:
                 return
 
@@ -363,6 +363,11 @@ def _flat(payload: Payload) -> memoryview:
     return memoryview(payload if isinstance(payload, (bytes, memoryview)) else payload.data).cast("B")
 
 
+def _up(size: int, step: int) -> int:
+    """``size``, or the next multiple of ``step`` above it."""
+    return -(-size // step) * step
+
+
 def _fits(at: int, extent: int) -> bool:
     return at % extent + _HEADER.size <= extent
 
@@ -386,7 +391,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
             _sync_directory(path.parent)
         size = os.fstat(file).st_size
         if size % extent:  # cut by somebody: what is not there reads as damaged
-            os.ftruncate(file, -(-size // extent) * extent)
+            os.ftruncate(file, _up(size, extent))
     except BaseException:
         os.close(file)
         raise

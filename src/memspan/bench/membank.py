@@ -15,6 +15,7 @@ import numpy as np
 
 from memspan import arguments
 from memspan.activations.hgns import HGNSHierarchy, Saliency
+from memspan.activations.tokens import unit
 from memspan.bench.measures import machine, milliseconds
 from memspan.bench.speed import LEAST, texts
 from memspan.errors import InvalidInput
@@ -143,7 +144,7 @@ def _split(found: Sequence[str], size: int, queries: int) -> tuple[list[str], li
 def _size(adapter: ModelAdapter, stored: Sequence[str], asked: Sequence[str], tell: Progress) -> dict[str, Any]:
     """One corpus: the writes of the bank with the paper's saliency; precision and times of every setting."""
     whole, questions = activations(adapter, stored), activations(adapter, asked)
-    nearest = np.argpartition(-_unit(questions) @ _unit(whole).T, TOP, axis=1)[:, :TOP]
+    nearest = np.argpartition(-unit(questions) @ unit(whole).T, TOP, axis=1)[:, :TOP]
     truth = [{stored[at] for at in row} for row in nearest.tolist()]
     report: dict[str, Any] = {"ingest_per_second": 0.0, "recall": []}
     kinds: tuple[Saliency, Saliency] = ("gradient", "magnitude")
@@ -163,11 +164,6 @@ def _size(adapter: ModelAdapter, stored: Sequence[str], asked: Sequence[str], te
                 one = {"saliency": saliency, "candidates": multiplier, "precision@5": shares}
                 report["recall"].append(one | _times(bank, asked))
     return report
-
-
-def _unit(rows: Vectors) -> Vectors:
-    lengths: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _precision(bank: MemBank, asked: Sequence[str], truth: Sequence[set[str]], levels: Sequence[int]) -> float:

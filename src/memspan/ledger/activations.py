@@ -27,6 +27,7 @@ from memspan.ledger.connections import Connections
 from memspan.ledger.rows import chunks, marks, namespace_number, path_of
 
 ENCODING = "(SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding')"  # the one in use
+ACTIVATED = f"segments AS s JOIN activations AS a ON a.content = s.content AND a.encoding = {ENCODING}"
 MISSING = (
     "segments AS s WHERE NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding = ?)"
 )
@@ -58,9 +59,7 @@ class Activations(Connections):
         """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT s.seq, a.pooled FROM segments AS s JOIN activations AS a"
-                f" ON a.content = s.content AND a.encoding = {ENCODING}"
-                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
+                f"SELECT s.seq, a.pooled FROM {ACTIVATED} WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
                 (namespace_number(connection, namespace), after, limit),
             ).fetchall()
         return _vectors(rows)
@@ -72,9 +71,7 @@ class Activations(Connections):
             number = namespace_number(connection, namespace)
             for chunk in chunks(seqs):
                 rows += connection.execute(
-                    "SELECT s.seq, a.pooled FROM segments AS s JOIN activations AS a"
-                    f" ON a.content = s.content AND a.encoding = {ENCODING}"
-                    f" WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
+                    f"SELECT s.seq, a.pooled FROM {ACTIVATED} WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
                     (*map(int, chunk), number),
                 ).fetchall()
         return _vectors(sorted(rows))
@@ -110,8 +107,7 @@ class Activations(Connections):
         number = namespace_number(connection, namespace)
         for chunk in chunks(seqs):
             places += connection.execute(
-                "SELECT s.seq, t.arena, t.offset, t.size FROM segments AS s JOIN activations AS a"
-                f" ON a.content = s.content AND a.encoding = {ENCODING} JOIN tensors AS t ON t.key = a.tokens"
+                f"SELECT s.seq, t.arena, t.offset, t.size FROM {ACTIVATED} JOIN tensors AS t ON t.key = a.tokens"
                 f" WHERE s.seq IN ({marks(chunk)}) AND s.namespace = ?",
                 (*map(int, chunk), number),
             ).fetchall()
@@ -260,9 +256,9 @@ class Activations(Connections):
         """Whether there is something to ``lose``."""
         return bool(self.damaged or self._short)
 
-    def lose(self) -> int:
+    def lose(self) -> None:
         """Record the token matrices found damaged, and those missing in files that were cut short or are gone, as lost:
-        they are made again from their texts. Returns how many."""
+        they are made again from their texts."""
         with self.writing() as connection:
             damaged, short = self.damaged.copy(), self._short.copy()
             keys = [
@@ -281,7 +277,6 @@ class Activations(Connections):
             connection.execute("DELETE FROM tensors WHERE key IN (SELECT key FROM gone)")
         self.damaged -= damaged
         self._short -= short
-        return len(keys)
 
     def erase_dead(self) -> None:
         """Write zeros over token matrices that no segment refers to any more: nobody can read what was deleted."""
@@ -297,14 +292,10 @@ class Activations(Connections):
                 self._arenas.sync(arena)
             connection.execute("DELETE FROM tensors WHERE refs = 0")
 
-    def collect(self) -> dict[str, int]:
-        """Move what lives out of arena files of which half or more is dead, and remove those; readers go on.
-
-        Returns ``files`` removed and ``bytes`` they had more than what was moved.
-        """
+    def collect(self) -> None:
+        """Move what lives out of arena files of which half or more is dead, and remove those; readers go on."""
         self.erase_dead()
         self.sweep()
-        removed = freed = 0
         with self.reading() as connection:
             filled = connection.execute(
                 "SELECT number, finish, coalesce(sum(16 + (size + 15) / 16 * 16), 0)"
@@ -324,10 +315,8 @@ class Activations(Connections):
                     connection.execute("DELETE FROM arenas WHERE number = ?", (number,))
             if len(sound) == len(rows):
                 self._arenas.remove(number)
-                removed, freed = removed + 1, freed + finish - live
             else:  # what is damaged is made again first, and the file goes the next time
                 self._short.add(number)
-        return {"files": removed, "bytes": freed}
 
     # Encoding anew, beside the encoding in use
 
@@ -372,8 +361,7 @@ class Activations(Connections):
     def give_up_encoding(self) -> None:
         """Drop what was made of an encoding that was begun."""
         with self.writing() as connection:
-            connection.execute(TO_DROP)
-            connection.execute("DELETE FROM store WHERE key = 'next'")
+            _end(connection)
         self.drop_encodings()
 
     def keep_encoding(self, activations: Mapping[bytes, Activation], encoding: int) -> None:
@@ -381,12 +369,7 @@ class Activations(Connections):
         that was given up."""
         with self.writing() as connection:
             _begun(connection, encoding)
-            there = {
-                content: activation
-                for content, activation in activations.items()
-                if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
-            }
-            self.keep(connection, there, encoding)
+            self.keep(connection, wanted(connection, activations), encoding)
 
     def use_encoding(self, encoding: int, encoder: str, basis: str, after: int, *, vectors: bool) -> bool:
         """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
@@ -402,8 +385,7 @@ class Activations(Connections):
                 "INSERT OR REPLACE INTO store VALUES (?, ?)",
                 [("encoder", encoder), ("basis", basis), ("encoding", str(encoding))],
             )
-            connection.execute(TO_DROP)
-            connection.execute("DELETE FROM store WHERE key = 'next'")
+            _end(connection)
             connection.execute("DELETE FROM pending")
             connection.execute(f"INSERT INTO pending SELECT s.seq, s.namespace FROM {MISSING}", (encoding,))
             if vectors:
@@ -449,6 +431,18 @@ def _begun(connection: sqlite3.Connection, encoding: int) -> None:
     row = connection.execute("SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'").fetchone()
     if row is None or row[0] != encoding:
         raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    """Nothing is being encoded anew any more: it is in use now, or given up, and there is something to drop."""
+    connection.execute(TO_DROP)
+    connection.execute("DELETE FROM store WHERE key = 'next'")
+
+
+def wanted(connection: sqlite3.Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
+    """Those of texts that are still there."""
+    sql = "SELECT 1 FROM segments WHERE content = ? LIMIT 1"
+    return {content: each for content, each in activations.items() if connection.execute(sql, (content,)).fetchone()}
 
 
 _NO_SEQS = np.zeros(0, np.int64)

@@ -17,7 +17,7 @@ from typing import Any
 from memspan.activations.tokens import Activation
 from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
-from memspan.ledger.activations import ENCODING, agreed
+from memspan.ledger.activations import ENCODING, agreed, wanted
 from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
 from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import Feeding
@@ -220,11 +220,7 @@ class SqliteLedger(Feeding):
         """
         with self.writing() as connection:
             agreed(connection, encoder)
-            there = {
-                content: activation
-                for content, activation in activations.items()
-                if connection.execute("SELECT 1 FROM segments WHERE content = ? LIMIT 1", (content,)).fetchone()
-            }
+            there = wanted(connection, activations)
             self.keep(connection, there)
             return sum(_served(connection, content) for content in there)
 
