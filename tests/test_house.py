@@ -74,7 +74,7 @@ def test_the_environment_is_read_by_the_configuration_alone() -> None:
         for file in SOURCES
         if re.search(r"\benviron\b|\bgetenv\b", file.read_text(encoding="utf-8"))
     }
-    assert readers <= {"config.py", "cli/__init__.py", "cli/options.py", "encoders/http.py"}
+    assert readers <= {"config.py", "cli/__init__.py", "cli/options.py", "endpoint.py"}
 
 
 def test_every_public_name_is_there_and_documented() -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NotAStore,
         NotFound,
         NotWritable,
+        RerankerError,
         StoreBusy,
         StoreClosed,
         StoreCorrupt,
@@ -65,7 +66,7 @@ _HOMES = {
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
         "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotWritable", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
     ),
 }  # fmt: skip
 
@@ -96,6 +97,7 @@ __all__ = [
     "NotAStore",
     "NotFound",
     "NotWritable",
+    "RerankerError",
     "Scope",
     "Segment",
     "Step",

@@ -18,6 +18,7 @@
     ├── EncoderError                    texts could not be turned into vectors
     │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
     │   └── ModelNotFound               the model file is nowhere to be found
+    ├── RerankerError                   candidates could not be scored by a reranker
     └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
 
 Messages have one shape, so that a tired person finds the mend where it always is:
@@ -106,6 +107,10 @@ class AdapterError(EncoderError, RuntimeError):
 
 class ModelNotFound(EncoderError):
     """The model's files are nowhere to be found."""
+
+
+class RerankerError(MemspanError):
+    """Candidates could not be scored by a reranker, or it answered what is no score. A search goes on without it."""
 
 
 class MissingExtra(MemspanError, ImportError):

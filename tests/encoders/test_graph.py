@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from memspan.encoders import bert
 from memspan.encoders.graph import Graph
-from memspan.encoders.minilm import exact_bytes
+from memspan.encoders.running import exact_bytes
 
 SHAPE = bert.Shape(width=16, layers=2, heads=4, epsilon=1e-12)
 

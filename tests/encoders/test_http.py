@@ -190,7 +190,7 @@ def test_a_wait_in_the_past_or_without_meaning_is_no_wait(server: Server, connec
 
 
 def test_a_wait_is_bounded(server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memspan.encoders.http._LONGEST_WAIT", 0.05)
+    monkeypatch.setattr("memspan.endpoint._LONGEST_WAIT", 0.05)
     server.script = [(503, {"Retry-After": "86400"}, {}), (503, {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, {})]
     assert connect(dim=DIM, delay=1000).encode(["a"]).pooled.shape == (1, DIM)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from memspan.encoders import make, minilm
+from memspan.encoders import make, minilm, running
 from memspan.encoders.minilm import FILES, SHA256, BertEncoder
 from memspan.errors import EncoderError, InvalidInput, ModelNotFound
 from memspan.testing import EncoderContract
@@ -101,7 +101,7 @@ def test_damping_the_channels_that_stand_out_brings_int8_nearer(
 def test_the_exact_product_for_machines_without_vnni_gives_the_same_vectors(
     int8: BertEncoder, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minilm, "saturates", lambda: True)
+    monkeypatch.setattr(running, "saturates", lambda: True)
     np.testing.assert_allclose(BertEncoder(cache=cache).encode(TEXTS).pooled, int8.encode(TEXTS).pooled, atol=1e-6)
 
 

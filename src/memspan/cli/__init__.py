@@ -18,7 +18,7 @@ from memspan.cli import memories, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
-from memspan.errors import EncoderError, InvalidInput, MemspanError, MissingExtra, NotFound, StoreError
+from memspan.errors import EncoderError, InvalidInput, MemspanError, MissingExtra, NotFound, RerankerError, StoreError
 
 OK, NOT_FOUND, BAD_INPUT, STORE_PROBLEM, MODEL_PROBLEM, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -150,5 +150,6 @@ EXITS: tuple[tuple[type[Exception], int], ...] = (
     (UsageProblem, BAD_INPUT),
     (StoreError, STORE_PROBLEM),
     (EncoderError, MODEL_PROBLEM),
+    (RerankerError, MODEL_PROBLEM),
     (MissingExtra, MODEL_PROBLEM),
 )

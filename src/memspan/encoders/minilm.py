@@ -14,7 +14,6 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from memspan.config import Config
 from memspan.encoders import bert
 from memspan.encoders.base import Encoded
-from memspan.encoders.graph import Graph
+from memspan.encoders.running import CHARACTERS, Session, batches, exact_bytes, options, sound
 from memspan.errors import EncoderError, InvalidInput, ModelNotFound
 from memspan.segmenting import FileTokenizer
 
@@ -35,14 +34,7 @@ SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 FILES: Final = ("model.safetensors", "config.json", "tokenizer.json")
 OPTIONAL: Final = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
 
-_BATCH_TOKENS: Final = 512
-"""Tokens computed at once: as fast for each token as any more, and the arrays in between stay small."""
-
-_CHARACTERS: Final = 128
-"""Characters read per token of the window; no text but one of endless words has so many."""
-
 _log = logging.getLogger("memspan")
-_orphans: list[Any] = []
 
 
 class BertEncoder:
@@ -71,7 +63,7 @@ class BertEncoder:
         self.precision = precision
         self._cache = Path(cache) if cache is not None else Config.load().cache
         self.directory, pinned = find(path)
-        self._threads = threads or _cores()
+        self._threads = threads
         self._shape, self._mean = _read(self.directory)
         self._digest = _sha256(self.directory / "model.safetensors", self._cache)
         if pinned and self._digest != SHA256:
@@ -84,8 +76,7 @@ class BertEncoder:
         self.window = _window(self.directory)
         self._lock = threading.Lock()
         self._tokens: _Tokens | None = None
-        self._session: Any = None
-        self._process = 0
+        self._session = Session()
 
     @property
     def id(self) -> str:
@@ -116,8 +107,8 @@ class BertEncoder:
         if not texts:
             return Encoded(pooled)
         ids = self.tokenizer.ids(texts, self.window)
-        session = self._loaded()
-        for batch in _batches([len(row) for row in ids]):
+        session = self._session.made(self._load)
+        for batch in batches([len(row) for row in ids]):
             lengths = np.array([len(ids[i]) for i in batch], np.int32)
             padded = np.zeros((len(batch), int(lengths.max())), np.int64)
             for row, i in enumerate(batch):
@@ -142,15 +133,6 @@ class BertEncoder:
             self._tokens.name = self._name
         return self._tokens
 
-    def _loaded(self) -> Any:
-        """The onnxruntime session of this process; a forked child makes its own, for threads do not survive a fork."""
-        with self._lock:
-            if self._session is None or self._process != os.getpid():
-                if self._session is not None:
-                    _orphans.append(self._session)  # freeing it in the child would wait for threads that are gone
-                self._session, self._process = self._load(), os.getpid()
-            return self._session
-
     def _load(self) -> Any:
         file = self._cache / f"{self._digest}-v{bert.VERSION}-{self.precision}.onnx"
         if _whole(file):
@@ -168,17 +150,11 @@ class BertEncoder:
         """A session of the model in a file or in ``model`` itself; from a file it takes 35 MB less."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it would keep a plan for each shape a batch ever had
-        options.log_severity_level = 3
+        chosen = options(self._threads)
         if self.precision == "int8":
-            exact_bytes(options)
-        # threads that spin while they wait take the cores from everybody else in the process and beside it
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            exact_bytes(chosen)
         try:
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common root below Exception
             raise EncoderError(
                 f"onnxruntime {onnxruntime.__version__} cannot load the graph of {self.directory} ({error})",
@@ -234,54 +210,13 @@ class _Tokens(FileTokenizer):
     """The model's tokenizer: counts whole texts, and cuts them to a window for the network."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        return super().count([_sound(text) for text in texts])
+        return super().count([sound(text) for text in texts])
 
     def ids(self, texts: Sequence[str], window: int) -> list[list[int]]:
         """Token ids of each text with its special tokens, at most ``window`` of them, the closing one kept."""
-        cut = [_sound(text[: window * _CHARACTERS]) for text in texts]
+        cut = [sound(text[: window * CHARACTERS]) for text in texts]
         rows = [encoding.ids for encoding in self._engine.encode_batch_fast(cut)]
         return [row if len(row) <= window else [*row[: window - 1], row[-1]] for row in rows]
-
-
-@cache
-def saturates() -> bool:
-    """Whether onnxruntime's u8 x s8 product is wrong on this machine, as it is on x86 without VNNI: 16-bit sums."""
-    import onnxruntime
-
-    graph = Graph()
-    left = graph.input("x", "uint8", [8, 64])
-    right = graph.constant("w", np.full((64, 64), 127, np.int8))
-    graph.output(graph.node("MatMulInteger", [left, right], "y"), "int32", [8, 64])
-    session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
-    (product,) = session.run(None, {"x": np.full((8, 64), 255, np.uint8)})
-    return bool((product != 255 * 127 * 64).any())
-
-
-def exact_bytes(options: Any) -> Any:
-    """``options`` of an onnxruntime session in which int8 products are exact on this machine too."""
-    if saturates():
-        options.add_session_config_entry("session.x64quantprecision", "1")  # u8 x u8: half as fast
-    return options
-
-
-def _sound(text: str) -> str:
-    """``text`` with ? for each lone surrogate, which tokenizers refuse."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in batches of like lengths, so that little is padded, of at most ``_BATCH_TOKENS`` tokens each."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    yield batch
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------------------------------ finding a model
