@@ -6,6 +6,7 @@ line), the environment variable (an empty one counts as unset), the configuratio
     setting     variable             default
     store       MEMSPAN_STORE        <user data directory>/default
     encoder     MEMSPAN_ENCODER      auto
+    reranker    MEMSPAN_RERANKER     none
     namespace   MEMSPAN_NAMESPACE    default
     model       MEMSPAN_MODEL        none: the model is searched for
     cache       MEMSPAN_CACHE        <user cache directory>
@@ -44,14 +45,16 @@ class Config:
     ``store``: the directory opened when no path is given. ``encoder``: ``"auto"`` (what the store was made with, else
     the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
     ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
-    ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``namespace``: the one used when a call names none.
-    ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built for this
-    machine are kept; safe to delete.
+    ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
+    ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``namespace``: the one used when a call
+    names none. ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built
+    for this machine are kept; safe to delete.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")
     encoder: str = "auto"
     tokens: str = "auto"
+    reranker: str = "none"
     namespace: str = "default"
     model: Path | None = None
     cache: Path = field(default_factory=_cache)

@@ -65,10 +65,13 @@ class Memory(Store):
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
     store was made with; for a new one the configured one, ``"minilm"`` by default), a spec such as ``"hash"``, an
-    Encoder, or None for keywords only. ``tokenizer`` counts a context's tokens: None for the encoder's own, a path to a
-    ``tokenizer.json``, a function ``str -> int``, or a Tokenizer.
+    Encoder, or None for keywords only. ``reranker`` reads the best candidates of a search once more, together with the
+    question: ``"auto"`` (the configured one, none by default), a spec of ``memspan.rerankers``, a Reranker, or None;
+    when it fails, searches answer as without it. ``tokenizer`` counts a context's tokens: None for the encoder's own, a
+    path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer.
 
-    Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, InvalidInput.
+    Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError,
+    InvalidInput.
     """
 
     # Writing
@@ -336,8 +339,8 @@ class Memory(Store):
 
         ``as_of`` searches what was known then. ``explain`` gives each channel's part, and the path through the graph
         that led to a hit. ``recipe`` is "default", "dsm" (routed by the tree, graph distance and the whole priority
-        vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part. Filters: see
-        ``memspan.filtering``. Raises InvalidInput, StoreError.
+        vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part,
+        "default-rerank" without the reranker. Filters: see ``memspan.filtering``. Raises InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)

@@ -15,9 +15,10 @@ from memspan.analysis import terms
 from memspan.channels import Channel, Follower, Found, LateInteraction, Question
 from memspan.errors import InvalidInput
 from memspan.fusion import Features, Model, fuse, or_zero
-from memspan.ledger.base import Ledger, Seqs
+from memspan.ledger.base import Ledger, Seqs, encoded_text
 from memspan.projection import Projection
 from memspan.records import Hit, Query, Scope, Segment, Step
+from memspan.rerankers.base import Reranker, scores_of
 from memspan.segmenting import shown
 from memspan.views.base import Scored, Selection, Selections
 from memspan.views.graph import GraphView, Origin
@@ -26,6 +27,9 @@ from memspan.views.tree import TreeView
 CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
 LATE = 64  # of which the token matrices are read: recall@10 is on every set what it is with 200
+RERANK = "rerank"
+RERANKED = 32  # of which a reranker reads the text: some 0.3 s of a small cross-encoder on two cores
+RERANKER = 0.75  # its part: where it is sure it decides, between like scores the fusion does; by judgement
 STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
 STANDING_OUT = 5  # how many rows may stand out by meaning
@@ -41,6 +45,8 @@ class Recipe:
 
     ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers.
     ``late``: how many of the best by those models are scored by late interaction too, where tokens are kept.
+    ``rerank``: of how many of the best of all that a reranker, where the store has one, reads the text, and
+    ``reranker`` in [0, 1] its part in their score, in logits.
     ``shared``: what others put in the namespace may move scores in a narrower scope: what categories are about.
     """
 
@@ -50,6 +56,8 @@ class Recipe:
     seeding: tuple[Model, ...] = ()
     candidates: int = CANDIDATES
     late: int = 0
+    rerank: int = RERANKED
+    reranker: float = RERANKER
     shared: bool = False
 
     @property
@@ -135,7 +143,7 @@ class Ranked:
 
 class Retrieval:
     """Answers queries from the ledger's views. ``failure`` says why the semantic channel was last left out,
-    ``recorded`` what the store said of the encoder when this was made."""
+    ``unranked`` why the reranker was, ``recorded`` what the store said of the encoder when this was made."""
 
     def __init__(
         self,
@@ -147,8 +155,10 @@ class Retrieval:
         graph: GraphView,
         late: LateInteraction | None,
         projection: Projection,
+        reranker: Reranker | None = None,
     ) -> None:
         self.failure: str | None = None
+        self.unranked: str | None = None
         self.recorded = projection.recorded
         self._ledger = ledger
         self._selections = selections
@@ -158,6 +168,7 @@ class Retrieval:
         self._graph = graph
         self._late = late
         self._projection = projection
+        self._reranker = reranker
 
     def search(self, query: Query) -> list[Hit]:
         """At most ``query.k`` hits of at least ``query.threshold``, best first; of equal scores the newer first."""
@@ -172,7 +183,7 @@ class Retrieval:
         whole = query.scope == Scope(namespace=query.scope.namespace)
         ranked = self.rank(question, recipe, self.select(query), query.k, whole=whole)
         self._projection.mend(query.scope.namespace)
-        return ranked
+        return self._reranked(ranked, query, recipe)
 
     def select(self, query: Query) -> Selection:
         """The rows the query may see."""
@@ -182,7 +193,8 @@ class Retrieval:
         """The channels and followers a recipe has on this store."""
         chosen = recipe_named(recipe)
         late = [self._late.name] if chosen.late and self._late is not None else []
-        return [name for name in chosen.channels if name in self._channels] + list(chosen.followers) + late
+        last = [RERANK] if chosen.rerank and self._reranker is not None else []
+        return [name for name in chosen.channels if name in self._channels] + list(chosen.followers) + late + last
 
     def _question(self, text: str, recipe: Recipe, namespace: str) -> Question:
         vector = tokens = None
@@ -285,6 +297,42 @@ class Retrieval:
                     features[name] = _spread(value, first, len(seqs), usual)
         return features
 
+    def _reranked(self, ranked: Ranked, query: Query, recipe: Recipe) -> Ranked:
+        """With what the reranker makes of the best: their score's logit is the mean of both logits, by the recipe.
+
+        It reads what the encoder read. A row it did not read is lowered as far as the one it lowered most, so that it
+        stays below all it read and keeps its place among the rest. When it fails everything stays as it was.
+        """
+        if self._reranker is None or not recipe.rerank or not len(ranked.seqs):
+            return ranked
+        first = ranked.seqs[: recipe.rerank].tolist()
+        rows = {
+            row.seq: encoded_text(row.text, row.speaker, row.heading)
+            for row in self._ledger.fetch(query.scope.namespace, first)
+            if query.as_of is not None or row.ended_at is None
+        }
+        read = [at for at, seq in enumerate(first) if seq in rows]
+        try:
+            given = scores_of(self._reranker, query.text, [rows[first[at]] for at in read])
+        except Exception as error:  # noqa: BLE001 - a reranker may be anyone's code; its order is not all we have
+            message = f"{type(error).__name__}: {error}"
+            if message != self.unranked:
+                log.warning("memspan: searching without the reranker, it failed: %s", message)
+            self.unranked = message
+            return ranked
+        self.unranked = None
+        if not read:
+            return ranked
+        before = _logit(ranked.scores)
+        moved = recipe.reranker * (_logit(given) - before[read])
+        after = before + min(moved.min(), 0.0)
+        after[read] = before[read] + moved
+        scores = np.asarray(1 / (1 + np.exp(-after)), np.float32)
+        order = np.lexsort((-ranked.seqs, -scores))
+        features = {**ranked.features, RERANK: _spread(given, np.array(read, np.intp), len(scores), np.nan)}
+        told = {name: part[order] for name, part in features.items()}
+        return Ranked(ranked.seqs[order], scores[order], told, ranked.found)
+
     def _hits(self, query: Query, ranked: Ranked) -> list[Hit]:
         """The best that are still there: what was removed since the views looked makes way for the next."""
         hits: list[Hit] = []
@@ -325,21 +373,33 @@ class Retrieval:
 
 def recipe_named(name: str) -> Recipe:
     """The recipe called ``name``; "default-next" is the default one without the follower ``next``, "default-maxsim" the
-    one without late interaction.
+    one without late interaction, "default-rerank" the one without a reranker.
 
     Raises InvalidInput.
     """
     known, *without = name.split("-") if isinstance(name, str) else ("",)
     recipe = RECIPES.get(known)
-    if recipe is None or not set(without) <= {*recipe.followers, *([LateInteraction.name] if recipe.late else [])}:
+    late = [LateInteraction.name] if recipe is not None and recipe.late else []
+    if recipe is None or not set(without) <= {*recipe.followers, *late, RERANK}:
         raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
     followers = tuple(part for part in recipe.followers if part not in without)
-    return replace(recipe, followers=followers, late=0 if LateInteraction.name in without else recipe.late)
+    return replace(
+        recipe,
+        followers=followers,
+        late=0 if LateInteraction.name in without else recipe.late,
+        rerank=0 if RERANK in without else recipe.rerank,
+    )
 
 
 def hit_of(row: Segment, score: float) -> Hit:
     """A segment as a hit."""
     return Hit(**{field.name: getattr(row, field.name) for field in fields(row)}, score=score)
+
+
+def _logit(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """float64[n]: of 0 and 1 those of what rounds to them."""
+    clipped = probabilities.astype(np.float64).clip(1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def _spread(values: NDArray[Any], at: NDArray[np.intp], rows: int, other: float) -> NDArray[np.float32]:

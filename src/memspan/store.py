@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments
+from memspan import arguments, encoders, rerankers
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -33,7 +33,6 @@ from memspan.channels import (
     TreeChannel,
 )
 from memspan.config import Config
-from memspan.encoders import make
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
 from memspan.ledger.base import Seqs
@@ -41,6 +40,7 @@ from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Scope
 from memspan.reencoding import alone, fitted, reencode
+from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selection, Selections, View
@@ -67,6 +67,7 @@ class Store:
         encoder: str | Encoder | None = AUTO,
         tokens: str = AUTO,
         namespace: str | None = None,
+        reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         config: Config | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class Store:
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
+        self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
         try:
@@ -123,7 +125,15 @@ class Store:
         late = None if codec is None else LateInteraction(self._ledger, codec)
         self._projection = Projection(self._ledger, self._encoder, recorded, views, self.path, codec)
         self._retrieval = Retrieval(
-            self._ledger, self._selections, channels, followers, self._tree, self._graph, late, self._projection
+            self._ledger,
+            self._selections,
+            channels,
+            followers,
+            self._tree,
+            self._graph,
+            late,
+            self._projection,
+            self._reranker,
         )
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
@@ -219,6 +229,9 @@ class Store:
             if about is None
             else {**about, "active": self._encoder is not None, "failure": self._projection.failure},
             "reencoding": self._begun(),
+            "reranker": None
+            if self._reranker is None
+            else {"id": self._reranker.id, "failure": self._retrieval.unranked},
             "channels": self._retrieval.active(),
             "search_failure": self._retrieval.failure,
             "pending": self._ledger.count_pending(None),
@@ -452,7 +465,7 @@ def _nearest(
 
 
 def _made(spec: str | Encoder | None) -> Encoder | None:
-    return make("minilm" if spec == AUTO else spec)
+    return encoders.make("minilm" if spec == AUTO else spec)
 
 
 def _about(encoder: Encoder | None, level: str, basis: Basis | None = None) -> tuple[str, str]:

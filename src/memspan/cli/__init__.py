@@ -24,7 +24,7 @@ OK, NOT_FOUND, BAD_INPUT, STORE_PROBLEM, MODEL_PROBLEM, BUG, INTERRUPTED = 0, 1,
 
 EPILOG = """
 The store is --store, else MEMSPAN_STORE, else "default" in your data directory (memspan stats prints it).
-Nothing leaves this machine, unless --encoder names a server.
+Nothing leaves this machine, unless --encoder or --reranker names a server.
 
 Exit codes: 0 done · 1 nothing found, or a check failed · 2 bad input · 3 the store cannot be used · 4 the model, the
 encoder or an optional package is missing or failed · 70 a bug in memspan · 130 interrupted

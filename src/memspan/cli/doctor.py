@@ -35,10 +35,14 @@ class Check:
 
 
 def doctor(
-    namespace: o.Namespace = None, store: o.Store = None, encoder: o.Encoder = None, json: o.Json = False
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    reranker: o.Reranker = None,
+    json: o.Json = False,
 ) -> None:
-    """Check that memory works here: Python, SQLite, the model, a real add and search, your store, the disk."""
-    config = Config.load(store=store, encoder=encoder, namespace=namespace)
+    """Check that memory works here: Python, SQLite, the models, a real add and search, your store, the disk."""
+    config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
     checks: list[Check] = []
     for name, examine in CHECKS:
         for check in _examined(name, examine, config):
@@ -110,7 +114,7 @@ def _engine(config: Config) -> Iterator[Check]:
 
     with (
         tempfile.TemporaryDirectory(prefix="memspan-doctor-") as folder,
-        Memory(Path(folder, "store"), config=replace(config, store=Path(folder, "store"))) as memory,
+        Memory(Path(folder, "store"), config=replace(config, store=Path(folder, "store"), reranker="none")) as memory,
     ):
         started = time.perf_counter()
         memory.add("The spare key hangs behind the blue door.")
@@ -136,6 +140,27 @@ def _engine(config: Config) -> Iterator[Check]:
         yield Check(name="verify", ok=report["ok"], detail=_problems(report), mend="please report this")
 
 
+def _reranker(config: Config) -> Iterator[Check]:
+    """Search with the reranker the user has, where there is one, in a store without an encoder that is thrown away."""
+    from memspan.memory import Memory
+
+    with Memory(":memory:", encoder=None, config=config) as memory:
+        reranker = memory.stats()["reranker"]
+        if reranker is None:
+            yield Check(name="reranker", ok=True, detail="none")
+            return
+        memory.add("The spare key hangs behind the blue door.")
+        memory.add("The key of the sonata is minor.")
+        started = time.perf_counter()
+        hits = memory.search("where is the spare key?", explain=True)
+        taken = _since(started)
+        failure = memory.stats()["reranker"]["failure"]
+        told = ", ".join(f"{(hit.channels or {}).get('rerank', 0):.3f}" for hit in hits)
+        detail = failure or f"{reranker['id']}, first use in {taken}; it gave the two texts {told}"
+        mend = "mend what the message says; until then searches answer as without a reranker"
+        yield Check(name="reranker", ok=failure is None, detail=detail, mend=mend)
+
+
 def _store(config: Config) -> Iterator[Check]:
     """The user's own store, where there is one: it opens, answers, and its views are in order. Nothing is changed."""
     if o.nothing_at(config.store):
@@ -143,7 +168,7 @@ def _store(config: Config) -> Iterator[Check]:
         return
     from memspan.memory import Memory
 
-    with Memory(config.store, namespace=config.namespace, config=config) as memory:
+    with Memory(config.store, namespace=config.namespace, reranker=None, config=config) as memory:
         held = memory.stats()
         detail = f"{held['segments']:,} segments, {held['pending']:,} waiting to be indexed, at {held['path']}"
         yield Check(name="store", ok=True, detail=detail)
@@ -206,5 +231,6 @@ CHECKS: tuple[tuple[str, Callable[[Config], Iterator[Check]]], ...] = (
     ("sqlite", _sqlite),
     ("directory", _disk),
     ("encoder", _engine),
+    ("reranker", _reranker),
     ("store", _store),
 )

@@ -197,11 +197,12 @@ def search(
     session: o.Session = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
+    reranker: o.Reranker = None,
     json: o.Json = False,
 ) -> None:
     """Find the memories that answer a question, best first."""
     text = o.text_from(query, "QUERY")
-    with o.open_memory(store, encoder, namespace) as memory:
+    with o.open_memory(store, encoder, namespace, reranker=reranker) as memory:
         started = time.perf_counter()
         hits = memory.search(
             text,
@@ -245,11 +246,12 @@ def context(
     session: o.Session = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
+    reranker: o.Reranker = None,
     json: o.Json = False,
 ) -> None:
     """Pack what answers a question into a token budget, with citations; piped, exactly that text."""
     text = o.text_from(query, "QUERY")
-    with o.open_memory(store, encoder, namespace) as memory:
+    with o.open_memory(store, encoder, namespace, reranker=reranker) as memory:
         started = time.perf_counter()
         packed = memory.context(
             text,

@@ -33,6 +33,16 @@ Encoder = Annotated[
         show_default=False,
     ),
 ]
+Reranker = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        metavar="NAME",
+        help="none, onnx:DIRECTORY, cross-encoder:NAME or http:MODEL@http://HOST:PORT/v1.",
+        rich_help_panel=WHERE,
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", show_default=False)]
 Namespace = Annotated[
     str | None,
@@ -85,12 +95,21 @@ _CONDITION = re.compile(r"\s*([\w.\-]+)\s*(!=|>=|<=|=|>|<|~)(.*)", re.DOTALL)
 _OPERATORS = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "~": "contains"}
 
 
-def open_memory(store: Path | None, encoder: str | None, namespace: str | None, *, create: bool = False) -> Memory:
+def open_memory(
+    store: Path | None,
+    encoder: str | None,
+    namespace: str | None,
+    *,
+    reranker: str | None = "none",
+    create: bool = False,
+) -> Memory:
     """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
+
+    ``reranker`` None is the configured one: only a command that searches needs to load it.
 
     A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store.
     """
-    config = Config.load(store=store, encoder=encoder, namespace=namespace)
+    config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
     if not create and nothing_at(config.store):
         raise NotAStore(
             f"there is no memory at {config.store}",

@@ -123,7 +123,7 @@ def map_(
     """
     from memspan.map import draw
 
-    with o.open_memory(store, encoder, namespace) as memory:
+    with o.open_memory(store, encoder, namespace, reranker=None if query else "none") as memory:
         drawn = draw(memory, out, query=query, depth=depth)
     if json:
         output.emit(as_dict(drawn))
@@ -215,11 +215,12 @@ def active_context(
     session: o.Session = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
+    reranker: o.Reranker = None,
     json: o.Json = False,
 ) -> None:
     """Pack a context in DSM's layout: the query, a line for each segment, then each with category, scores and text."""
     text = o.text_from(query, "QUERY")
-    with o.open_memory(store, encoder, namespace) as memory:
+    with o.open_memory(store, encoder, namespace, reranker=reranker) as memory:
         started = time.perf_counter()
         packed = memory.active_context(
             text,

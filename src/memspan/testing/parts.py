@@ -1,10 +1,4 @@
-"""The contracts as test classes: subclass one, give its fixture, and pytest tells whether your part keeps it.
-
-class TestMine(EncoderContract):
-    @pytest.fixture
-    def encoder(self):
-        return MyEncoder()
-"""
+"""What an encoder, a ledger and a view promise, and what their tests are made of."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""The contracts as test classes: subclass one, give its fixture, and pytest tells whether your part keeps it.
+
+class TestMine(EncoderContract):
+    @pytest.fixture
+    def encoder(self):
+        return MyEncoder()
+"""
+
+from memspan.testing.parts import (
+    EncoderContract,
+    LedgerContract,
+    ViewContract,
+    WordEncoder,
+    activations_of,
+    drafts,
+    turns,
+    write,
+)
+from memspan.testing.rerankers import RerankerContract
+
+__all__ = [
+    "EncoderContract",
+    "LedgerContract",
+    "RerankerContract",
+    "ViewContract",
+    "WordEncoder",
+    "activations_of",
+    "drafts",
+    "turns",
+    "write",
+]
