@@ -59,5 +59,5 @@ def test_an_encoder_without_token_activations_is_named() -> None:
     reranker = make("late:hash:64")
     assert isinstance(reranker, LateReranker)
     assert (reranker.id, reranker.spec) == (f"late-{HashEncoder(64).id}", "late:hash:64")
-    with pytest.raises(RerankerError, match=r"gives no token activations; .*late:minilm"):
+    with pytest.raises(RerankerError, match=r"gives no token activations; .*late:sentence-transformers:NAME"):
         reranker.rerank("q", ["a"])

@@ -17,8 +17,10 @@ from memspan.errors import EncoderError, RerankerError
 
 class LateReranker:
     """Scores a text by MaxSim: for each token of the question the best cosine with any token of the text, negative ones
-    as 0, and the mean of that. ``encoder`` need not be the one a store was encoded by: a ColBERT-like model is made for
-    this. As safe to use from many threads as it is.
+    as 0, and the mean of that.
+
+    ``encoder`` need not be the one a store was encoded by. It should be trained for this, as ColBERT is; one that is not
+    makes searches worse (docs/decisions/0011-reranker.md). As safe to use from many threads as it is.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -51,6 +53,6 @@ class LateReranker:
         if len(tokens) != len(texts):
             raise RerankerError(
                 f"the encoder {self.encoder.id!r} gives no token activations",
-                mend="name one that does: late:minilm, late:sentence-transformers:NAME",
+                mend="name one that does: late:sentence-transformers:NAME, or another kind of reranker",
             )
         return [each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), np.float32(1e-12)) for each in tokens]
