@@ -19,7 +19,7 @@ class LateReranker:
     """Scores a text by MaxSim: for each token of the question the best cosine with any token of the text, negative ones
     as 0, and the mean of that.
 
-    ``encoder`` need not be the one a store was encoded by. It should be trained for this, as ColBERT is; one that is not
+    ``encoder`` need not be the one a store was encoded by. It should be trained for this, as ColBERT is: any other
     makes searches worse (docs/decisions/0011-reranker.md). As safe to use from many threads as it is.
     """
 
