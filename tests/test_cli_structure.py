@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from memspan.cli import main
-from memspan.retrieval import RECIPES
+from memspan.recipes import RECIPES
 
 
 class Outcome(NamedTuple):

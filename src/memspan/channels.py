@@ -13,8 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.activations.tokens import TokenCodec
-from memspan.ledger.base import Ledger, Seqs, names_in
+from memspan.ledger.base import Seqs, names_in
 from memspan.views.base import Scored, Selection, find_sorted
 from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalView
@@ -122,49 +121,6 @@ class KeywordChannel:
         return Found(at, _found(matches).score)
 
 
-class LateInteraction:
-    """MaxSim between the tokens of query and segment: for each of the query's the best cosine with one of the
-    segment's, averaged. It proposes nothing: the token matrices of the best candidates are read for it.
-
-    A token of the query that something in every candidate is like tells none apart. So each weighs by the square of how
-    far the candidates are from it on average: inverse document frequency (Spärck Jones 1972) for vectors, which also
-    takes the weight from the marks an encoder puts around a text.
-    """
-
-    name = "maxsim"
-    ASSUMED = 16  # candidates more that are half like each token, so that few candidates do not decide alone
-
-    def __init__(self, ledger: Ledger, codec: TokenCodec) -> None:
-        self.codec = codec
-        self._ledger = ledger
-
-    def score(
-        self, question: Question, namespace: str, seqs: Seqs, beside: tuple[NDArray[np.intp], Seqs]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Of each of ``seqs`` itself, and of it and the turns ``beside`` it, (index into ``seqs``, seq) each, as one
-        text: float32[n] both, in [0, 1], NaN where a row has no token matrix."""
-        nothing = np.full(len(seqs), np.nan, np.float32)
-        if question.tokens is None or not len(seqs):
-            return nothing, nothing
-        index, neighbours = beside
-        matrices = self._ledger.tokens_of(namespace, np.union1d(seqs, neighbours).tolist())
-        best = self.codec.best(question.tokens, matrices)
-        at, there = find_sorted(matrices.seqs, seqs)
-        if not there.any():
-            return nothing, nothing
-        each = best[:, at]
-        like = (each[:, there].sum(axis=1) + self.ASSUMED / 2) / (there.sum() + self.ASSUMED)
-        weights = np.maximum(1 - like, np.float32(1e-6)) ** 2
-        weights /= weights.sum()
-        own = np.where(there, weights @ each, np.float32(np.nan))
-        at, known = find_sorted(matrices.seqs, neighbours)
-        if known.any():
-            order = np.argsort(index[known], kind="stable")
-            rows, starts = np.unique(index[known][order], return_index=True)
-            each[:, rows] = np.maximum(each[:, rows], np.maximum.reduceat(best[:, at[known][order]], starts, axis=1))
-        return own, np.where(there, weights @ each, np.float32(np.nan))
-
-
 class NextFollower:
     """The best keyword score of the turns before and after: an answer often stands beside the words of its question."""
 
@@ -175,17 +131,17 @@ class NextFollower:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
-        _, beside = self._view.beside(selection, seeds.seqs[: self.SEEDS])
+        _, beside, _ = self._view.beside(selection, seeds.seqs[: self.SEEDS])
         keyword = found["keyword"].score
 
         def score(seqs: Seqs) -> NDArray[np.float32]:
             scores = np.zeros(len(seqs), np.float32)
-            index, neighbours = self._view.beside(selection, seqs)
+            index, neighbours, _ = self._view.beside(selection, seqs)
             np.maximum.at(scores, index, keyword(neighbours))
             return scores
 
         def path(seq: int) -> Sequence[Origin]:
-            _, neighbours = self._view.beside(selection, np.array([seq], np.int64))
+            _, neighbours, _ = self._view.beside(selection, np.array([seq], np.int64))
             scores = keyword(neighbours)
             return (Origin(int(neighbours[scores.argmax()]), "next"),) if scores.max(initial=0) > 0 else ()
 

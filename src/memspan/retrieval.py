@@ -12,119 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.channels import Channel, Follower, Found, LateInteraction, Question
-from memspan.errors import InvalidInput
-from memspan.fusion import Features, Model, fuse, or_zero
+from memspan.channels import Channel, Follower, Found, Question
+from memspan.evidence import Evidence, LateInteraction
+from memspan.fusion import Features, fuse, or_zero, probability, ranker
 from memspan.ledger.base import Ledger, Seqs, encoded_text
 from memspan.projection import Projection
+from memspan.recipes import RERANK, USUAL, Recipe, recipe_named
 from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
-from memspan.segmenting import shown
-from memspan.views.base import Scored, Selection, Selections
+from memspan.updates import newer_first
+from memspan.views.base import Scored, Selection, Selections, find_sorted
 from memspan.views.graph import GraphView, Origin
 from memspan.views.tree import TreeView
 
-CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
-LATE = 64  # of which the token matrices are read: recall@10 is on every set what it is with 200
-RERANK = "rerank"
-RERANKED = 32  # of which a reranker reads the text: some 0.6 s of a model of six layers on two busy cores
-RERANKER = 2 / 3  # its part: it decides but between what it finds alike; by judgement, docs/decisions/0011-reranker.md
 STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
 STANDING_OUT = 5  # how many rows may stand out by meaning
 USES = 10.0  # accesses after which a segment's frequency is 1 - 1/e
-STATED = ("category", "importance", "recency", "frequency", "relevance")
+UPDATES = 10  # of the best, among which the newer goes first
+RANKERS = (("late", LateInteraction.name), ("pooled", "semantic"))
+"""The shipped ones, and the feature that rows must have for each."""
 
 log = logging.getLogger("memspan")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Which channels propose, which followers go on from what they found, and how their scores become one.
-
-    ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers.
-    ``late``: how many of the best by those models are scored by late interaction too, where tokens are kept.
-    ``rerank``: of how many of the best of all that a reranker, where the store has one, reads the text, and
-    ``reranker`` in [0, 1] its part in their score, in logits.
-    ``shared``: what others put in the namespace may move scores in a narrower scope: what categories are about.
-    """
-
-    channels: tuple[str, ...]
-    models: tuple[Model, ...]
-    followers: tuple[str, ...] = ()
-    seeding: tuple[Model, ...] = ()
-    candidates: int = CANDIDATES
-    late: int = 0
-    rerank: int = RERANKED
-    reranker: float = RERANKER
-    shared: bool = False
-
-    @property
-    def features(self) -> frozenset[str]:
-        """The names of all features that its models read."""
-        return frozenset(name for model in self.models for name in (*model.weights, *model.extras))
-
-
-_FITTED = (
-    "fitted by logistic regression on the candidates of the tuning halves of LoCoMo, RealTalk, BEAM 100K, MuSiQue,"
-    " HotpotQA and Cranfield, each set weighing the same, rounded; 2026-11-21, docs/decisions/0005-first-fusion.md"
-)
-BOTH = Model(bias=-6.7, weights={"semantic": 5.0, "keyword": 5.5}, provenance=_FITTED)
-KEYWORD = Model(bias=-5.2, weights={"keyword": 8.1}, provenance=_FITTED)
-SEMANTIC = Model(bias=-7.0, weights={"semantic": 7.7}, provenance=_FITTED)
-
-_ALONG = (
-    "weights of margin, next and mentions chosen on the same sets and on 100 needles, scale and bias fitted;"
-    " 2026-11-24, docs/decisions/0008-graph.md; category and priorities by judgement: no set tells"
-)
-_LATE = (
-    "fitted listwise on the candidates of the tuning halves of LoCoMo, RealTalk, BEAM 100K, MuSiQue, HotpotQA and"
-    " Cranfield, each set weighing the same, rounded; scale and bias by logistic regression; margin for needles;"
-    " 2026-11-26, docs/decisions/0010-activations.md"
-)
-INTERACTING = Model(
-    bias=-7.7,
-    weights={"semantic": 0.6, "keyword": 2.0, "maxsim": 3.9, "window": 3.6},
-    extras={"margin": 5.8, "next": 1.75, "mentions": 1.3, "named": 0.4},
-    provenance=_LATE,
-)
-SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD)
-ASSOCIATED = {"margin": 10.0, "next": 2.3, "mentions": 1.15, "named": 0.6, "category": 0.5, "importance": 0.5}
-PRIORITISED = ASSOCIATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "graph": 0.3}
-
-
-def _models(extras: Mapping[str, float]) -> tuple[Model, ...]:
-    """With ``extras`` on top; importance and relevance count from 0.5, what a segment has unless somebody says."""
-    usual = 0.5 * sum(extras.get(name, 0.0) for name in ("importance", "relevance"))
-    late = replace(INTERACTING, bias=INTERACTING.bias - usual, extras={**extras, **INTERACTING.extras})
-    return (
-        late,
-        Model(bias=-5.9 - usual, weights={"semantic": 3.8, "keyword": 4.2}, extras=extras, provenance=_ALONG),
-        Model(bias=-4.8 - usual, weights={"keyword": 6.2}, extras=extras, provenance=_ALONG),
-    )
-
-
-RECIPES: Mapping[str, Recipe] = {
-    "default": Recipe(
-        channels=("semantic", "keyword"),
-        followers=("next", "mentions", "named"),
-        seeding=SEEDING,
-        models=_models(ASSOCIATED),
-        late=LATE,
-    ),
-    "dsm": Recipe(
-        channels=("tree", "semantic", "keyword"),
-        followers=("next", "mentions", "named", "graph"),
-        seeding=SEEDING,
-        models=_models(PRIORITISED),
-        late=LATE,
-        shared=True,
-    ),
-    "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
-    "semantic": Recipe(channels=("semantic",), models=(SEMANTIC,)),
-    "keyword": Recipe(channels=("keyword",), models=(KEYWORD,)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +63,7 @@ class Retrieval:
         followers: Sequence[Follower],
         tree: TreeView,
         graph: GraphView,
-        late: LateInteraction | None,
+        evidence: Evidence,
         projection: Projection,
         reranker: Reranker | None = None,
     ) -> None:
@@ -166,7 +76,7 @@ class Retrieval:
         self._followers = {follower.name: follower for follower in followers}
         self._tree = tree
         self._graph = graph
-        self._late = late
+        self._evidence = evidence
         self._projection = projection
         self._reranker = reranker
 
@@ -181,7 +91,10 @@ class Retrieval:
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
         whole = query.scope == Scope(namespace=query.scope.namespace)
-        ranked = self.rank(question, recipe, self.select(query), query.k, whole=whole)
+        selection = self.select(query)
+        ranked = self.rank(question, recipe, selection, query.k, whole=whole)
+        if recipe.wider is not None and ranked.scores.max(initial=0.0) < recipe.gate:
+            ranked = self.rank(question, recipe.wider, selection, query.k, whole=whole)
         self._projection.mend(query.scope.namespace)
         return self._reranked(ranked, query, recipe)
 
@@ -192,18 +105,19 @@ class Retrieval:
     def active(self, recipe: str = "default") -> list[str]:
         """The channels and followers a recipe has on this store."""
         chosen = recipe_named(recipe)
-        late = [self._late.name] if chosen.late and self._late is not None else []
+        late = [LateInteraction.name] if LateInteraction.name in chosen.evidence and self._evidence.late else []
         last = [RERANK] if chosen.rerank and self._reranker is not None else []
         return [name for name in chosen.channels if name in self._channels] + list(chosen.followers) + late + last
 
     def _question(self, text: str, recipe: Recipe, namespace: str) -> Question:
         vector = tokens = None
-        if "semantic" in recipe.channels and "semantic" in self._channels:
+        if "semantic" in self._channels and (recipe.ranked or "semantic" in recipe.channels):
             try:
                 encoded = self._projection.encode([text])
                 vector = encoded.pooled[0]
-                if recipe.late and self._late is not None and encoded.tokens:
-                    tokens = self._late.codec.project(encoded.tokens[0])
+                late = self._evidence.late
+                if LateInteraction.name in recipe.evidence and late is not None and encoded.tokens:
+                    tokens = late.codec.project(encoded.tokens[0])
                 self.failure = None
                 self._projection.settle(namespace, limit=CATCH_UP)
             except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code; words still find
@@ -229,46 +143,66 @@ class Retrieval:
                 if name in self._channels
             }
             seqs = _union(found)
-            own = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
-            features = _with_margin(own)
-            if recipe.followers and len(seqs):
-                seeds = Scored(seqs, fuse(recipe.seeding, features, len(seqs))).top(depth)
+            features = _scores(recipe, found, seqs)
+            logits = fuse(recipe.seeding if recipe.followers else recipe.models, features, len(seqs))
+            for _ in range(recipe.rounds if recipe.followers and len(seqs) else 0):
+                seeds = Scored(seqs, probability(logits)).top(depth)
                 along = {
                     name: self._followers[name].follow(question, selection, seeds, found) for name in recipe.followers
                 }
-                more = np.setdiff1d(_union(along), seqs, assume_unique=True)
-                seqs = np.concatenate([seqs, more])
-                features = _with_margin(
-                    {name: np.concatenate([part, found[name].score(more)]) for name, part in own.items()}
-                )
-                features |= {name: each.score(seqs) for name, each in along.items()}
                 found |= along
-                if recipe.late and self._late is not None:
-                    features |= self._interaction(self._late, question, recipe, selection, seqs, features)
-                first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: max(STANDING, 2 * k)]
-                features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
-        scores = fuse(recipe.models, features, len(seqs))
-        order = np.lexsort((-seqs, -scores))
+                seqs = np.union1d(seqs, _union(along))
+                features = _scores(recipe, found, seqs)
+                logits = fuse(recipe.models, features, len(seqs))
+                if recipe.ranked:
+                    features |= self._told_apart(question, recipe, selection, seqs, features, logits, found)
+            first = np.argsort(-logits, kind="stable")[: max(STANDING, 2 * k)]
+            features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
+        for name, weight in recipe.priorities.items():
+            if name in features:
+                logits += np.float32(weight) * (or_zero(features[name]) - np.float32(USUAL.get(name, 0.0)))
+        order = np.lexsort((-seqs, -logits))
         told = {name: part[order] for name, part in features.items() if name in recipe.features}
-        return Ranked(seqs[order], scores[order], told, found)
+        return Ranked(seqs[order], probability(logits[order]), told, found)
 
-    def _interaction(
+    def _told_apart(
         self,
-        late: LateInteraction,
         question: Question,
         recipe: Recipe,
         selection: Selection,
         seqs: Seqs,
         features: Features,
+        logits: NDArray[np.float32],
+        found: Mapping[str, Found],
     ) -> dict[str, NDArray[np.float32]]:
-        """MaxSim of the best of ``seqs`` by what is known so far, and of each with the turns beside it as one text."""
-        first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: recipe.late]
-        beside = self._graph.beside(selection, seqs[first])
-        own, window = late.score(question, selection.namespace, seqs[first], beside)
-        return {
-            "maxsim": _spread(own, first, len(seqs), np.nan),
-            "window": _spread(window, first, len(seqs), np.nan),
-        }
+        """The best by ``logits`` ranked anew, which changes ``logits`` in place; the features that it went by.
+
+        All others keep their order, below the last of these.
+        """
+        first = np.argsort(-logits, kind="stable")[: recipe.ranked]
+        few = {name: part[first] for name, part in features.items()}
+        keyword = found["keyword"].score if "keyword" in found else None
+        more = self._evidence.of(question, selection, seqs[first], few, keyword, recipe.evidence)
+        few |= more
+        chosen = next((name for name, needed in RANKERS if needed in few and not np.isnan(few[needed]).all()), None)
+        if chosen is not None:
+            ranked = ranker(chosen).logits(few)
+            np.minimum(logits, ranked.min(), out=logits)
+            logits[first] = ranked
+            if recipe.updates:
+                best = first[np.argsort(-ranked, kind="stable")[:UPDATES]]
+                logits[best] = self._newer_first(selection, seqs[best], logits[best])
+        return {name: _spread(part, first, len(seqs), np.nan) for name, part in more.items()}
+
+    def _newer_first(self, selection: Selection, seqs: Seqs, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of these rows, best first: where two say something of the same thing, the newer above the older."""
+        rows = {row.seq: row for row in self._ledger.fetch(selection.namespace, seqs.tolist())}
+        known, vectors = self._ledger.vectors_of(selection.namespace, seqs.tolist())
+        at, there = find_sorted(known, seqs)
+        there &= np.array([seq in rows for seq in seqs.tolist()], bool)
+        if there.sum() > 1:
+            logits[there] = newer_first(logits[there], [rows[seq] for seq in seqs[there].tolist()], vectors[at[there]])
+        return logits
 
     def _standing(
         self, question: Question | None, recipe: Recipe, namespace: str, seqs: Seqs, first: NDArray[np.intp]
@@ -279,22 +213,22 @@ class Retrieval:
         Recency halves every 30 days since a segment was last returned, or else since it happened.
         """
         features: dict[str, NDArray[np.float32]] = {}
-        if recipe.features.intersection(STATED):
+        if recipe.priorities:
             known = self._ledger.standing(namespace, seqs[first].tolist())
             named = first[known.categorised > 0]
-            if question is not None and question.vector is not None and len(named) and "category" in recipe.features:
+            if question is not None and question.vector is not None and len(named) and "category" in recipe.priorities:
                 prior = self._tree.prior(namespace, question.vector, seqs[named])
                 features["category"] = _spread(prior, named, len(seqs), np.nan)
             age = (time.time() * 1e6 - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)
             values = {
-                "importance": (known.importance, 0.5),
-                "recency": (np.exp2(-age / HALF_LIFE), 0.0),
-                "frequency": (1 - np.exp(-known.accesses / USES), 0.0),
-                "relevance": (known.relevance, 0.5),
+                "importance": known.importance,
+                "recency": np.exp2(-age / HALF_LIFE),
+                "frequency": 1 - np.exp(-known.accesses / USES),
+                "relevance": known.relevance,
             }
-            for name, (value, usual) in values.items():  # in this order, whatever a set's is in this process
-                if name in recipe.features:
-                    features[name] = _spread(value, first, len(seqs), usual)
+            for name, value in values.items():  # in this order, whatever a set's is in this process
+                if name in recipe.priorities:
+                    features[name] = _spread(value, first, len(seqs), USUAL.get(name, 0.0))
         return features
 
     def _reranked(self, ranked: Ranked, query: Query, recipe: Recipe) -> Ranked:
@@ -371,26 +305,6 @@ class Retrieval:
         )
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe called ``name``; "default-next" is the default one without the follower ``next``, "default-maxsim" the
-    one without late interaction, "default-rerank" the one without a reranker.
-
-    Raises InvalidInput.
-    """
-    known, *without = name.split("-") if isinstance(name, str) else ("",)
-    recipe = RECIPES.get(known)
-    late = [LateInteraction.name] if recipe is not None and recipe.late else []
-    if recipe is None or not set(without) <= {*recipe.followers, *late, RERANK}:
-        raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
-    followers = tuple(part for part in recipe.followers if part not in without)
-    return replace(
-        recipe,
-        followers=followers,
-        late=0 if LateInteraction.name in without else recipe.late,
-        rerank=0 if RERANK in without else recipe.rerank,
-    )
-
-
 def hit_of(row: Segment, score: float) -> Hit:
     """A segment as a hit."""
     return Hit(**{field.name: getattr(row, field.name) for field in fields(row)}, score=score)
@@ -409,17 +323,18 @@ def _spread(values: NDArray[Any], at: NDArray[np.intp], rows: int, other: float)
     return whole
 
 
-def _with_margin(features: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """And ``margin``: by how much each row is nearer to the question than the fifth nearest, 0 for the rest.
-
-    Where an answer stands out by meaning, it need not share a word with its question.
+def _scores(recipe: Recipe, found: Mapping[str, Found], seqs: Seqs) -> dict[str, NDArray[np.float32]]:
+    """What each channel and follower says of each row, and ``margin``: by how much a row is nearer to the question than
+    the fifth nearest, 0 for the rest. Where an answer stands out by meaning, it need not share a word with
+    its question.
     """
-    if "semantic" not in features:
-        return features
-    near = or_zero(features["semantic"])
-    rest = len(near) - STANDING_OUT
-    bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
-    return features | {"margin": (near - bar).clip(min=0)}
+    features = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
+    if "semantic" in features:
+        near = or_zero(features["semantic"])
+        rest = len(near) - STANDING_OUT
+        bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
+        features["margin"] = (near - bar).clip(min=0)
+    return features
 
 
 def _union(found: Mapping[str, Found]) -> Seqs:

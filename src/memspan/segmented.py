@@ -25,8 +25,9 @@ from memspan.encoders.base import Encoder
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Use, instant
 from memspan.memory import Memory
+from memspan.recipes import RECIPES
 from memspan.records import NOTHING, Added, Hit, Message, Query, Segment
-from memspan.retrieval import RECIPES, hit_of
+from memspan.retrieval import hit_of
 from memspan.segmenting import Tokenizer, parse_time, summary
 
 USER = "dsm"  # whose memory it is in the engine

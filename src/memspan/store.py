@@ -25,7 +25,6 @@ from memspan.channels import (
     Channel,
     GraphFollower,
     KeywordChannel,
-    LateInteraction,
     MentionsFollower,
     NamedFollower,
     NextFollower,
@@ -35,6 +34,7 @@ from memspan.channels import (
 from memspan.config import Config
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
+from memspan.evidence import Evidence, LateInteraction
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
@@ -131,7 +131,7 @@ class Store:
             followers,
             self._tree,
             self._graph,
-            late,
+            Evidence(self._ledger, self._graph, late),
             self._projection,
             self._reranker,
         )

@@ -15,7 +15,7 @@ import pytest
 
 from memspan import Hit, Memory
 from memspan.fusion import Model
-from memspan.retrieval import RECIPES
+from memspan.recipes import RECIPES
 
 Open = Callable[..., Memory]
 CITIES = ("Lisbon", "Berlin", "Kyoto", "Quito", "Oslo", "Nairobi", "Tbilisi", "Hanoi", "Lima", "Perth")

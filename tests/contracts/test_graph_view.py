@@ -141,7 +141,7 @@ def test_rows_that_are_not_in_the_ledger_lead_nowhere(ledger: Ledger) -> None:
     for selection in (everything(ledger), everything(ledger, namespace="nowhere")):
         assert len(view.expand(selection, seeds(1, 10**12)).seqs) == 0
         assert len(view.pagerank(selection, seeds(1, 10**12)).seqs) == 0
-        assert len(view.beside(selection, np.array([1, 10**12]))[1]) == 0
+        assert [len(part) for part in view.beside(selection, np.array([1, 10**12]), 2)] == [0, 0, 0]
         assert [len(part) for part in view.neighbourhood(selection)] == [0, 0, 0, 0]
 
 

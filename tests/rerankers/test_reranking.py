@@ -17,7 +17,7 @@ from memspan import InvalidInput, Memory, ModelNotFound, cli
 from memspan.dsm import DynamicSegmentedMemory
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
-from memspan.retrieval import RECIPES, RERANKED
+from memspan.recipes import RECIPES, RERANKED
 from memspan.testing import WordEncoder
 
 from . import tiny

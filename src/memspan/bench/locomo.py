@@ -29,7 +29,7 @@ from memspan.bench.measures import encoder_of, evidence, interval, machine, meas
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
-from memspan.retrieval import RECIPES, recipe_named
+from memspan.recipes import RECIPES, recipe_named
 
 Progress = Callable[[int, int, str], None]
 Placed = dict[str, list[int | None]]

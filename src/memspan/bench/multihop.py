@@ -21,7 +21,7 @@ from memspan.bench.measures import encoder_of, interval, machine, measures, mill
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
-from memspan.retrieval import recipe_named
+from memspan.recipes import recipe_named
 
 Progress = Callable[[int, int, str], None]
 

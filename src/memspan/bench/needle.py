@@ -38,8 +38,8 @@ from memspan.errors import InvalidInput
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.memory import MOST_TOKENS, Memory
 from memspan.reading import read_file
+from memspan.recipes import recipe_named
 from memspan.records import Scope
-from memspan.retrieval import recipe_named
 from memspan.segmenting import Tokenizer, WordTokenizer
 
 Progress = Callable[[int, int, str], None]

@@ -144,6 +144,18 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Voices:
+    """Who said rows, and how: one entry a row, in the order asked; of a row that is gone None and False.
+
+    ``asks`` bool[n]: it ends in a question mark.
+    """
+
+    roles: tuple[str | None, ...]
+    speakers: tuple[str | None, ...]
+    asks: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
     """How a segment was returned by searches: how often, when last, and the best of its scores."""
 
@@ -239,6 +251,7 @@ class Ledger(Protocol):
     def structure(self, namespace: str, after: int, limit: int) -> list[Placed]: ...
     def links(self, namespace: str, seqs: Sequence[int], as_of: datetime | None = None) -> list[Link]: ...
     def standing(self, namespace: str, seqs: Sequence[int]) -> Standing: ...
+    def voices(self, namespace: str, seqs: Sequence[int]) -> Voices: ...
     def snapshot(self, namespace: str, view: str) -> Snapshot | None: ...
     def put_snapshot(self, snapshot: Snapshot, encoder: str | None) -> None: ...
     def drop_snapshot(self, namespace: str, view: str) -> None: ...

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memspan.ledger.activations import Activations, agreed, unencoded
-from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, microseconds
+from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Voices, microseconds
 from memspan.ledger.rows import chunks, marks, namespace_number, now, placed_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Filter, Scope
@@ -181,6 +182,25 @@ class Feeding(Activations):
         gone = (np.nan, 0.0, 0.0, 0.0, 0.5, 0.0)
         table = np.array([known.get(seq, gone) for seq in map(int, seqs)], np.float64).reshape(-1, len(gone))
         return Standing(**dict(zip((field.name for field in fields(Standing)), table.T, strict=True)))
+
+    def voices(self, namespace: str, seqs: Sequence[int]) -> Voices:
+        """Who said these rows, and whether they ask."""
+        known: dict[int, tuple[Any, ...]] = {}
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows = connection.execute(
+                    "SELECT seq, role, speaker, substr(rtrim(text), -1) IN ('?', '\uff1f', '\u061f') FROM segments"
+                    f" WHERE seq IN ({marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                )
+                known.update((row[0], row[1:]) for row in rows)
+        found = [known.get(seq, (None, None, 0)) for seq in map(int, seqs)]
+        return Voices(
+            roles=tuple(role for role, _, _ in found),
+            speakers=tuple(speaker for _, speaker, _ in found),
+            asks=np.array([asks for _, _, asks in found], bool),
+        )
 
     def trim_mentions(self, namespace: str, upto: int) -> int:
         """Drop some names of rows up to ``upto``, which the graph's snapshot holds; returns how many, 0 when done."""

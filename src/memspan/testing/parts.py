@@ -341,6 +341,12 @@ class LedgerContract:
         _same(ledger.standing("default", seqs).accesses.tolist(), [1, 0])
         _same([problem for _, _, problem in ledger.problems() if problem is not None], [])
 
+    def test_voices_tell_who_said_a_row_and_whether_it_asks(self, ledger: Ledger) -> None:
+        ledger.append("default", turns("Ana met Ben.", "Where?", session="s").drafts, activations={})
+        known = ledger.voices("default", [*ledger.rows("default").tolist(), 10**9])
+        _same((known.roles, known.speakers), (("user", "user", None), (None, None, None)))
+        _same(known.asks.tolist(), [False, True, False])
+
     def test_the_structure_is_every_row_with_its_place_its_category_and_its_names(self, ledger: Ledger) -> None:
         said = turns("Ana met Ben.", "Where?", session="s")
         ledger.append("default", said.drafts, activations=activations_of(said))

@@ -154,26 +154,29 @@ class Growing:
                 self.by_name.setdefault(key, []).append(at << 1 | (key == keys[0]))
         self.last = row.seq
 
-    def beside(self, rows: Rows, *, turns: bool = False) -> tuple[Rows, Rows]:
-        """The rows next to ``rows``: (index into ``rows``, row), int64[m] each; of ``turns`` of conversations only."""
+    def beside(self, rows: Rows, *, reach: int = 1, turns: bool = False) -> tuple[Rows, Rows, Rows]:
+        """The rows up to ``reach`` places from ``rows``: (index into ``rows``, row, by how many places after it),
+        int64[m] each; of ``turns`` of conversations only."""
         n = len(self.base.seqs)
         old = rows < n
         places = np.zeros(len(rows), np.uint64)
         places[old] = self.base.places[rows[old]]
         places[~old] = [self.places[row - n] for row in rows[~old].tolist()]
         index = np.flatnonzero((places > 0) & (places < DOCUMENTS) if turns else places)
-        origins, targets = [NO_ROWS], [NO_ROWS]
-        for step in (np.uint64(1), np.uint64(2**64 - 1)):
-            wanted = places[index] + step
+        origins, targets, steps = [NO_ROWS], [NO_ROWS], [NO_ROWS]
+        for step in (step for away in range(1, reach + 1) for step in (away, -away)):
+            wanted = places[index] + np.uint64(step % 2**64)
             flat, owner = spans(np.searchsorted(self.ordered, wanted), np.searchsorted(self.ordered, wanted, "right"))
             origins.append(index[owner])
             targets.append(self.base.by_place[flat].astype(np.int64))
+            steps.append(np.full(len(flat), step, np.int64))
             if self.by_place:
                 pairs = zip(index.tolist(), wanted.tolist(), strict=True)
                 found = [(at, row) for at, place in pairs for row in self.by_place.get(place, ())]
                 origins.append(np.array([at for at, _ in found], np.int64))
                 targets.append(np.array([row for _, row in found], np.int64))
-        return np.concatenate(origins), np.concatenate(targets)
+                steps.append(np.full(len(found), step, np.int64))
+        return np.concatenate(origins), np.concatenate(targets), np.concatenate(steps)
 
     def mentioned(self, rows: Rows) -> tuple[Rows, NDArray[np.uint64], NDArray[np.bool_]]:
         """The names in ``rows``: (index into ``rows``, key, whether it is that row's title), one entry for each."""

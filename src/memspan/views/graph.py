@@ -100,18 +100,19 @@ class GraphView:
 
     # Following edges
 
-    def beside(self, selection: Selection, seqs: Seqs) -> tuple[Rows, Seqs]:
-        """The turns of conversations in the selection before and after those among ``seqs``, no parts of documents.
+    def beside(self, selection: Selection, seqs: Seqs, reach: int = 1) -> tuple[Rows, Seqs, Rows]:
+        """The turns of conversations in the selection up to ``reach`` before and after those among ``seqs``, no parts
+        of documents.
 
-        (index into ``seqs``, seq), int64[m] each.
+        (index into ``seqs``, seq, how many turns after it, below 0 for before), int64[m] each.
         """
         with self._ledger.reading(), self._lock:
             state = self._state(selection.namespace)
             index, rows = state.find(seqs)
-            origin, target = state.beside(rows, turns=True)
+            origin, target, steps = state.beside(rows, reach=reach, turns=True)
             found = state.all_seqs()[target]
         _, inside = selection.find(found)
-        return index[origin[inside]], found[inside]
+        return index[origin[inside]], found[inside], steps[inside]
 
     def naming(self, selection: Selection, names: Sequence[str]) -> Scored:
         """The rows of the selection that mention one of ``names``; scores are its weight as between rows, in (0, 1]."""
@@ -279,7 +280,7 @@ class GraphView:
         """The edges out of ``rows`` that stay in the selection, a kind at a time."""
         inside = state.inside(selection)
         if kinds is None or "next" in kinds:
-            origin, target = state.beside(rows)
+            origin, target, _ = state.beside(rows)
             yield _within(Edges(origin, target, np.ones(len(origin), np.float32), _no_names(origin), "next"), inside)
         if kinds is None or "mentions" in kinds:
             yield self._mentions(state, rows, inside, len(selection.seqs))
