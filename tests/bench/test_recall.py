@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memspan.bench import recall, tables
+from memspan.bench.embeddings import Cached
 from memspan.bench.measures import averages
 from memspan.bench.plain import BM25
 from memspan.bench.sets import Ask
@@ -123,6 +124,18 @@ def test_several_processes_find_what_one_does(data: Path, tmp_path: Path) -> Non
     assert shared["sets"] == alone["sets"]
     assert shared["encoded"] == 0
     assert shared["plain"] == ["dense", "bm25", "rrf"], "hashing has no token activations"
+
+
+def test_what_goes_wrong_in_another_process_is_told_as_ever(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cache"
+    encoder = HashEncoder()
+    cached = Cached(encoder, file)
+    (pooled,) = cached.encode(["What did Ada adopt?"]).pooled
+    cached.close()
+    file.write_bytes(file.read_bytes().replace(pooled.tobytes(), bytes(4 * encoder.dim)))
+    with pytest.raises(InvalidInput, match=r"^cache: .*damaged") as told:
+        recall.run(data, ("locomo",), encoder="hash", ablate=False, cache=file, jobs=2)
+    assert told.value.argument == "cache"
 
 
 def test_an_encoder_that_only_this_process_has_is_not_shared(data: Path) -> None:

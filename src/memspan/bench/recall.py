@@ -43,6 +43,7 @@ FIRST: Final = "default"
 SHOWN: Final = ("fast", FIRST, "deep")  # recipes measured where nobody names others, as far as there are
 SAMPLE: Final = 200  # questions of a set that are asked without each part in turn; of a larger set every n-th
 TIMED: Final = 5  # questions of a collection with which searches are timed
+TOGETHER: Final = 8  # questions that MaxSim looks at together
 K: Final = 10
 EVERY: Final = "all"
 
@@ -96,7 +97,8 @@ def run(
     processes that share the collections. ``ranks`` names a file that gets a JSON line for each question: set,
     collection, question (its place there), kind, and for each system the rank of each gold id (null: not found).
 
-    Raises InvalidInput naming ``names``, ``data``, ``recipe``, ``cache`` or ``jobs``, EncoderError, StoreError.
+    Raises InvalidInput naming ``names``, ``name`` (of a set), ``data``, ``recipe``, ``cache``, ``jobs`` or ``ranks``,
+    EncoderError, StoreError.
     """
     measured_on, started = machine(), time.perf_counter()
     chosen = tuple(recipes or (name for name in SHOWN if name in RECIPES))
@@ -270,6 +272,8 @@ class Bench:
                 self._encoder.encode([ask.text for ask in asks])
             for number, ask in enumerate(asks):
                 tell(number)
+                if number % TOGETHER == 0:
+                    plain.prepare([each.text for each in asks[number : number + TOGETHER]])
                 ablated = plan.ablations if number in task.sampled or not ask.gold else ()
                 placed = {}
                 for recipe in (*plan.recipes, *ablated):
@@ -408,7 +412,4 @@ def _begin(plan: Plan, cores: frozenset[int]) -> None:
 
 def _work(task: Task) -> Measured:
     assert _bench is not None  # noqa: S101 - the process began with it
-    try:
-        return _bench.measure(task)
-    except MemspanError as error:  # most kinds cannot be sent to another process
-        raise MemspanError(f"{task.set} {task.collection.id}: {error}") from None
+    return _bench.measure(task)

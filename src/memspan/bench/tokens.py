@@ -149,7 +149,7 @@ def _alone(memory: Memory, model: Encoder, collection: sets.Collection, codec: T
     recalls = []
     for ask in collection.asks:
         best = np.zeros(len(items), np.float32)
-        np.maximum.at(best, where, maxsim.scores(ask.text))
+        np.maximum.at(best, where, maxsim.scores([ask.text])[0])
         first = np.argsort(-best, kind="stable")[:DEPTH]
         recalls.append(measures(ranks_of([str(items[at]) for at in first], ask.gold))["recall@10"])
     return recalls
