@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,19 @@ def test_the_measured_numbers_hold_no_texts() -> None:
 
     report = json.loads(NUMBERS.read_text(encoding="utf-8"))
     assert max(map(len, strings(report["sets"]))) <= 64, "names and checksums"
+
+
+REAL = os.environ.get("MEMSPAN_BENCH_DATA")
+
+
+@pytest.mark.skipif(
+    not (REAL and (Path(REAL) / "locomo" / "locomo_dev.json").is_file()),
+    reason="MEMSPAN_BENCH_DATA names no directory with locomo/locomo_dev.json, which is not part of this project",
+)
+def test_on_the_real_locomo_the_engine_is_ahead_of_every_plain_system() -> None:
+    part = recall.run(REAL or "", ("locomo",), ablate=False, recipes=("default",))["sets"]["locomo"]
+    assert (part["data"]["items"], part["data"]["questions"]) == (2_760, 997)
+    found = {name: one["recall@10"] for name, one in part["results"].items()}
+    assert found["bm25"] == pytest.approx(0.648, abs=0.01)
+    assert found["dense"] == pytest.approx(0.479, abs=0.02)
+    assert found["default"] > max(found[name] for name in ("dense", "bm25", "rrf", "maxsim"))

@@ -50,12 +50,14 @@ EVERY: Final = "all"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How every collection is measured. ``encoder`` is a spec, or one that only this process has."""
+    """How every collection is measured. ``encoder`` is a spec, or one that only this process has. ``scratch``: where
+    stores are made."""
 
     encoder: str | Encoder | None
     cache: Path | None
     recipes: tuple[str, ...]
     ablations: tuple[str, ...]
+    scratch: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +111,22 @@ def run(
         problem = f"{jobs} processes cannot share this encoder" if jobs > 1 else f"{jobs} is no number of processes"
         raise InvalidInput("jobs", problem, mend="give 1")
     spec = encoder if jobs == 1 or model is None else getattr(model, "spec", None)
-    plan = Plan(spec or model, None if cache is None else Path(cache), chosen, ablations(chosen[0]) if ablate else ())
-    if model is not None and plan.cache is not None:
-        Cached(model, plan.cache).close()  # a file that cannot be used is told before anything is done
+    without = ablations(chosen[0]) if ablate else ()
+    file = None if cache is None else Path(cache)
+    if model is not None and file is not None:
+        Cached(model, file).close()  # a file that cannot be used is told before anything is done
     found, skipped = _found(Path(data), names)
     tasks = [task for each in found for task in _tasks(each)]
-    measured = _measured(tasks, plan, jobs, progress or (lambda done, total, what: None))
+    with tempfile.TemporaryDirectory(prefix="memspan-recall-") as scratch:
+        plan = Plan(spec or model, file, chosen, without, Path(scratch))
+        measured = _measured(tasks, plan, jobs, progress or (lambda done, total, what: None))
     if ranks is not None:
         _write(Path(ranks), tasks, measured)
     report: dict[str, Any] = {
         "benchmark": "recall of evidence, each collection its own store, the query is the question alone",
         "first": chosen[0],
         "recipes": list(chosen),
-        "ablations": list(plan.ablations),
+        "ablations": list(without),
         "plain": list(systems_of(model)),
         "encoder": None if model is None else model.id,
         "sets": {},
@@ -129,9 +134,9 @@ def run(
     for each in found:
         results = [one for task, one in zip(tasks, measured, strict=True) if task.set == each.name]
         answered = [question for one in results for question in one.answered]
-        report["sets"][each.name] = {"data": _about(each), "results": standings(answered, chosen[0], plan.ablations)}
+        report["sets"][each.name] = {"data": _about(each), "results": standings(answered, chosen[0], without)}
         if any(question.ask.sessions for question in answered):
-            by_session = standings(answered, chosen[0], plan.ablations, by_session=True)
+            by_session = standings(answered, chosen[0], without, by_session=True)
             report["sets"][f"{each.name} by session"] = {"data": _about(each), "results": by_session}
     systems = [*chosen, *report["plain"]]
     every = {name: [second for one in measured for second in one.seconds.get(name, ())] for name in systems}
@@ -261,7 +266,7 @@ class Bench:
         )
         session = {item.id: item.session or "" for item in collection.items}
         with (
-            tempfile.TemporaryDirectory(prefix="memspan-recall-") as folder,
+            tempfile.TemporaryDirectory(dir=plan.scratch) as folder,
             Asked(Path(folder, "store"), encoder=self._encoder) as memory,
         ):
             sets.remember(memory, collection)
@@ -378,6 +383,7 @@ def _shared(tasks: Sequence[Task], plan: Plan, jobs: int, tell: Tell) -> Iterato
         pool.shutdown(wait=not waiting, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - before if waiting else ():
             child.terminate()
+            child.join()
 
 
 @contextmanager
