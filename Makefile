@@ -1,13 +1,13 @@
 # Everything a bare machine with Python 3.11+ and make needs: `make demo` runs the main job, `make test` the tests.
-# Only `setup` uses the network (pip). LOCOMO=path/to/locomo10.json lets `make bench` measure recall too.
+# Only `setup` uses the network (pip). DATA=DIR, the folder of the data sets, lets `make bench` measure recall too.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LOCOMO ?=
+DATA ?=
 
-.PHONY: setup demo test check bench soak
+.PHONY: setup demo test check bench recall-table soak
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -35,8 +35,11 @@ check: setup
 
 bench: setup
 	$(BIN)/memspan bench speed
-	@if [ -n "$(LOCOMO)" ]; then $(BIN)/memspan bench locomo --data "$(LOCOMO)"; \
-	else echo "For recall: make bench LOCOMO=locomo10.json (github.com/snap-research/locomo, data/)"; fi
+	@if [ -n "$(DATA)" ]; then $(BIN)/memspan bench recall all --data "$(DATA)"; \
+	else echo "For recall: make bench DATA=DIR, the folder of the data sets; see bench/README.md"; fi
+
+recall-table: setup
+	$(BIN)/python bench/recall_table.py
 
 soak: setup
 	$(BIN)/python -m pytest -m soak

@@ -380,7 +380,7 @@ def test_the_doctor_fails_and_says_what_to_do(memspan: Run, home: Path) -> None:
         (["get", "01890a5d-ac96-774b-bcce-b302099a8057"], 1, None),
         (["get", "--document", "01890a5d-ac96-774b-bcce-b302099a8057"], 1, None),
         (["stats", "--store", "absent"], 3, None),
-        (["bench", "locomo", "--data", "absent.json"], 2, None),
+        (["bench", "recall", "all", "--data", "absent", "--cache", "c"], 2, "data"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

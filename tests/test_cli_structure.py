@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from memspan.cli import main
-from memspan.recipes import RECIPES
 
 
 class Outcome(NamedTuple):
@@ -196,10 +195,13 @@ ABSENT = "01890a5d-ac96-774b-bcce-b302099a8057"
         (["active-context", "x", "--budget", "1"], 2, "budget"),
         (["map", "--out", "map.pdf"], 2, "path"),
         (["map", "--out", "absent/map.html"], 2, "path"),
-        (["bench", "locomo", "--data", "x", "--recipe", "best"], 2, "recipe"),
-        (["bench", "locomo", "--data", "x", "--recipe", "flat", "--channels", "keyword"], 2, "recipe"),
-        (["bench", "multihop", "--data", "absent"], 2, "data"),
-        (["bench", "multihop", "--data", "absent", "--recipe", "default,best"], 2, "recipe"),
+        (["bench", "recall", "all", "--data", ".", "--cache", "c", "--recipe", "default,best"], 2, "recipe"),
+        (["bench", "recall", "all", "--data", "absent", "--cache", "c"], 2, "data"),
+        (["bench", "recall", "all", "--data", ".", "--cache", "c"], 2, "data"),
+        (["bench", "recall", "imagenet", "--data", ".", "--cache", "c"], 2, "name"),
+        (["bench", "recall", ",", "--data", ".", "--cache", "c"], 2, "names"),
+        (["bench", "recall", "all", "--data", ".", "--cache", "."], 2, "cache"),
+        (["bench", "recall", "all", "--data", ".", "--cache", "c", "--jobs", "0"], 2, "jobs"),
         (["bench", "needle", "--tokens", "many"], 2, "--tokens"),
         (["bench", "needle", "--needles", "1"], 2, "needles"),
         (["bench", "writes", "--sizes", ""], 2, "--sizes"),
@@ -236,26 +238,40 @@ def test_looking_never_creates_a_store(memspan: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def locomo(tmp_path: Path) -> Path:
+def data(tmp_path: Path) -> Path:
+    """A LoCoMo of three turns and a HotpotQA of six passages, one question each."""
     turns = [
         {"speaker": "Ana", "dia_id": f"D1:{n}", "text": text}
         for n, text in enumerate(["I moved to Lisbon.", "The flat is small.", "Ben has the key."], 1)
     ]
     questions = [{"question": "Where did Ana move?", "answer": "Lisbon", "evidence": ["D1:1"], "category": 4}]
-    entry = {"sample_id": "one", "conversation": {"session_1": turns}, "qa": questions}
-    file = tmp_path / "locomo10.json"
-    file.write_text(json.dumps([entry]), encoding="utf-8")
-    return file
+    passages = {f"Town {n}": [f"Town {n} lies on river {n}."] for n in range(6)}
+    facts = [["Town 0", 0], ["Town 1", 0]]
+    for name, content in {
+        "locomo/locomo10": [{"sample_id": "one", "conversation": {"session_1": turns}, "qa": questions}],
+        "hipporag/hotpotqa": [{"question": "On which rivers do Town 0 and Town 1 lie?", "supporting_facts": facts}],
+        "hipporag/hotpotqa_corpus": passages,
+    }.items():
+        file = tmp_path / "data" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content), encoding="utf-8")
+    return tmp_path / "data"
 
 
-def test_any_recipe_can_be_measured_on_locomo(memspan: Run, locomo: Path) -> None:
-    for recipe in [*RECIPES, "default-next"]:
-        report = memspan("bench", "locomo", "--data", locomo, "--recipe", recipe, "--json").document
-        assert report["recipe"] == recipe
-        assert report["data"]["questions"] == 1
-    assert (
-        memspan("bench", "locomo", "--data", locomo, "--channels", "keyword", "--json").document["recipe"] == "keyword"
-    )
+def test_recall_is_measured_for_the_sets_and_recipes_named(memspan: Run, data: Path, tmp_path: Path) -> None:
+    always = ["--data", data, "--cache", tmp_path / "cache", "--jobs", 1]
+    written = {option: tmp_path / "results" / option for option in ("--markdown", "--plot", "--ranks")}
+    files = [word for pair in written.items() for word in pair]
+    command = ["bench", "recall", "hotpotqa,locomo", "--recipe", "flat,keyword", "--no-ablate"]
+    report = memspan(*command, *always, *files, "--json").document
+    assert list(report["sets"]) == ["hotpotqa", "locomo", "locomo by session"]
+    assert list(report["sets"]["locomo"]["results"]) == ["flat", "keyword", "dense", "bm25", "rrf"]
+    assert all(file.read_text(encoding="utf-8") for file in written.values())
+    shown = memspan("bench", "recall", "all", *always).out
+    assert "musique was skipped, as it is not there: put musique*.json" in shown
+    assert "default-next" in shown
+    told = memspan("bench", "recall", "locomo", *always, "--plot", data / "locomo" / "locomo10.json" / "p", "--json")
+    assert (told.code, told.error["argument"]) == (2, "--plot")
 
 
 def test_needles_are_hidden_in_the_lengths_and_asked_with_the_recipes_named(memspan: Run, tmp_path: Path) -> None:
@@ -263,20 +279,6 @@ def test_needles_are_hidden_in_the_lengths_and_asked_with_the_recipes_named(mems
     report = memspan("bench", "needle", *options, "--json").document
     assert [entry["asked_for"] for entry in report["lengths"]] == [2_000, 4_000]
     assert set(report["lengths"][0]["results"]) >= {"memspan flat", "memspan keyword"}
-
-
-def test_multi_hop_recall_is_measured_for_the_recipes_named(memspan: Run, tmp_path: Path) -> None:
-    passages = [{"title": f"Town {n}", "text": f"Town {n} lies on river {n}."} for n in range(6)]
-    paragraphs = [
-        {"title": f"Town {n}", "paragraph_text": f"Town {n} lies on river {n}.", "is_supporting": n < 2}
-        for n in range(3)
-    ]
-    question = {"question": "On which rivers do Town 0 and Town 1 lie?", "paragraphs": paragraphs}
-    (tmp_path / "musique.json").write_text(json.dumps([question]), encoding="utf-8")
-    (tmp_path / "musique_corpus.json").write_text(json.dumps(passages), encoding="utf-8")
-    report = memspan("bench", "multihop", "--data", tmp_path, "--recipe", "default,flat", "--json").document
-    assert list(report["sets"]["musique"]["results"]) == ["default", "flat"]
-    assert "musique" in memspan("bench", "multihop", "--data", tmp_path).out
 
 
 def test_writes_are_timed_at_the_sizes_named(memspan: Run) -> None:

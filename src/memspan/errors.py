@@ -27,6 +27,9 @@ Messages have one shape, so that a tired person finds the mend where it always i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class MemspanError(Exception):
     """Root of everything memspan raises on purpose. ``mend`` says what to do, in one sentence."""
@@ -35,6 +38,10 @@ class MemspanError(Exception):
         self.problem = problem
         self.mend = mend
         super().__init__(f"{problem}; {mend}" if mend else problem)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that another process gets it whole; what an exception is made anew from otherwise is its message alone."""
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class InvalidInput(MemspanError, ValueError):
@@ -115,3 +122,9 @@ class RerankerError(MemspanError):
 
 class MissingExtra(MemspanError, ImportError):
     """An optional dependency is missing. ``mend`` holds the exact pip line."""
+
+
+def _again(kind: type[MemspanError], told: tuple[Any, ...], about: Mapping[str, Any]) -> MemspanError:
+    error = kind.__new__(kind, *told)
+    error.__dict__.update(about)
+    return error

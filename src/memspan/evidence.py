@@ -64,7 +64,8 @@ class LateInteraction:
         self, question: Question, namespace: str, seqs: Seqs, beside: Around
     ) -> tuple[Floats, Floats, Floats] | None:
         """Of each of ``seqs`` itself, and of it and the turns ``beside`` it as one text: float32[n] both, in [0, 1],
-        NaN where a row has no token matrix. And of each turn beside by itself. None where there is nothing to compare."""
+        NaN where a row has no token matrix. And of each turn beside by itself. None where there is nothing to
+        compare."""
         if question.tokens is None or not len(seqs):
             return None
         matrices = self._ledger.tokens_of(namespace, np.union1d(seqs, beside.seqs).tolist())

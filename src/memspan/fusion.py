@@ -129,7 +129,7 @@ def standardised(values: NDArray[np.float32]) -> NDArray[np.float32]:
     if not len(known):
         return np.zeros(len(values), np.float32)
     apart = (values - known.mean()) / (known.std() + np.float32(1e-6))
-    return np.nan_to_num(apart.clip(LOWEST, HIGHEST), nan=0.0)
+    return or_zero(apart.clip(LOWEST, HIGHEST))
 
 
 def fuse(models: Sequence[Model], features: Features, rows: int) -> NDArray[np.float32]:

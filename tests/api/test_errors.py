@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import pickle
 import re
 import sqlite3
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 def test_every_error_is_drawn_and_every_drawn_error_exists() -> None:
     assert set(drawn()) == set(CLASSES)
     assert len(CLASSES) > 15
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=list(CLASSES))
+def test_an_error_reaches_another_process_whole(kind: type[MemspanError]) -> None:
+    named = ("k",) if issubclass(kind, InvalidInput) else ()
+    error = kind(*named, "is wrong", mend="mend it")
+    other = pickle.loads(pickle.dumps(error))
+    assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))
 
 
 def test_every_error_is_a_public_name() -> None:

@@ -13,6 +13,7 @@ import pytest
 from memspan import Memory
 from memspan.bench import sets
 from memspan.bench.sets import Ask, Collection, Item
+from memspan.bench.sets.conversations import evidence
 from memspan.errors import InvalidInput
 
 
@@ -34,6 +35,8 @@ def test_locomo_keeps_only_questions_with_evidence_that_exists(tmp_path: Path) -
     qa = [
         {"question": "What does Ada keep?", "evidence": ["D1:01; D1:2"], "category": 4},
         {"question": "Who knows?", "evidence": ["D9:9"], "category": 3},
+        {"question": "What does Bo keep?", "evidence": ["D1:1"], "category": 5},
+        {"question": "What does Cy keep?", "evidence": [], "category": 5},
     ]
     conversation = {"session_1_date_time": "1:56 pm on 8 May, 2023", "session_1": turns}
     write(tmp_path / "locomo" / "some.json", [{"sample_id": "conv-1", "conversation": conversation, "qa": qa}])
@@ -44,8 +47,30 @@ def test_locomo_keeps_only_questions_with_evidence_that_exists(tmp_path: Path) -
             Item("D1:1", "I keep bees. [shares a hive]", "Ada", "session 1", when),
             Item("D1:2", "How many?", "Bo", "session 1", when),
         ),
-        (Ask("What does Ada keep?", ("D1:1", "D1:2"), "4"),),
+        (
+            Ask("What does Ada keep?", ("D1:1", "D1:2"), "4", sessions=("session 1",)),
+            Ask("What does Bo keep?", ("D1:1",), "5", answerable=False, sessions=("session 1",)),
+        ),
+        (Ask("What does Cy keep?", (), "5", answerable=False),),
     )
+
+
+@pytest.mark.parametrize(
+    ("listed", "repaired"),
+    [
+        (["D1:3"], ["D1:3"]),
+        (["D8:6; D9:17"], ["D8:6", "D9:17"]),
+        (["D8:6,D9:17", "D1:3 D8:6"], ["D8:6", "D9:17", "D1:3"]),
+        (["D30:05"], ["D30:5"]),
+        (["D1:3", "D", "D:11:26"], ["D1:3"]),
+        (["D1:4000"], []),
+        ([], []),
+    ],
+)
+def test_malformed_evidence_is_repaired_and_ids_that_do_not_exist_are_dropped(
+    listed: list[str], repaired: list[str]
+) -> None:
+    assert evidence(listed, {"D1:3", "D8:6", "D9:17", "D30:5"}) == repaired
 
 
 @pytest.mark.parametrize(
@@ -112,8 +137,9 @@ def test_beam_messages_lose_the_index_of_their_generation_and_gold_comes_in_list
     )
     assert two.asks == (
         Ask("In what order?", ("2", "0"), "event_ordering"),
-        Ask("Bees?", ("0", "3"), "knowledge_update"),
+        Ask("Bees?", ("0", "3"), "knowledge_update", groups={"original_info": ("0",), "updated_info": ("3",)}),
     )
+    assert two.unanswered == (Ask("Do I keep cats?", (), "abstention", answerable=False),)
 
 
 def test_multi_hop_passages_have_titles_and_numbers(tmp_path: Path) -> None:
@@ -130,6 +156,21 @@ def test_multi_hop_passages_have_titles_and_numbers(tmp_path: Path) -> None:
         (Ask("Who?", ("0", "1"), "multi-hop"),),
     )
     assert only("musique", tmp_path).asks == (Ask("Where?", ("1",), "multi-hop"),)
+
+
+def test_2wiki_has_titles_that_several_passages_bear(tmp_path: Path) -> None:
+    folder = tmp_path / "hipporag"
+    passages = [{"title": "A", "text": "One. Two."}, {"title": "A", "text": "Three."}, {"title": "B", "text": "Four."}]
+    asked = [
+        {"question": "Who?", "supporting_facts": [["A", 0], ["B", 0]], "context": [["A", ["One.", "Two."]]]},
+        {"question": "When?", "supporting_facts": [["A", 0]], "context": [["A", ["Never written."]]]},
+        {"question": "Why?", "supporting_facts": [["C", 0]], "context": []},
+    ]
+    write(folder / "2wikimultihopqa.json", asked)
+    write(folder / "2wikimultihopqa_corpus.json", passages)
+    collection = only("2wiki", tmp_path)
+    assert (collection.id, len(collection.items)) == ("2wikimultihopqa", 3)
+    assert [ask.gold for ask in collection.asks] == [("0", "2"), ("0", "1")]
 
 
 def test_cranfield_judgements_count_the_questions_by_their_place(tmp_path: Path) -> None:
@@ -163,9 +204,88 @@ def test_qmsum_spans_name_turns_and_marks_are_taken_out(tmp_path: Path) -> None:
     assert first.id != second.id
 
 
+def test_longmemeval_gives_each_question_a_history_of_its_own(tmp_path: Path) -> None:
+    def asked(id: str) -> dict[str, Any]:
+        answer = [
+            {"role": "user", "content": "I keep bees.", "has_answer": True},
+            {"role": "assistant", "content": " "},
+            {"role": "assistant", "content": "Lovely!", "has_answer": False},
+        ]
+        return {
+            "question_id": id,
+            "question_type": "single-session-user",
+            "question": "What do I keep?",
+            "question_date": "2023/05/30 (Tue) 23:40",
+            "haystack_session_ids": ["s1", "answer_s2", "s1"],
+            "haystack_dates": ["2023/05/20 (Sat) 02:21", "2023/05/21 (Sun) 10:00", "2023/05/20 (Sat) 02:21"],
+            "haystack_sessions": [
+                [{"role": "user", "content": "Hello"}],
+                answer,
+                [{"role": "user", "content": "Hello"}],
+            ],
+            "answer_session_ids": ["answer_s2"],
+        }
+
+    write(tmp_path / "longmemeval" / "longmemeval_s.json", [asked("q1"), asked("q2_abs")])
+    when = datetime(2023, 5, 21, 10, 0, tzinfo=UTC)
+    assert only("longmemeval", tmp_path) == Collection(
+        "q1",
+        (
+            Item("s1_1", "Hello", "user", "s1", datetime(2023, 5, 20, 2, 21, tzinfo=UTC)),
+            Item("answer_s2_1", "I keep bees.", "user", "answer_s2", when),
+            Item("answer_s2_3", "Lovely!", "assistant", "answer_s2", when),
+        ),
+        (Ask("What do I keep?", ("answer_s2_1",), "single-session-user", sessions=("answer_s2",)),),
+    )
+
+
+def test_any_folder_in_the_layout_of_beir_is_a_set_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "scifact"
+    lines = [
+        {"_id": "4", "title": "Bees", "text": "They fly."},
+        {"_id": "5", "title": "", "text": "Geese swim.", "metadata": {}},
+        {"_id": "6", "title": "Only a title", "text": ""},
+        {"_id": "7", "title": "", "text": " "},
+    ]
+    write(folder / "corpus.jsonl", "\n".join(map(json.dumps, lines)))
+    queries = [{"_id": "q1", "text": "Who flies?"}, {"_id": "q2", "text": "Who swims?"}, {"_id": "q3", "text": "Who?"}]
+    write(folder / "queries.jsonl", "\n".join(map(json.dumps, queries)) + "\n")
+    write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq1\t4\t2\nq1\t5\t0\nq2\t5\t1\nq2\t99\t1\n")
+    write(folder / "qrels" / "dev.tsv", "query-id\tcorpus-id\tscore\nq3\t4\t1\n")
+    assert sets.names(tmp_path) == (*sets.NAMES, "scifact")
+    assert only("scifact", tmp_path) == Collection(
+        "scifact",
+        (
+            Item("4", "They fly.", title="Bees"),
+            Item("5", "Geese swim.", title=""),
+            Item("6", "Only a title", title=""),
+        ),
+        (Ask("Who flies?", ("4",), "query"), Ask("Who swims?", ("5",), "query")),
+    )
+    with Memory(":memory:", encoder="hash") as memory:
+        sets.remember(memory, only("scifact", tmp_path))
+        assert {str(row.metadata["item"]): row.text for row in memory.get_all()}["5"] == "Geese swim."
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(sets.Absent, match="queries"):
+        sets.load("scifact", tmp_path)
+
+
+def test_a_set_is_pooled_into_one_collection_whose_ids_say_where_they_are_from(tmp_path: Path) -> None:
+    for name in ("Chat_1", "Chat_2"):
+        said = {"clean_text": "I keep bees", "speaker": name, "date_time": "29.12.2023, 22:42:04", "dia_id": "D1:1"}
+        asked = {"question": "What?", "evidence": ["D1:1"], "category": 1}
+        write(tmp_path / "realtalk" / f"{name}.json", {"session_1": [said], "qa": [asked]})
+    collection = only("realtalk-pooled", tmp_path)
+    assert [(item.id, item.session) for item in collection.items] == [
+        ("Chat_1/D1:1", "Chat_1/session 1"),
+        ("Chat_2/D1:1", "Chat_2/session 1"),
+    ]
+    assert [ask.gold for ask in collection.asks] == [("Chat_1/D1:1",), ("Chat_2/D1:1",)]
+
+
 @pytest.mark.parametrize("name", sets.NAMES)
 def test_a_set_that_is_not_there_is_named_with_where_to_get_it(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"^data: .*(locomo|realtalk|beam|hipporag|cranfield|qmsum).*github\.com"):
+    with pytest.raises(sets.Absent, match=r"^data: .*\w.*into its folder \w.*github\.com"):
         sets.load(name, tmp_path)
 
 
@@ -224,7 +344,7 @@ COUNTS = {
 
 
 @pytest.mark.skipif(not REAL, reason="MEMSPAN_BENCH_DATA names no directory with the data sets, which are not ours")
-@pytest.mark.parametrize("name", sets.NAMES)
+@pytest.mark.parametrize("name", COUNTS)
 def test_the_real_files_have_as_many_questions_as_documented(name: str) -> None:
     found = sets.load(name, Path(REAL or ""))
     assert sum(len(each.asks) for each in found.collections) == COUNTS[name]

@@ -1,1 +1,1 @@
-"""Measurements of the engine through its public door: ``locomo`` for recall, ``speed`` for time, memory and disk."""
+"""Measurements of the engine through its public door: ``recall`` of evidence, ``speed`` for time, memory and disk."""

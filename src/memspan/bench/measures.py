@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,7 @@ from memspan.segmenting import Tokenizer
 Ranks = Sequence[int | None]
 
 RESAMPLES = 10_000
-_EVIDENCE = re.compile(r"D(\d+):(\d+)")
-
-
-def evidence(listed: Iterable[str], known: Collection[str]) -> list[str]:
-    """The gold ids of a LoCoMo question, repaired: split at ``;``, ``,`` and white space, zero padding dropped.
-
-    What then is not an id in ``known`` is dropped, as is an id named twice; the order is kept.
-    """
-    found = []
-    for part in (part for entry in listed for part in re.split(r"[;,\s]+", entry)):
-        if match := _EVIDENCE.fullmatch(part):
-            found.append(f"D{int(match[1])}:{int(match[2])}")
-    return [id for id in dict.fromkeys(found) if id in known]
+BUDGETS = (512, 1_024, 2_048, 4_096)  # tokens
 
 
 def ranks_of(found: Sequence[str], gold: Sequence[str]) -> list[int | None]:
@@ -73,25 +61,72 @@ def measures(ranks: Ranks) -> dict[str, float]:
     }
 
 
-def summary(questions: Sequence[Ranks]) -> dict[str, Any]:
-    """Means over ``questions`` (at least one), and the 95 % bootstrap interval of recall@10."""
+def averages(questions: Sequence[Ranks]) -> dict[str, Any]:
+    """How many ``questions``, at least one, and the mean over them of each of their ``measures``."""
     each = [measures(ranks) for ranks in questions]
-    means: dict[str, Any] = {name: round(float(np.mean([one[name] for one in each])), 4) for name in each[0]}
-    low, high = interval([one["recall@10"] for one in each])
-    return {"questions": len(each), **means, "recall@10_95": [round(low, 4), round(high, 4)]}
+    return {"questions": len(each)} | {name: round(float(np.mean([one[name] for one in each])), 4) for name in each[0]}
 
 
-def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``values`` (Efron 1979). Of paired differences, give those."""
-    sample = np.asarray(values, np.float64)
-    generator = np.random.default_rng(seed)
-    batch = max(1, 2**22 // max(1, len(sample)))
-    means = [
-        sample[generator.integers(0, len(sample), (min(batch, resamples - start), len(sample)))].mean(axis=1)
-        for start in range(0, resamples, batch)
-    ]
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
-    return float(low), float(high)
+def within_budgets(found: Sequence[str], gold: Collection[str], tokens: Mapping[str, int]) -> tuple[float, ...]:
+    """RB@T for each of BUDGETS: the share of ``gold`` inside the longest prefix of ``found`` that T tokens hold.
+
+    ``tokens``: what each id takes.
+    """
+    wanted, used = set(gold), 0
+    held = [0] * len(BUDGETS)
+    for id in found:
+        used += tokens[id]
+        if used > BUDGETS[-1]:
+            break
+        if id in wanted:
+            held = [count + (used <= budget) for count, budget in zip(held, BUDGETS, strict=True)]
+    return tuple(count / len(wanted) for count in held)
+
+
+def updated(originals: Ranks, updates: Ranks) -> float:
+    """UO, a knowledge update: 1 where one of ``updates`` is among the first ten and above all of ``originals``.
+
+    What was not found is below everything.
+    """
+    best = min((rank for rank in updates if rank is not None), default=math.inf)
+    old = min((rank for rank in originals if rank is not None), default=math.inf)
+    return float(best <= 10 and best < old)
+
+
+def both_stated(first: Ranks, second: Ranks) -> float:
+    """CP@10, a contradiction: 1 where a message of each of its two statements is among the first ten."""
+    return float(all(any(rank is not None and rank <= 10 for rank in ranks) for ranks in (first, second)))
+
+
+def auroc(answered: Sequence[float], unanswered: Sequence[float]) -> float:
+    """How often the score of a question that has an answer is above that of one that has none, a tie counting half: the
+    area under the ROC curve (Hanley and McNeil 1982). Both hold at least one."""
+    order = np.sort(np.asarray(unanswered, np.float64))
+    scores = np.asarray(answered, np.float64)
+    below, upto = np.searchsorted(order, scores, "left"), np.searchsorted(order, scores, "right")
+    return float((below + upto).mean() / 2 / len(order))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """``intervals`` of one sample."""
+    return intervals([values])[0]
+
+
+def intervals(samples: Sequence[Sequence[float]], *, resamples: int = RESAMPLES) -> list[tuple[float, float]]:
+    """95 % percentile bootstrap interval of the mean of each of ``samples``, all of one size (Efron 1979), always drawn
+    the same. Of paired differences, give those."""
+    values = np.asarray(samples, np.float64).T
+    size = len(values)
+    generator = np.random.default_rng(0)
+    batch = max(1, 2**22 // max(1, size))
+    means = []
+    for start in range(0, resamples, batch):
+        rows = min(batch, resamples - start)
+        drawn = generator.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+        means.append(counts.astype(np.float64) @ values / size)
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5), axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
@@ -144,10 +179,9 @@ def machine() -> Mapping[str, Any]:
 
     ``load`` is the system's load average over the last minute: called before a run, it says how quiet the machine was.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu(),
-        "cores": usable,
+        "cores": usable_cores(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_gb": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -157,6 +191,11 @@ def machine() -> Mapping[str, Any]:
         "onnxruntime": _version("onnxruntime"),
         "faiss": _version("faiss-cpu"),
     }
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

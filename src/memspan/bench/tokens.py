@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memspan.activations.tokens import BITS, Basis, Matrices, TokenCodec, shipped
 from memspan.bench import sets
-from memspan.bench.measures import Wrapped, encoder_of, interval, machine, measures, milliseconds, ranks_of
-from memspan.encoders.base import Encoded, Encoder
+from memspan.bench.embeddings import Cached
+from memspan.bench.measures import encoder_of, interval, machine, measures, milliseconds, ranks_of
+from memspan.bench.plain import MaxSim, segments_of
+from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
-from memspan.ledger.base import encoded_text
 from memspan.memory import Memory
 
 Progress = Callable[[int, int, str], None]
@@ -30,25 +30,6 @@ Progress = Callable[[int, int, str], None]
 DEPTH: Final = 50
 FEWER: Final = (128, 256)  # dimensions, of 384, at one bit
 EXACT: Final = "f16"
-
-
-class Recorded(Wrapped):
-    """An encoder that encodes each text once and keeps what it gave, in float16."""
-
-    def __init__(self, inner: Encoder) -> None:
-        super().__init__(inner)
-        self._kept: dict[str, tuple[NDArray[np.float32], NDArray[np.float16]]] = {}
-
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
-        if new:
-            encoded = self.inner.encode(new)
-            if len(encoded.tokens) != len(new):
-                raise InvalidInput("encoder", "gives no token activations", mend="use minilm")
-            for text, pooled, tokens in zip(new, encoded.pooled, encoded.tokens, strict=True):
-                self._kept[text] = pooled, tokens.astype(np.float16)
-        kept = [self._kept[text] for text in texts]
-        return Encoded(np.stack([pooled for pooled, _ in kept]), [tokens.astype(np.float32) for _, tokens in kept])
 
 
 def run(
@@ -75,7 +56,7 @@ def run(
     for name in names:
         try:
             found.append(sets.load(name, Path(data)))
-        except InvalidInput as error:
+        except sets.Absent as error:
             skipped[name] = error.mend
     if not found:
         raise InvalidInput("data", f"{data} holds none of the sets", mend=next(iter(skipped.values())))
@@ -90,7 +71,7 @@ def run(
             if progress is not None:
                 progress(done, total, f"{each.name} {collection.id}")
             done += 1
-            recorded = Recorded(model)
+            recorded = Cached(model)
             with tempfile.TemporaryDirectory() as folder, Memory(Path(folder, "s"), encoder=recorded) as memory:
                 sets.remember(memory, collection)
                 for name, codec in codecs.items():
@@ -162,21 +143,13 @@ def _codecs(basis: Basis) -> dict[str, TokenCodec]:
 
 def _alone(memory: Memory, model: Encoder, collection: sets.Collection, codec: TokenCodec) -> list[float]:
     """recall@10 of each question by MaxSim over every segment."""
-    segments = list(_segments(memory))
-    packed = codec.pack([tokens for text, _ in segments for tokens in model.encode([text]).tokens])
-    sizes = np.array([len(each) for each in packed], np.int64)
+    segments = list(segments_of(memory))
+    maxsim = MaxSim([text for text, _ in segments], model, codec)
     items, where = np.unique([item for _, item in segments], return_inverse=True)
-    parts = [slice(at, at + 4_096) for at in range(0, len(packed), 4_096)]
-    held = [
-        Matrices(np.arange(len(sizes[part])), sizes[part], np.frombuffer(b"".join(packed[part]), np.uint8))
-        for part in parts
-    ]
     recalls = []
     for ask in collection.asks:
-        question = codec.project(model.encode([ask.text]).tokens[0])
-        scores = np.concatenate([codec.best(question, part).mean(axis=0) for part in held])
         best = np.zeros(len(items), np.float32)
-        np.maximum.at(best, where, scores)
+        np.maximum.at(best, where, maxsim.scores([ask.text])[0])
         first = np.argsort(-best, kind="stable")[:DEPTH]
         recalls.append(measures(ranks_of([str(items[at]) for at in first], ask.gold))["recall@10"])
     return recalls
@@ -189,14 +162,6 @@ def _engine(memory: Memory, collection: sets.Collection) -> list[float]:
         found = dict.fromkeys(str(hit.metadata["item"]) for hit in memory.search(ask.text, k=DEPTH))
         recalls.append(measures(ranks_of(list(found), ask.gold))["recall@10"])
     return recalls
-
-
-def _segments(memory: Memory) -> Iterator[tuple[str, str]]:
-    """What was encoded of each segment, and its item."""
-    after = None
-    while page := memory.get_all(limit=1_000, after=after):
-        after = page[-1].id
-        yield from ((encoded_text(row.text, row.speaker, row.heading), str(row.metadata["item"])) for row in page)
 
 
 def _compared(recalls: dict[str, list[float]], exact: str) -> dict[str, Any]:
