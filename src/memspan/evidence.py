@@ -119,13 +119,19 @@ class Evidence:
             found["nearby"] = features["keyword"].copy()
             np.maximum.at(found["nearby"], around.rows, keyword(around.seqs))
         if "speaker" in wanted:
-            found |= self._voiced(question, selection.namespace, seqs, beside, None if late is None else late[2])
+            asked = None if late is None else late[2]
+            found |= self._voiced(question, selection.namespace, seqs, beside, asked)
         if "echo" in wanted and question.vector is not None:
             found["echo"] = self._echo(selection.namespace, seqs, {**features, **found})
         return found
 
     def _voiced(
-        self, question: Question, namespace: str, seqs: Seqs, beside: Around, asked: Floats | None
+        self,
+        question: Question,
+        namespace: str,
+        seqs: Seqs,
+        beside: Around,
+        asked: Floats | None,
     ) -> Mapping[str, Floats]:
         before = beside.steps == -1
         every = self._ledger.voices(namespace, [*seqs.tolist(), *beside.seqs[before].tolist()])

@@ -30,6 +30,7 @@ STANDING = 64  # rows of which more is asked than what they say
 HALF_LIFE = 30 * 86_400e6  # microseconds after which half of a segment's recency is left
 STANDING_OUT = 5  # how many rows may stand out by meaning
 USES = 10.0  # accesses after which a segment's frequency is 1 - 1/e
+TIES = np.float32(0.01)  # of the linear logit: trees give what differs little the same
 UPDATES = 10  # of the best, among which the newer goes first
 RANKERS = (("late", LateInteraction.name), ("pooled", "semantic"))
 """The shipped ones, and the feature that rows must have for each."""
@@ -154,7 +155,7 @@ class Retrieval:
                 seqs = np.union1d(seqs, _union(along))
                 features = _scores(recipe, found, seqs)
                 logits = fuse(recipe.models, features, len(seqs))
-                if recipe.ranked:
+                if recipe.ranked and question.vector is not None:
                     features |= self._told_apart(question, recipe, selection, seqs, features, logits, found)
             first = np.argsort(-logits, kind="stable")[: max(STANDING, 2 * k)]
             features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
@@ -186,22 +187,26 @@ class Retrieval:
         few |= more
         chosen = next((name for name, needed in RANKERS if needed in few and not np.isnan(few[needed]).all()), None)
         if chosen is not None:
-            ranked = ranker(chosen).logits(few)
+            ranked = ranker(chosen).logits(few) + TIES * logits[first].clip(-20)
             np.minimum(logits, ranked.min(), out=logits)
             logits[first] = ranked
             if recipe.updates:
                 best = first[np.argsort(-ranked, kind="stable")[:UPDATES]]
-                logits[best] = self._newer_first(selection, seqs[best], logits[best])
+                logits[best] = self._newer_first(question.text, selection, seqs[best], logits[best])
         return {name: _spread(part, first, len(seqs), np.nan) for name, part in more.items()}
 
-    def _newer_first(self, selection: Selection, seqs: Seqs, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _newer_first(
+        self, question: str, selection: Selection, seqs: Seqs, logits: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Of these rows, best first: where two say something of the same thing, the newer above the older."""
         rows = {row.seq: row for row in self._ledger.fetch(selection.namespace, seqs.tolist())}
         known, vectors = self._ledger.vectors_of(selection.namespace, seqs.tolist())
         at, there = find_sorted(known, seqs)
         there &= np.array([seq in rows for seq in seqs.tolist()], bool)
         if there.sum() > 1:
-            logits[there] = newer_first(logits[there], [rows[seq] for seq in seqs[there].tolist()], vectors[at[there]])
+            logits[there] = newer_first(
+                question, logits[there], [rows[seq] for seq in seqs[there].tolist()], vectors[at[there]]
+            )
         return logits
 
     def _standing(

@@ -1,8 +1,9 @@
 """Of two statements about the same thing the newer goes first, without a model's word: by words, numbers and vectors.
 
 A later statement takes the place of an earlier one of the same speaker, and that one the next, where both are among the
-best, and either say nearly the same, or speak of the same thing, the later of another number and of a change ("now",
-"increased to", "no longer"; in English). Both stay in the answer, each with its date.
+best, the later has every name and number of the question that the earlier has, and either say nearly the same, or speak
+of the same thing, the later of another number and of a change ("now", "increased to", "no longer"; in English). Both
+stay in the answer, each with its date.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.ledger.base import encoded_text, names_in
 from memspan.records import Segment
 
 SAME = 0.8  # cosine from which two statements say nearly the same
 ALIKE = 0.4  # cosine from which two speak of the same thing
 OLDER = 3  # of the best, which may make way
-GAP = 5.0  # logits, beyond which the later one is no answer to the question
-NEARLY = 3.0  # the same for statements that are nearly the same
+GAP = 3.5  # logits, beyond which the later one is no answer to the question
+NEARLY = 0.7  # the same for statements that are nearly the same: what little differs may be what is asked for
 
 _CHANGE = re.compile(
     r"\b(?:recent(?:ly)?|now|just|updat\w*|chang(?:e|ed|es|ing)|increas\w*|decreas\w*|improv\w*|extend\w*|reduc\w*"
@@ -35,7 +37,7 @@ _WORDS = {word: str(number) for number, word in enumerate(_SMALL.split(), 1)}
 
 
 def newer_first(
-    logits: NDArray[np.float32], rows: Sequence[Segment], vectors: NDArray[np.float32]
+    question: str, logits: NDArray[np.float32], rows: Sequence[Segment], vectors: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """``logits`` float32[n] of ``rows``, best first, each later statement just above the earlier one that it updates.
     ``vectors`` float32[n, dim] of length 1."""
@@ -43,11 +45,16 @@ def newer_first(
     moved = given.copy()
     cosines = vectors @ vectors.T
     numbers = [_numbers(row.text) for row in rows]
+    wanted = _numbers(question) | set(names_in(question))
+    held = [
+        wanted & (own | set(names_in(encoded_text(row.text, row.speaker, row.heading))))
+        for own, row in zip(numbers, rows, strict=True)
+    ]
     times = [row.occurred_at or row.recorded_at for row in rows]
     for older, row in enumerate(rows[:OLDER]):
         for newer, other in enumerate(rows):
             later = (times[newer], other.seq) > (times[older], row.seq)
-            if not later or moved[newer] > given[older] or not _together(row, other):
+            if not later or moved[newer] > given[older] or not held[older] <= held[newer] or not _together(row, other):
                 continue
             gap = given[older] - given[newer]
             same = cosines[older, newer] >= SAME and gap <= NEARLY

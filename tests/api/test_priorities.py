@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memspan import Hit, Memory
-from memspan.fusion import Model
-from memspan.recipes import RECIPES
+from memspan.fusion import Model, ranker
+from memspan.recipes import RECIPES, USUAL
 
 Open = Callable[..., Memory]
 CITIES = ("Lisbon", "Berlin", "Kyoto", "Quito", "Oslo", "Nairobi", "Tbilisi", "Hanoi", "Lima", "Perth")
@@ -52,7 +53,13 @@ def model_of(recipe: str, channels: Mapping[str, float]) -> Model:
     return next(model for model in RECIPES[recipe].models if set(model.weights) <= set(channels))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def added(recipe: str, channels: Mapping[str, float]) -> float:
+    """What priorities add to a logit."""
+    weights = RECIPES[recipe].priorities
+    return sum(weight * (channels[name] - USUAL.get(name, 0)) for name, weight in weights.items() if name in channels)
+
+
+@pytest.mark.parametrize("recipe", [name for name, recipe in RECIPES.items() if not recipe.ranked])
 def test_a_score_is_made_of_the_parts_that_are_told(memory: Memory, recipe: str) -> None:
     fill(memory)
     memory.add("The night train was late.", importance=0.9)
@@ -61,10 +68,27 @@ def test_a_score_is_made_of_the_parts_that_are_told(memory: Memory, recipe: str)
     for hit in hits:
         assert hit.channels is not None
         model = model_of(recipe, hit.channels)
-        assert set(hit.channels) <= {*model.weights, *model.extras}
+        assert set(hit.channels) <= {*model.weights, *model.extras, *RECIPES[recipe].priorities}
         weights = {**model.extras, **model.weights}
-        total = model.bias + sum(weights[name] * value for name, value in hit.channels.items())
-        assert hit.score == pytest.approx(1 / (1 + math.exp(-total)), abs=1e-5)
+        total = model.bias + sum(weights[name] * value for name, value in hit.channels.items() if name in weights)
+        assert hit.score == pytest.approx(1 / (1 + math.exp(-total - added(recipe, hit.channels))), abs=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [name for name, recipe in RECIPES.items() if recipe.ranked])
+def test_where_the_best_are_told_apart_their_scores_are_made_of_all_their_parts(memory: Memory, recipe: str) -> None:
+    fill(memory)
+    memory.add("The night train was late.", importance=0.9)
+    hits = memory.search("the night train to Kyoto", k=50, recipe=f"{recipe}-updates", explain=True)
+    assert len(hits) >= 10
+    told = [hit.channels or {} for hit in hits]
+    features = {name: np.array([each[name] for each in told], np.float32) for name in told[0] if name != "category"}
+    model = model_of(recipe, told[0])
+    weights = {**model.extras, **model.weights}
+    for each, logit in zip(told, ranker("pooled").logits(features).tolist(), strict=True):
+        linear = model.bias + sum(weights[name] * value for name, value in each.items() if name in weights)
+        expected = logit + 0.01 * linear + added(recipe, each)
+        hit = hits[told.index(each)]
+        assert math.log(hit.score / (1 - hit.score)) == pytest.approx(expected, abs=1e-3)
 
 
 def test_flat_scores_as_before_there_was_a_graph(memory: Memory, opened: Open) -> None:
@@ -83,8 +107,8 @@ def test_flat_scores_as_before_there_was_a_graph(memory: Memory, opened: Open) -
 def test_a_recipe_without_a_part_differs_by_exactly_that(memory: Memory, name: str) -> None:
     fill(memory)
     query = "the night train to Kyoto"
-    whole = {hit.id: hit for hit in memory.search(query, k=50, explain=True)}
-    less = {hit.id: hit for hit in memory.search(query, k=50, recipe=f"default-{name}", explain=True)}
+    whole = {hit.id: hit for hit in memory.search(query, k=50, recipe="fast", explain=True)}
+    less = {hit.id: hit for hit in memory.search(query, k=50, recipe=f"fast-{name}", explain=True)}
     assert set(less) == set(whole)
     assert any(part(hit, name) > 0 for hit in whole.values())
     for id, hit in whole.items():
@@ -92,10 +116,10 @@ def test_a_recipe_without_a_part_differs_by_exactly_that(memory: Memory, name: s
         value = channels.pop(name)
         assert channels == less[id].channels
         logit = [math.log(each.score / (1 - each.score)) for each in (hit, less[id])]
-        weight = model_of("default", channels).extras[name]
+        weight = model_of("fast", channels).extras[name]
         assert logit[0] - logit[1] == pytest.approx(weight * value, abs=1e-4)
         assert less[id].path == () or less[id].path[0].kind != name
-    flat = {hit.id: hit for hit in memory.search(query, k=50, recipe="default-next-mentions", explain=True)}
+    flat = {hit.id: hit for hit in memory.search(query, k=50, recipe="fast-next-mentions", explain=True)}
     assert all(hit.path == () and "next" not in (hit.channels or {}) for hit in flat.values())
 
 

@@ -80,7 +80,8 @@ def test_explain_gives_each_channels_part_and_nothing_else_changes(travels: Memo
     assert [dataclasses.replace(hit, channels=None, path=()) for hit in explained] == plain
     for hit in explained:
         assert hit.channels is not None
-        assert set(hit.channels) == {"semantic", "keyword", "margin", "next", "mentions", "named", "importance"}
+        found = {"semantic", "keyword", "margin", "next", "mentions", "named", "importance"}
+        assert set(hit.channels) == found | {"nearby", "echo", "asks", "asked", "speaker", "user"}
         assert all(0 <= part <= 1 for part in hit.channels.values())
         assert hit.channels["importance"] == pytest.approx(hit.importance)
 

@@ -28,11 +28,10 @@ from memspan.bench.embeddings import Cached
 from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of, within_budgets
 from memspan.bench.plain import Plain, systems_of
 from memspan.bench.standings import Answered, Placed, means, standings
-from memspan.channels import LateInteraction
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput, MemspanError
 from memspan.memory import Memory
-from memspan.recipes import RECIPES, recipe_named
+from memspan.recipes import RECIPES, RERANK, recipe_named
 from memspan.records import Query, Scope
 from memspan.segmenting import WordTokenizer
 
@@ -153,18 +152,8 @@ def run(
 
 
 def ablations(recipe: str) -> tuple[str, ...]:
-    """The names of ``recipe`` without each of its parts in turn, as far as it can do without."""
-    chosen = recipe_named(recipe)
-    late = (LateInteraction.name, "window") if chosen.late else ()
-    return tuple(name for part in (*chosen.channels, *chosen.followers, *late) if _known(name := f"{recipe}-{part}"))
-
-
-def _known(recipe: str) -> bool:
-    try:
-        recipe_named(recipe)
-    except InvalidInput:
-        return False
-    return True
+    """The names of ``recipe`` without each of its parts in turn."""
+    return tuple(f"{recipe}-{part}" for part in recipe_named(recipe).parts if part != RERANK)
 
 
 def _found(data: Path, names: Sequence[str]) -> tuple[list[sets.Set], dict[str, str]]:
