@@ -20,6 +20,7 @@ from memspan.projection import Projection
 from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
 from memspan.segmenting import shown
+from memspan.tuning import adjusted, current, key
 from memspan.views.base import Scored, Selection, Selections
 from memspan.views.graph import GraphView, Origin
 from memspan.views.tree import TreeView
@@ -28,6 +29,7 @@ CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
 LATE = 64  # of which the token matrices are read: recall@10 is on every set what it is with 200
 RERANK = "rerank"
+TUNING = "tuning"
 RERANKED = 32  # of which a reranker reads the text: some 0.6 s of a model of six layers on two busy cores
 RERANKER = 2 / 3  # its part: it decides but between what it finds alike; by judgement, docs/decisions/0011-reranker.md
 STANDING = 64  # rows of which more is asked than what they say
@@ -48,6 +50,7 @@ class Recipe:
     ``rerank``: of how many of the best of all that a reranker, where the store has one, reads the text, and
     ``reranker`` in [0, 1] its part in their score, in logits.
     ``shared``: what others put in the namespace may move scores in a narrower scope: what categories are about.
+    ``tuned``: what was learned from judgements in the namespace is added.
     """
 
     channels: tuple[str, ...]
@@ -59,6 +62,7 @@ class Recipe:
     rerank: int = RERANKED
     reranker: float = RERANKER
     shared: bool = False
+    tuned: bool = False
 
     @property
     def features(self) -> frozenset[str]:
@@ -112,6 +116,7 @@ RECIPES: Mapping[str, Recipe] = {
         seeding=SEEDING,
         models=_models(ASSOCIATED),
         late=LATE,
+        tuned=True,
     ),
     "dsm": Recipe(
         channels=("tree", "semantic", "keyword"),
@@ -120,6 +125,7 @@ RECIPES: Mapping[str, Recipe] = {
         models=_models(PRIORITISED),
         late=LATE,
         shared=True,
+        tuned=True,
     ),
     "flat": Recipe(channels=("semantic", "keyword"), models=(BOTH, KEYWORD)),
     "semantic": Recipe(channels=("semantic",), models=(SEMANTIC,)),
@@ -223,6 +229,7 @@ class Retrieval:
         depth = max(recipe.candidates, k)
         known = (whole or recipe.shared) and selection.as_of is None
         with self._ledger.reading():
+            learned = current(self._ledger.value(key(selection.namespace))) if recipe.tuned else None
             found = {
                 name: self._channels[name].search(question, selection, depth)
                 for name in recipe.channels
@@ -247,7 +254,7 @@ class Retrieval:
                     features |= self._interaction(self._late, question, recipe, selection, seqs, features)
                 first = np.argsort(-fuse(recipe.models, features, len(seqs)))[: max(STANDING, 2 * k)]
                 features |= self._standing(question if known else None, recipe, selection.namespace, seqs, first)
-        scores = fuse(recipe.models, features, len(seqs))
+        scores = adjusted(fuse(recipe.models, features, len(seqs)), features, learned)
         order = np.lexsort((-seqs, -scores))
         told = {name: part[order] for name, part in features.items() if name in recipe.features}
         return Ranked(seqs[order], scores[order], told, found)
@@ -373,14 +380,14 @@ class Retrieval:
 
 def recipe_named(name: str) -> Recipe:
     """The recipe called ``name``; "default-next" is the default one without the follower ``next``, "default-maxsim" the
-    one without late interaction, "default-rerank" the one without a reranker.
+    one without late interaction, "default-rerank" the one without a reranker, "default-tuning" as it is shipped.
 
     Raises InvalidInput.
     """
     known, *without = name.split("-") if isinstance(name, str) else ("",)
     recipe = RECIPES.get(known)
     late = [LateInteraction.name] if recipe is not None and recipe.late else []
-    if recipe is None or not set(without) <= {*recipe.followers, *late, RERANK}:
+    if recipe is None or not set(without) <= {*recipe.followers, *late, RERANK, TUNING}:
         raise InvalidInput("recipe", f"there is no {shown(name)}", mend=f"use one of {', '.join(RECIPES)}")
     followers = tuple(part for part in recipe.followers if part not in without)
     return replace(
@@ -388,6 +395,7 @@ def recipe_named(name: str) -> Recipe:
         followers=followers,
         late=0 if LateInteraction.name in without else recipe.late,
         rerank=0 if RERANK in without else recipe.rerank,
+        tuned=recipe.tuned and TUNING not in without,
     )
 
 
