@@ -249,8 +249,9 @@ class Tuned:
 
     ``before`` and ``after`` are nDCG@10, each question ranked by weights fitted without it; ``noise`` is the standard
     error of their difference over the questions. ``better``: they differ by more than noise explains. ``weights`` by
-    feature and ``bias`` are what is added to the logit of a score, empty and 0 where no change was found better;
-    ``applied``: searches use them from now on.
+    feature and ``bias`` are what is added to the logit of a score, empty and 0 where no change was found better.
+    ``effects`` are the weights times the standard deviation of the feature among the candidates of a question: what
+    counts more and what less. ``applied``: searches use it from now on.
     """
 
     namespace: str
@@ -260,6 +261,7 @@ class Tuned:
     after: float
     noise: float
     weights: Mapping[str, float]
+    effects: Mapping[str, float]
     bias: float
     better: bool
     applied: bool

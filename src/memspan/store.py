@@ -405,6 +405,7 @@ class Store:
             after=fitted.after,
             noise=fitted.noise,
             weights=fitted.weights,
+            effects=fitted.effects,
             bias=fitted.bias,
             better=fitted.better,
             applied=applied,

@@ -31,7 +31,7 @@ PULLS = (
     10.0,
 )  # of weights per spread of a feature, against the sum over questions; no change first
 USELESS = 4.0  # how many candidates that nobody judged one counts for that is said to be useless
-SURE = 2.0  # standard errors by which the gain must stand out
+SURE = 1.64  # standard errors by which the gain must stand out: one chance in twenty
 KEPT = 8  # adjustments of a namespace: as many steps ``untune`` goes back
 STEPS = 50
 LIMIT = 60.0  # of a logit: beyond, float32 knows only 0 and 1
@@ -74,9 +74,10 @@ class Examined:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """Weights by feature, {} where no change was best, and the bias; nDCG@10 before and after, cross-validated, and the
-    standard error of their difference."""
+    standard error of their difference. ``effects``: weights times how far the candidates of a question are spread."""
 
     weights: Mapping[str, float]
+    effects: Mapping[str, float]
     bias: float
     before: float
     after: float
@@ -100,7 +101,8 @@ def key(namespace: str) -> str:
 def history(raw: str | None) -> tuple[Adjustment, ...]:
     """The adjustments in a value, None or one ``changed`` made: the last one holds."""
     known = [] if raw is None else json.loads(raw)
-    return tuple(Adjustment(**{**one, "fitted_at": datetime.fromisoformat(one["fitted_at"])}) for one in known)
+    values = ({name: one[name] for name in Adjustment.__slots__} for one in known)
+    return tuple(Adjustment(**{**each, "fitted_at": datetime.fromisoformat(each["fitted_at"])}) for each in values)
 
 
 def current(raw: str | None) -> Adjustment | None:
@@ -168,10 +170,11 @@ def fit(examined: Sequence[Examined]) -> Fitted:
         for at in held:
             after[at] = _ndcg(lists[at], weights)
     weights = _best(lists)
+    effects = {name: float(weight) for name, weight in zip(names, weights, strict=True) if weight}
+    units = dict(zip(names, spread, strict=True))
     return Fitted(
-        weights={
-            name: float(weight / unit) for name, weight, unit in zip(names, weights, spread, strict=True) if weight
-        },
+        weights={name: effect / float(units[name]) for name, effect in effects.items()},
+        effects=effects,
         bias=_bias(lists, weights) if weights.any() else 0.0,
         before=float(before.mean()),
         after=float(after.mean()),

@@ -147,14 +147,15 @@ def tune(
 
 def show_tuned(tuned: Tuned) -> None:
     """What was learned from how much, what it is worth, and whether it holds, for people."""
-    learned = sorted(tuned.weights.items(), key=lambda each: -abs(each[1]))
+    learned = sorted(tuned.effects.items(), key=lambda each: -abs(each[1]))
     verdict = f"{output.plural(tuned.judgements, 'judgement')} of {output.plural(tuned.questions, 'question')}"
     gain = f"{tuned.after - tuned.before:+.3f}, with a standard error of {tuned.noise:.3f}"
     lines = {
         "Judged": verdict,
         "nDCG@10 before": f"{tuned.before:.3f}",
         "nDCG@10 after": f"{tuned.after:.3f}  ({gain}; each question by weights fitted without it)",
-        "Learned": ", ".join(f"{name} {weight:+.1f}" for name, weight in learned) or "no change is best",
+        "Learned": ", ".join(f"{name} {effect:+.1f}" for name, effect in learned if abs(effect) >= 0.05)
+        or "no change is best",
     }
     for name, said in lines.items():
         print(f"{name:<14}  {said}")
