@@ -36,7 +36,7 @@ from memspan.channels import (
 )
 from memspan.config import Config
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
+from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
@@ -366,7 +366,7 @@ class Store:
         weights move from the shipped ones only as far as the judgements bear out, and searches of all processes use
         them from their next one on, if questions they were not fitted on gain by more than noise explains; else nothing
         changes, and the answer says so. ``dry_run`` only tells. ``untune`` takes it back. Raises NotFound, and
-        InvalidInput where fewer than 10 questions have a useful segment; then nothing was written.
+        InvalidInput where fewer than 10 questions have a useful segment, then nothing was written; EncoderError.
         """
         scope = self._scope(namespace, None, None, None, None)
         space = scope.namespace
@@ -381,10 +381,10 @@ class Store:
         if given and not dry_run:
             self._ledger.judge(space, given)
         examined = []
-        for done, (text, marks) in enumerate(asked.items()):
+        for done, (text, marks) in enumerate(asked.items(), 1):
+            examined.append(self._examined(Query(text=text, scope=scope, k=tuning.DEPTH, recipe=SHIPPED_RECIPE), marks))
             if progress is not None:
                 progress(done, len(asked), "ranking")
-            examined.append(self._examined(Query(text=text, scope=scope, k=tuning.DEPTH, recipe=SHIPPED_RECIPE), marks))
         fitted = tuning.fit(examined)
         learned = tuning.Adjustment(
             weights=fitted.weights,
@@ -414,6 +414,8 @@ class Store:
     def _examined(self, query: Query, marks: Mapping[int, bool]) -> tuning.Examined:
         """The candidates of a judged query, with what was said of them by seq."""
         ranked = self._steadily(lambda engine: engine.ranked(query))
+        if (failure := self._retrieval.failure) is not None:  # a search does without; what is learned must not
+            raise EncoderError(f"the encoder failed: {failure}", mend="run `memspan doctor`, and tune again")
         useful = [seq for seq, good in marks.items() if good]
         useless = [seq for seq, good in marks.items() if not good]
         return tuning.Examined(

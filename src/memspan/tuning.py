@@ -270,7 +270,7 @@ def _weights(lists: Sequence[_Listed], pull: float, start: NDArray[np.float64]) 
         gradient = means.sum(axis=0) - target @ x + pull * weights
         curvature = weighed.T @ x - means.T @ means + pull * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
-        while np.abs(step).max() > 1e-7:
+        while np.abs(step).max(initial=0.0) > 1e-7:
             new, there = loss(weights - step)
             if new < value:
                 weights, value, likely = weights - step, new, there

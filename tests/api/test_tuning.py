@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memspan import InvalidInput, Judgement, Memory, NotFound, Tuned
+from memspan import EncoderError, InvalidInput, Judgement, Memory, NotFound, Tuned
+from memspan.encoders.hash import HashEncoder
 from memspan.tuning import LEAST, Adjustment, adjusted
 
 Open = Callable[..., Memory]
@@ -127,7 +128,7 @@ def test_the_same_judgements_teach_the_same_in_whatever_order_they_came(memory: 
     said = judge(memory, notes)
     seen: list[tuple[int, int]] = []
     first = memory.tune(dry_run=True, progress=lambda done, total, what: seen.append((done, total)))
-    assert seen == [(done, 14) for done in range(14)]
+    assert seen == [(done, 14) for done in range(1, 15)]
     random.Random(1).shuffle(said)
     assert memory.tune(said, dry_run=True) == first
 
@@ -138,6 +139,20 @@ def test_a_store_without_an_encoder_learns_too(opened: Open) -> None:
         tuned = memory.tune()
         assert tuned.applied
         assert "semantic" not in tuned.weights
+
+
+def test_nothing_is_learned_while_the_encoder_fails(
+    memory: Memory, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    judge(memory, notes)
+    monkeypatch.setattr(HashEncoder, "encode", fail)
+    with pytest.raises(EncoderError, match="out of order"):
+        memory.tune()
+    monkeypatch.undo()
+    assert memory.tune().applied
 
 
 def test_what_is_history_is_not_learned_from(memory: Memory, notes: Notes, tmp_path: Path) -> None:
