@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.errors import InvalidInput
-from memspan.fusion import Features, or_zero
+from memspan.fusion import Features
 from memspan.records import Judgement
 
 DEPTH = 10  # of nDCG, and of the searches whose candidates are looked at
@@ -123,14 +123,14 @@ def changed(raw: str | None, new: Adjustment | None) -> str:
 def adjusted(scores: NDArray[np.float32], features: Features, adjustment: Adjustment | None) -> NDArray[np.float32]:
     """float32[n] in [0, 1]: ``scores`` with the adjustment, to the bit as they are where there is none.
 
-    A feature that a row lacks counts as 0, and so does one that this version does not know.
+    A row that lacks a feature counts as the average one in that; one that this version does not know adds nothing.
     """
     if adjustment is None:
         return scores
     total = _logit(scores) + adjustment.bias
     for name, weight in adjustment.weights.items():
         if name in features:
-            total += weight * or_zero(features[name])
+            total += weight * _filled(features[name])
     return np.asarray(_probability(total), np.float32)
 
 
@@ -205,7 +205,7 @@ def _listed(each: Examined, names: Sequence[str], spread: NDArray[np.float64]) -
 
 def _matrix(each: Examined, names: Sequence[str]) -> NDArray[np.float64]:
     rows = len(each.scores)
-    parts = [or_zero(each.features[name]) if name in each.features else np.zeros(rows) for name in names]
+    parts = [_filled(each.features[name]) if name in each.features else np.zeros(rows) for name in names]
     return np.column_stack([np.zeros((rows, 0)), *parts]).astype(np.float64)
 
 
@@ -298,6 +298,13 @@ def _bias(lists: Sequence[_Listed], weights: NDArray[np.float64]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _probability(tops + middle).mean() < usual else (low, middle)
     return (low + high) / 2
+
+
+def _filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``values`` with the mean of the others where there is none; 0 where there are no others."""
+    missing = np.isnan(values)
+    mean = np.float32(0) if missing.all() else values[~missing].mean()
+    return np.asarray(np.where(missing, mean, values), np.float32)
 
 
 def _logit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
