@@ -248,7 +248,7 @@ class Tuned:
     ``judgements``.
 
     ``before`` and ``after`` are nDCG@10, each question ranked by weights fitted without it; ``noise`` is the standard
-    error of their difference over the questions. ``better``: they differ by more than noise explains. ``weights`` by
+    error of their difference over the questions. ``better``: the gain is greater than that. ``weights`` by
     feature and ``bias`` are what is added to the logit of a score, empty and 0 where no change was found better.
     ``effects`` are the weights times the standard deviation of the feature among the candidates of a question: what
     counts more and what less. ``applied``: searches use it from now on.

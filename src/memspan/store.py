@@ -364,7 +364,7 @@ class Store:
 
         Each judged query is ranked anew over the whole namespace, without the reranker and what was learned before. The
         weights move from the shipped ones only as far as the judgements bear out, and searches of all processes use
-        them from their next one on, if questions they were not fitted on gain by more than noise explains; else nothing
+        them from their next one on, if questions they were not fitted on gain by more than its noise; else nothing
         changes, and the answer says so. ``dry_run`` only tells. ``untune`` takes it back. Raises NotFound, and
         InvalidInput where fewer than 10 questions have a useful segment, then nothing was written; EncoderError.
         """

@@ -31,7 +31,7 @@ PULLS = (
     10.0,
 )  # of weights per spread of a feature, against the sum over questions; no change first
 USELESS = 4.0  # how many candidates that nobody judged one counts for that is said to be useless
-SURE = 1.64  # standard errors by which the gain must stand out: one chance in twenty
+SURE = 1.0  # standard errors by which the gain must stand out; docs/decisions/0012-tuning.md
 KEPT = 8  # adjustments of a namespace: as many steps ``untune`` goes back
 STEPS = 50
 LIMIT = 60.0  # of a logit: beyond, float32 knows only 0 and 1
@@ -85,7 +85,7 @@ class Fitted:
 
     @property
     def better(self) -> bool:
-        """Whether there is a change, and a gain that noise does not explain."""
+        """Whether there is a change, and its gain greater than the noise."""
         return bool(self.weights) and self.after - self.before > SURE * self.noise
 
 
