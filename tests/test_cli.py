@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from memspan import Memory
 from memspan.cli import main
 from memspan.cli.output import clean, line
 from memspan.config import Config
@@ -549,3 +551,75 @@ def test_a_bad_variable_is_told_by_its_name(home: Path) -> None:
     with pytest.raises(InvalidInput, match="MEMSPAN_CONFIG"):
         Config.load({"MEMSPAN_CONFIG": str(home / "absent.toml")})
     assert Config.load({"MEMSPAN_NAMESPACE": ""}).namespace == "default"
+
+
+# ---------------------------------------------------------------------------------------------------------- learning
+
+
+@pytest.fixture
+def judged(home: Path) -> list[dict[str, Any]]:
+    """Judgements of twelve questions to which the important one of three notes is the useful one."""
+    said = []
+    with Memory(home / "store") as memory:
+        for number in range(12):
+            for place in range(3):
+                useful = place == number % 3
+                text = f"shelf{number} {'paper ' * place}note {place}"
+                (id,) = memory.add(text, importance=0.9 if useful else 0.1).ids
+                said.append({"query": f"what of shelf{number}?", "id": id, "useful": useful})
+    return said
+
+
+def test_feedback_is_learned_from_and_undone(memspan: Run, home: Path, judged: list[dict[str, Any]]) -> None:
+    lines = "\n".join(json.dumps(each) for each in judged[3:])
+    (home / "said.jsonl").write_text(f"\ufeff{lines}\n\n", encoding="utf-8")
+    for each in judged[:3]:
+        flag = [] if each["useful"] else ["--useless"]
+        told = memspan("feedback", each["query"], each["id"], *flag)
+        assert (told.code, told.out) == (0, f"{each['id']} was of {'use' if each['useful'] else 'no use'}\n")
+    dry = memspan("tune", "--judgements", "said.jsonl", "--dry-run", "--json").document
+    assert (dry["better"], dry["applied"], dry["questions"], dry["judgements"]) == (True, False, 12, 36)
+    assert memspan("stats", "--json").document["judgements"] == 3
+    done = memspan("tune", "--judgements", "said.jsonl")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"(?m)^Judged +36 judgements of 12 questions$", done.out)
+    assert re.search(r"(?m)^nDCG@10 after +1\.000  \(\+0\.\d{3}, with a standard error of 0\.\d{3};", done.out)
+    assert re.search(r"(?m)^Learned +importance \+\d\.\d", done.out)
+    assert "memspan tune --undo" in done.out
+    assert "importance" in memspan("stats").out
+    assert memspan("tune", "--undo", "--json").document == {"undone": True}
+    again = memspan("tune", "--undo")
+    assert (again.code, again.out) == (1, "Nothing was learned here: nothing to undo.\n")
+    assert memspan("feedback", judged[0]["query"], judged[0]["id"], "--forget", "--json").document["useful"] is None
+    assert memspan("stats", "--json").document["judgements"] == 35
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('{"query": "q", "id": ', "said.jsonl:38"),
+        ('["q", "x"]', "said.jsonl:38"),
+        ('{"query": "q"}', "said.jsonl:38"),
+        ('{"query": "q", "id": "x", "useful": "yes"}', "said.jsonl:38.useful"),
+        ('{"query": "", "id": "x"}', "said.jsonl:38.query"),
+        ('{"query": "q", "id": "x"}', None),
+    ],
+)
+def test_a_wrong_line_of_judgements_is_named_and_none_is_kept(
+    memspan: Run, home: Path, judged: list[dict[str, Any]], line: str, named: str | None
+) -> None:
+    lines = [*(json.dumps(each) for each in judged), "", line]
+    (home / "said.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    told = memspan("tune", "--judgements", "said.jsonl", "--json")
+    assert (told.code, told.error["argument"]) == ((1, None) if named is None else (2, named))
+    assert memspan("stats", "--json").document["judgements"] == 0
+
+
+def test_what_cannot_be_learned_from_is_refused(memspan: Run, judged: list[dict[str, Any]]) -> None:
+    few = memspan("tune")
+    assert few.code == 2
+    assert "0 questions with a useful segment, and 10 are needed" in few.err
+    assert memspan("tune", "--undo", "--dry-run").code == 2
+    assert memspan("tune", "--judgements", "absent.jsonl").code == 2
+    assert memspan("feedback", "q", judged[0]["id"], "--useless", "--forget").code == 2
+    assert memspan("feedback", "q", "no-such-id").code == 1

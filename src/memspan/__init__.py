@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Edge,
         Event,
         Hit,
+        Judgement,
         Message,
         Neighbor,
         Node,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         Segment,
         Step,
         Theme,
+        Tuned,
         as_dict,
     )
 
@@ -60,8 +62,8 @@ _HOMES = {
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Message", "Neighbor", "Node", "Scope",
-        "Segment", "Step", "Theme", "as_dict",
+        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
+        "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
@@ -86,6 +88,7 @@ __all__ = [
     "IdempotencyConflict",
     "InvalidFilter",
     "InvalidInput",
+    "Judgement",
     "Memory",
     "MemspanError",
     "Message",
@@ -107,6 +110,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Theme",
+    "Tuned",
     "as_dict",
 ]
 

@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
-from memspan.records import NOTHING, Scope, Source
-from memspan.segmenting import shown
+from memspan.records import NOTHING, Judgement, Scope, Source
+from memspan.segmenting import check_text, shown
 
 LONGEST_NAME = 256
 DEEPEST_METADATA = 32
@@ -226,6 +226,40 @@ def kinds(value: object) -> tuple[str, ...] | None:
         mend = f"give {', '.join(map(repr, DERIVED))}, or a relation you stated"
         raise InvalidInput("kinds", f"{shown(value)} names no kind of edge", mend=mend)
     return several
+
+
+def useful(argument: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise InvalidInput(argument, f"{shown(value)} is neither True nor False", mend="say whether it was of use")
+    return value
+
+
+def judgement(argument: str, value: object) -> Judgement:
+    """A dict {"query", "id", "useful"}; useful is True where it is left out."""
+    if isinstance(value, Judgement):
+        value = {"query": value.query, "id": value.id, "useful": value.useful}
+    mend = 'write {"query": "...", "id": "...", "useful": true}'
+    if not isinstance(value, Mapping):
+        raise InvalidInput(argument, f"{shown(value)} is no judgement", mend=mend)
+    if missing := [name for name in ("query", "id") if name not in value]:
+        raise InvalidInput(argument, f"has no {missing[0]}", mend=mend)
+    if unknown := [name for name in value if name not in ("query", "id", "useful")]:
+        raise InvalidInput(argument, f"has {shown(unknown[0])}, which means nothing here", mend=mend)
+    if not isinstance(value["id"], str):
+        raise InvalidInput(f"{argument}.id", f"{shown(value['id'])} is no id", mend=mend)
+    return Judgement(
+        query=check_text(value["query"], f"{argument}.query"),
+        id=value["id"],
+        useful=useful(f"{argument}.useful", value.get("useful", True)),
+    )
+
+
+def judgements(value: object) -> list[Judgement]:
+    """What was said of segments, one or more dicts."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Mapping)):
+        return [judgement(f"judgements[{at}]", each) for at, each in enumerate(value)]
+    raise InvalidInput("judgements", f"{shown(value)} is no list", mend='give dicts {"query", "id", "useful"}')
 
 
 def ids(value: object) -> list[str]:

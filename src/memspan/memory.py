@@ -23,6 +23,7 @@ from memspan.records import (
     Edge,
     Event,
     Hit,
+    Judgement,
     Message,
     Neighbor,
     Node,
@@ -317,6 +318,20 @@ class Memory(Store):
         self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
         return len(moved)
 
+    def feedback(self, query: str, id: str, useful: bool | None = True, *, namespace: str | None = None) -> None:
+        """Say that segment ``id`` was of use to ``query``, or was not; ``tune`` learns from it.
+
+        Durable when it returns. It is kept for the namespace, holds for every version of the segment, and goes with
+        it. Said again of the same two, the later word counts; None takes it back. Raises NotFound, InvalidInput.
+        """
+        scope, text = self._scope(namespace, None, None, None, None), check_text(query, "query")
+        segment = self._ledger.get(scope.namespace, id)
+        if useful is None:
+            self._ledger.forget_judgements(scope.namespace, text, segment.id)
+        else:
+            said = Judgement(query=text, id=segment.id, useful=arguments.useful("useful", useful))
+            self._ledger.judge(scope.namespace, [said])
+
     # Reading
 
     def search(
@@ -340,7 +355,8 @@ class Memory(Store):
         ``as_of`` searches what was known then. ``explain`` gives each channel's part, and the path through the graph
         that led to a hit. ``recipe`` is "default", "dsm" (routed by the tree, graph distance and the whole priority
         vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part,
-        "default-rerank" without the reranker. Filters: see ``memspan.filtering``. Raises InvalidInput, StoreError.
+        "default-rerank" without the reranker, "default-tuning" without what ``tune`` learned. Filters: see
+        ``memspan.filtering``. Raises InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)

@@ -17,6 +17,7 @@ from memspan.segmenting import shown
 CANDIDATES = 64  # per channel: recall@10 is on every set what it is with 100
 RANKED = 64  # of which the tokens are read, and which are ranked anew
 RERANK = "rerank"
+TUNING = "tuning"
 RERANKED = 32  # of which a reranker reads the text: some 0.6 s of a model of six layers on two busy cores
 RERANKER = 2 / 3  # its part: it decides but between what it finds alike; by judgement, docs/decisions/0011-reranker.md
 USUAL = {"importance": 0.5, "relevance": 0.5}  # what a segment has unless somebody says
@@ -40,10 +41,10 @@ class Recipe:
     ``models`` by the features a row has, most first. ``seeding`` scores what the channels found, for the followers, who
     go ``rounds`` times. ``ranked``: how many of the best are ranked anew by a ``Ranker`` with ``evidence``; 0 for none.
     ``updates``: of two statements about the same thing the newer goes first. ``priorities``: what importance and the
-    like add to the logit of a score. ``rerank``: of how many of the best of all a reranker, where the store has one,
-    reads the text, and ``reranker`` in [0, 1] its part in their score, in logits. ``shared``: what others put in the
-    namespace may move scores in a narrower scope: what categories are about. Where the best score is below ``gate``,
-    the recipe ``wider`` answers instead.
+    like add to the logit of a score. ``tuned``: so does what was learned from judgements in the namespace. ``rerank``:
+    of how many of the best of all a reranker, where the store has one, reads the text, and ``reranker`` in [0, 1] its
+    part in their score, in logits. ``shared``: what others put in the namespace may move scores in a narrower scope:
+    what categories are about. Where the best score is below ``gate``, the recipe ``wider`` answers instead.
     """
 
     channels: tuple[str, ...]
@@ -59,6 +60,7 @@ class Recipe:
     rerank: int = RERANKED
     reranker: float = RERANKER
     shared: bool = False
+    tuned: bool = False
     gate: float = 0.0
     wider: Recipe | None = None
 
@@ -72,7 +74,8 @@ class Recipe:
     def parts(self) -> tuple[str, ...]:
         """What can be left out of it by name."""
         evidence = [part for part, names in EVIDENCE.items() if self.evidence.issuperset(names)]
-        return (*self.channels, *self.followers, *evidence, *(["updates"] if self.updates else []), RERANK)
+        own = [part for part, has in (("updates", self.updates), (TUNING, self.tuned)) if has]
+        return (*self.channels, *self.followers, *evidence, *own, RERANK)
 
     def without(self, part: str) -> Recipe:
         """The same without one of ``parts``."""
@@ -82,6 +85,7 @@ class Recipe:
             followers=tuple(name for name in self.followers if name != part),
             evidence=self.evidence.difference(EVIDENCE.get(part, ())),
             updates=self.updates and part != "updates",
+            tuned=self.tuned and part != TUNING,
             rerank=0 if part == RERANK else self.rerank,
             wider=self.wider and self.wider.without(part),
         )
@@ -122,6 +126,7 @@ _DEFAULT = replace(
     ranked=RANKED,
     evidence=frozenset(name for names in EVIDENCE.values() for name in names),
     updates=True,
+    tuned=True,
 )
 _WIDER = replace(_DEFAULT, candidates=256, ranked=192, rounds=2)
 

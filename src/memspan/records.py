@@ -232,6 +232,42 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What somebody said of a segment a query found: that it was ``useful`` or not. ``at`` None is now, when it is
+    stored."""
+
+    query: str
+    id: str
+    useful: bool
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What ``Memory.tune`` found for a namespace, from so many ``questions`` with a useful segment and all their
+    ``judgements``.
+
+    ``before`` and ``after`` are nDCG@10, each question ranked by weights fitted without it; ``noise`` is the standard
+    error of their difference over the questions. ``better``: the gain is greater than that. ``weights`` by
+    feature and ``bias`` are what is added to the logit of a score, empty and 0 where no change was found better.
+    ``effects`` are the weights times the standard deviation of the feature among the candidates of a question: what
+    counts more and what less. ``applied``: searches use it from now on.
+    """
+
+    namespace: str
+    questions: int
+    judgements: int
+    before: float
+    after: float
+    noise: float
+    weights: Mapping[str, float]
+    effects: Mapping[str, float]
+    bias: float
+    better: bool
+    applied: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """One search: what is asked, of whose memory, as known when, and how many hits with at least which score."""
 

@@ -20,6 +20,7 @@ from memspan.projection import Projection
 from memspan.recipes import RERANK, USUAL, Recipe, recipe_named
 from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
+from memspan.tuning import adjusted, current, key
 from memspan.updates import newer_first
 from memspan.views.base import Scored, Selection, Selections, find_sorted
 from memspan.views.graph import GraphView, Origin
@@ -138,6 +139,7 @@ class Retrieval:
         depth = max(recipe.candidates, k)
         known = (whole or recipe.shared) and selection.as_of is None
         with self._ledger.reading():
+            learned = current(self._ledger.value(key(selection.namespace))) if recipe.tuned else None
             found = {
                 name: self._channels[name].search(question, selection, depth)
                 for name in recipe.channels
@@ -162,6 +164,7 @@ class Retrieval:
         for name, weight in recipe.priorities.items():
             if name in features:
                 logits += np.float32(weight) * (or_zero(features[name]) - np.float32(USUAL.get(name, 0.0)))
+        logits = adjusted(logits, features, learned)
         order = np.lexsort((-seqs, -logits))
         told = {name: part[order] for name, part in features.items() if name in recipe.features}
         return Ranked(seqs[order], probability(logits[order]), told, found)

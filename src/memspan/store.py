@@ -8,7 +8,9 @@ import os
 import shlex
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments, encoders, rerankers
+from memspan import arguments, encoders, rerankers, tuning
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -33,12 +35,12 @@ from memspan.channels import (
 )
 from memspan.config import Config
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderMismatch, InvalidInput, NotAStore, NotWritable, StoreClosed
+from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
 from memspan.ledger.base import Seqs
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
-from memspan.records import Scope
+from memspan.records import Judgement, Query, Scope, Tuned
 from memspan.reencoding import alone, fitted, reencode
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
@@ -53,6 +55,7 @@ T = TypeVar("T")
 
 AUTO = "auto"
 SAMPLE = 4_096
+SHIPPED_RECIPE = "default-rerank-tuning"
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
 
@@ -234,6 +237,12 @@ class Store:
             else {"id": self._reranker.id, "failure": self._retrieval.unranked},
             "channels": self._retrieval.active(),
             "search_failure": self._retrieval.failure,
+            "judgements": counts["judgements"],
+            "tuning": {
+                name: learned.plain()
+                for name in namespaces
+                if (learned := tuning.current(self._ledger.value(tuning.key(name)))) is not None
+            },
             "pending": self._ledger.count_pending(None),
             "views": views,
             "activations": activations,
@@ -341,6 +350,96 @@ class Store:
         made = self._reencoded(encoder, checked(tokens), basis, progress)
         about = json.loads(self._recorded)
         return {"encoder": about["id"], "tokens": about["tokens"], "basis": about["basis"], "encoded": made}
+
+    def tune(
+        self,
+        judgements: Iterable[Mapping[str, Any] | Judgement] | None = None,
+        *,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Tuned:
+        """Learn how much each feature of a score counts in a namespace from its feedback and from ``judgements``
+        ({"query", "id", "useful"}), which are kept as feedback too.
+
+        Each judged query is ranked anew over the whole namespace, without the reranker and what was learned before. The
+        weights move from the shipped ones only as far as the judgements bear out, and searches of all processes use
+        them from their next one on, if questions they were not fitted on gain by more than its noise; else nothing
+        changes, and the answer says so. ``dry_run`` only tells. ``untune`` takes it back. Raises NotFound, and
+        InvalidInput where fewer than 10 questions have a useful segment, then nothing was written; EncoderError.
+        """
+        scope = self._scope(namespace, None, None, None, None)
+        space = scope.namespace
+        given = [] if judgements is None else arguments.judgements(judgements)
+        given = [replace(each, id=self._ledger.get(space, each.id).id) for each in given]
+        said = {(each.query, each.id): each for each in (*self._ledger.judgements(space), *given)}
+        seqs = {}
+        for id in {id for _, id in said}:
+            with suppress(NotFound):  # of a document that was read again: it is history
+                seqs[id] = self._ledger.get(space, id).seq
+        asked = tuning.questions((said[each] for each in sorted(said)), seqs)
+        if given and not dry_run:
+            self._ledger.judge(space, given)
+        examined = []
+        for done, (text, marks) in enumerate(asked.items(), 1):
+            examined.append(self._examined(Query(text=text, scope=scope, k=tuning.DEPTH, recipe=SHIPPED_RECIPE), marks))
+            if progress is not None:
+                progress(done, len(asked), "ranking")
+        fitted = tuning.fit(examined)
+        learned = tuning.Adjustment(
+            weights=fitted.weights,
+            bias=fitted.bias,
+            fitted_at=datetime.now(UTC),
+            questions=len(asked),
+            judgements=sum(map(len, asked.values())),
+            before=fitted.before,
+            after=fitted.after,
+        )
+        if applied := fitted.better and not dry_run:
+            self._ledger.change_value(tuning.key(space), lambda raw: tuning.changed(raw, learned))
+        return Tuned(
+            namespace=space,
+            questions=learned.questions,
+            judgements=learned.judgements,
+            before=fitted.before,
+            after=fitted.after,
+            noise=fitted.noise,
+            weights=fitted.weights,
+            effects=fitted.effects,
+            bias=fitted.bias,
+            better=fitted.better,
+            applied=applied,
+        )
+
+    def _examined(self, query: Query, marks: Mapping[int, bool]) -> tuning.Examined:
+        """The candidates of a judged query, with what was said of them by seq."""
+        ranked = self._steadily(lambda engine: engine.ranked(query))
+        if (failure := self._retrieval.failure) is not None:  # a search does without; what is learned must not
+            raise EncoderError(f"the encoder failed: {failure}", mend="run `memspan doctor`, and tune again")
+        useful = [seq for seq, good in marks.items() if good]
+        useless = [seq for seq, good in marks.items() if not good]
+        return tuning.Examined(
+            scores=ranked.scores,
+            features=ranked.features,
+            useful=np.isin(ranked.seqs, useful),
+            useless=np.isin(ranked.seqs, useless),
+            wanted=len(useful),
+        )
+
+    def untune(self, namespace: str | None = None) -> bool:
+        """Go back to what was learned in the namespace before the last ``tune`` that changed something, at last to the
+        shipped weights; whether there was anything to take back."""
+        name = tuning.key(self._scope(namespace, None, None, None, None).namespace)
+        if tuning.current(self._ledger.value(name)) is None:
+            return False
+        taken: list[tuning.Adjustment] = []
+
+        def back(raw: str | None) -> str:
+            taken.extend(tuning.history(raw)[-1:])
+            return tuning.changed(raw, None)
+
+        self._ledger.change_value(name, back)
+        return bool(taken)
 
     def _present(self, encoder: str | Encoder) -> Encoder:
         """The encoder meant: a new one, or for AUTO the store's own. Raises InvalidInput where a new one is none,

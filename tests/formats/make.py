@@ -75,6 +75,7 @@ def fill(memory: Memory) -> dict[str, Any]:
     gone = memory.add("This was taken back.", user_id="ana").ids[0]
     memory.delete(gone)
     memory.add("Another tenant's secret.", namespace="other", user_id="ana")
+    memory.feedback("Which ticket?", ticket)
     document = memory.add(GUIDE, category="Bees", occurred_at="2001-02-03").document_id
     return {"gone": gone, "document": document, "ticket": ticket}
 

@@ -85,6 +85,10 @@ def associated(memory: Memory, expected: dict[str, Any]) -> None:
     memory.link(first.id, parts[0], "reply")
     assert [near.id for near in memory.neighbors(first.id, "reply")] == [parts[0]]
     assert memory.unlink(first.id, parts[0]) == 1
+    judged = memory.stats()["judgements"]
+    memory.feedback("which hive?", parts[0], False)
+    assert memory.stats()["judgements"] == judged + 1
+    memory.feedback("which hive?", parts[0], None)
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)

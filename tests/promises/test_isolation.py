@@ -147,6 +147,7 @@ def test_what_others_write_moves_no_score(memory: Memory) -> None:
         tenant = choose.choice(tenants)
         memory.add(" ".join(choose.choices(WORDS, k=6)) + f" {round}", **tenant.scope)
         memory.update(choose.choice(tenant.ids), f"amber birch {round}", namespace=tenant.namespace)
+        memory.feedback(QUERIES[round % 3], choose.choice(tenant.ids), round % 2 == 0, namespace=tenant.namespace)
     assert list(everything(memory, quiet)) == before
 
 
@@ -190,6 +191,7 @@ def test_an_id_of_another_namespace_names_nothing(memory: Memory) -> None:
                 memory.get,
                 memory.history,
                 memory.neighbors,
+                lambda id, namespace: memory.feedback("x", id, namespace=namespace),
                 lambda id, namespace: memory.update(id, "x", namespace=namespace),
             ):
                 with pytest.raises(NotFound):

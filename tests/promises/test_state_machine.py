@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval
+from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval, tuning
 from memspan.testing import WordEncoder
 
 COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
@@ -67,6 +67,8 @@ class Model:
     operations: dict[tuple[str, str], tuple[Any, tuple[str, ...]]] = field(default_factory=dict)
     pasts: list[Past] = field(default_factory=list)
     links: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    judgements: dict[tuple[str, str, str], bool] = field(default_factory=dict)  # namespace, query, id
+    learned: dict[str, int] = field(default_factory=dict)  # adjustments by namespace
 
     def same(self, namespace: str, key: tuple[Any, ...]) -> Row | None:
         return next((row for row in self.rows if (row.namespace, row.key) == (namespace, key)), None)
@@ -82,6 +84,7 @@ class Model:
         self.rows = [row for row in self.rows if row not in rows]
         dead = {row.id for row in rows}
         self.links = {edge: weight for edge, weight in self.links.items() if dead.isdisjoint(edge[:2])}
+        self.judgements = {said: useful for said, useful in self.judgements.items() if said[2] not in dead}
 
     def renew(self, old: Row, **changes: Any) -> None:
         """A new version of a row: from now on the newest."""
@@ -260,6 +263,33 @@ class Store(RuleBasedStateMachine):
         for edge in gone:
             del self.model.links[edge]
 
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICKS, query=st.sampled_from(COMMON), useful=st.none() | st.booleans(), elsewhere=st.booleans())
+    def feedback(self, pick: int, query: str, useful: bool | None, elsewhere: bool) -> None:
+        row = self.picked(pick)
+        if elsewhere:
+            with pytest.raises(NotFound):
+                self.memory.feedback(query, row.id, useful, namespace={"left": "right", "right": "left"}[row.namespace])
+            return
+        self.memory.feedback(query, row.id, useful, namespace=row.namespace)
+        if useful is None:
+            self.model.judgements.pop((row.namespace, query, row.id), None)
+        else:
+            self.model.judgements[row.namespace, query, row.id] = useful
+
+    @rule(ns=NAMESPACES, weight=st.sampled_from((-9.0, 2.0)))
+    def learn(self, ns: str, weight: float) -> None:
+        new = tuning.Adjustment(weights={"keyword": weight, "semantic": -weight}, bias=weight, questions=10,
+                                fitted_at=datetime.now(UTC), judgements=10, before=0.5, after=0.6)  # fmt: skip
+        self.memory._ledger.change_value(tuning.key(ns), lambda raw: tuning.changed(raw, new))
+        self.model.learned[ns] = min(self.model.learned.get(ns, 0) + 1, tuning.KEPT)
+
+    @rule(ns=NAMESPACES)
+    def untune(self, ns: str) -> None:
+        known = self.model.learned.get(ns, 0)
+        assert self.memory.untune(ns) == (known > 0)
+        self.model.learned[ns] = max(known - 1, 0)
+
     @rule(ns=NAMESPACES, old=CATEGORIES.filter(bool), new=CATEGORIES | st.none())
     def move_category(self, ns: str, old: tuple[str, ...], new: tuple[str, ...] | None) -> None:
         within = [row for row in self.model.within(ns, None) if row.category[: len(old)] == old]
@@ -422,6 +452,12 @@ class Store(RuleBasedStateMachine):
                 assert {hit.id: hit.text for hit in hits}.items() <= then.items()
                 if recipe == "keyword" and text in then.values():
                     assert text in {hit.text for hit in hits}
+
+    @invariant()
+    def what_was_said_of_it_is_kept(self) -> None:
+        for namespace in ("left", "right"):
+            said = {(namespace, each.query, each.id): each.useful for each in self.memory._ledger.judgements(namespace)}
+            assert said == {key: useful for key, useful in self.model.judgements.items() if key[0] == namespace}
 
     @invariant()
     def everything_is_listed_in_order(self) -> None:

@@ -43,6 +43,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("feedback", memories.feedback, RECALL, None),
     ("active-context", structure.active_context, RECALL, None),
     ("tree", structure.tree, STRUCTURE, None),
     ("neighbors", structure.neighbors, STRUCTURE, None),
@@ -57,6 +58,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("rebuild", upkeep.rebuild, CARE, None),
     ("reencode", upkeep.reencode, CARE, None),
     ("fit-tokens", upkeep.fit_tokens, CARE, None),
+    ("tune", upkeep.tune, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

@@ -1,4 +1,4 @@
-"""The commands about single memories: add, ingest, search, context, list, get, update, delete, history."""
+"""The commands about single memories: add, ingest, search, context, list, get, update, delete, history, feedback."""
 
 from __future__ import annotations
 
@@ -419,6 +419,31 @@ def history(id: Id, namespace: o.Namespace = None, store: o.Store = None, json: 
         output.emit({"events": [as_dict(event) for event in events]})
     else:
         output.show_history(events)
+
+
+def feedback(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was looked for, as one argument.")],
+    id: Id,
+    useless: Annotated[
+        bool, typer.Option("--useless", help="It was of no use to that query.", show_default=False)
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Take back what was said of the two.", show_default=False)
+    ] = False,
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    json: o.Json = False,
+) -> None:
+    """Say that a memory was of use to a query, or was not; memspan tune learns from it."""
+    if useless and forget:
+        raise InvalidInput("--forget", "came together with --useless", mend="give one of the two")
+    useful = None if forget else not useless
+    with o.open_memory(store, "none", namespace) as memory:
+        memory.feedback(query, id, useful)
+    if json:
+        output.emit({"query": query, "id": id, "useful": useful})
+    else:
+        print(f"{id} {'is not judged any more' if forget else 'was of no use' if useless else 'was of use'}")
 
 
 def nothing(problem: str, mend: str, *, json: bool) -> None:

@@ -16,6 +16,7 @@ from memspan.errors import InvalidFilter, InvalidInput, NotAStore
 
 if TYPE_CHECKING:
     from memspan.memory import Memory
+    from memspan.records import Judgement
 
 WHERE, WHOSE = "Which store", "Whose memory"
 
@@ -151,6 +152,29 @@ def json_from(source: str, argument: str) -> Any:
         return json.loads(_decoded(raw, source))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidInput(argument, f"{source} is not JSON ({error})", mend="correct it there") from error
+
+
+def judgements_from(file: Path) -> list[Judgement]:
+    """The judgements in a file of JSON lines; empty lines are passed over. Raises InvalidInput naming file and line."""
+    from memspan import arguments
+
+    try:
+        lines = _decoded(file.expanduser().read_bytes(), str(file)).split("\n")
+    except OSError as error:
+        mend = "name a file of JSON lines"
+        raise InvalidInput("--judgements", f"{file} cannot be read ({error.strerror})", mend=mend) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        where = f"{file}:{number}"
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise InvalidInput(
+                    where, f"is not JSON ({error})", mend="correct that line; nothing was kept"
+                ) from error
+            found.append(arguments.judgement(where, value))
+    return found
 
 
 def filters_from(given: list[str] | None) -> dict[str, Any] | None:

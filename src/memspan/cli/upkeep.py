@@ -1,13 +1,16 @@
-"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens."""
+"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens, tune."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
+from memspan.errors import InvalidInput
+from memspan.records import Tuned, as_dict
 
 Tokens = Annotated[
     str, typer.Option("--tokens", metavar="LEVEL", help="none, 1bit, 4bit, int8 or f16; auto: as it is, else 1bit.")
@@ -97,6 +100,71 @@ def fit_tokens(
     with o.open_memory(store, "auto", None) as memory, output.progress("Encoding", show=not json) as advance:
         report = memory.fit_tokens(dims=dims, tokens=tokens, progress=advance)
     _show(report, json)
+
+
+def tune(
+    judgements: Annotated[
+        Path | None,
+        typer.Option(
+            "--judgements",
+            metavar="FILE",
+            help='Keep these as feedback first: lines of {"query": "...", "id": "...", "useful": true}.',
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; keep nothing.", show_default=False)] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Go back to the weights before the last change.", show_default=False)
+    ] = False,
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Learn from feedback what counts in this memory. Nothing changes unless questions it has not seen gain from it.
+
+    Ten questions with a useful memory are needed. It holds for the whole namespace, from the next search on.
+    """
+    if undo and (judgements is not None or dry_run):
+        raise InvalidInput("--undo", "came together with something to learn from", mend="give --undo alone")
+    given = None if judgements is None else o.judgements_from(judgements)
+    with o.open_memory(store, "none" if undo else encoder, namespace) as memory:
+        if undo:
+            undone = memory.untune()
+        else:
+            with output.progress("Ranking", show=not json) as advance:
+                tuned = memory.tune(given, dry_run=dry_run, progress=advance)
+    if not undo:
+        output.emit(as_dict(tuned)) if json else show_tuned(tuned)
+        return
+    if json:
+        output.emit({"undone": undone})
+    else:
+        print("Searches use the weights of before again." if undone else "Nothing was learned here: nothing to undo.")
+    if not undone:
+        raise typer.Exit(1)
+
+
+def show_tuned(tuned: Tuned) -> None:
+    """What was learned from how much, what it is worth, and whether it holds, for people."""
+    learned = sorted(tuned.effects.items(), key=lambda each: -abs(each[1]))
+    verdict = f"{output.plural(tuned.judgements, 'judgement')} of {output.plural(tuned.questions, 'question')}"
+    gain = f"{tuned.after - tuned.before:+.3f}, with a standard error of {tuned.noise:.3f}"
+    lines = {
+        "Judged": verdict,
+        "nDCG@10 before": f"{tuned.before:.3f}",
+        "nDCG@10 after": f"{tuned.after:.3f}  ({gain}; each question by weights fitted without it)",
+        "Learned": ", ".join(f"{name} {effect:+.1f}" for name, effect in learned if abs(effect) >= 0.05)
+        or "no change is best",
+    }
+    for name, said in lines.items():
+        print(f"{name:<14}  {said}")
+    if tuned.applied:
+        print("Applied: searches use it from now on. memspan tune --undo takes it back.")
+    elif tuned.better:
+        print("Not applied: this was a dry run. Without --dry-run it would be.")
+    else:
+        print("Not applied: the gain is within the noise. More feedback may show one.")
 
 
 def _show(report: dict[str, Any], json: bool) -> None:

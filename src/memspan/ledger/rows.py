@@ -206,6 +206,9 @@ INCONSISTENCIES = {
     "SELECT count(*) FROM activations AS a WHERE length(a.tokens) > 0"
     " AND NOT EXISTS (SELECT 1 FROM tensors AS t WHERE t.key = a.tokens)":
         "{} vectors point to token matrices that do not exist",
+    "SELECT count(*) FROM judgements AS j"
+    " WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.namespace = j.namespace AND s.id = j.id)":
+        "{} judgements are of no segment",
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from memspan.ledger.rows import (
     uuid7,
 )
 from memspan.ledger.where import scope_sql
-from memspan.records import Added, Document, Draft, Edge, Event, Filter, Scope, Segment
+from memspan.records import Added, Document, Draft, Edge, Event, Filter, Judgement, Scope, Segment
 
 
 class SqliteLedger(Feeding):
@@ -179,6 +179,30 @@ class SqliteLedger(Feeding):
                 " accessed_at = max(accessed_at, excluded.accessed_at), relevance = max(relevance, ?5)",
                 [(number, id_bytes(id), use.times, microseconds(use.at), use.relevance) for id, use in uses.items()],
             )
+
+    def judge(self, namespace: str, judgements: Sequence[Judgement]) -> None:
+        """Keep what was said of current segments, all or nothing; said again of the same query, the later word counts.
+
+        Raises NotFound.
+        """
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            for said in judgements:
+                _current(connection, number, said.id, namespace)
+                at = now() if said.at is None else microseconds(said.at)
+                connection.execute(
+                    "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?)",
+                    (number, said.query, id_bytes(said.id), said.useful, at),
+                )
+
+    def forget_judgements(self, namespace: str, query: str | None, id: str | None) -> int:
+        """Remove what was said, of one query or all, of one segment or all; returns how many there were."""
+        with self.writing() as connection:
+            number, key = namespace_number(connection, namespace), None if id is None else id_bytes(id)
+            return connection.execute(
+                "DELETE FROM judgements WHERE namespace = ? AND (? IS NULL OR query = ?) AND (? IS NULL OR id = ?)",
+                (number, query, query, key, key),
+            ).rowcount
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Remove segments with every version, vector and index entry; returns how many there were."""
@@ -363,6 +387,18 @@ class SqliteLedger(Feeding):
                 )
             }
 
+    def judgements(self, namespace: str) -> list[Judgement]:
+        """All that was said, by query and segment, in one order whatever the order it was said in."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT query, id, useful, judged_at FROM judgements WHERE namespace = ? ORDER BY query, id",
+                (namespace_number(connection, namespace),),
+            ).fetchall()
+        return [
+            Judgement(query=query, id=str(uuid.UUID(bytes=id)), useful=bool(useful), at=instant(at))
+            for query, id, useful, at in rows
+        ]
+
     def replay(self, namespace: str, operation: Operation) -> Added | None:
         """What an earlier call with this idempotency key did, or None. Raises IdempotencyConflict."""
         with self.reading() as connection:
@@ -407,6 +443,7 @@ class SqliteLedger(Feeding):
                 "repeats": "SELECT coalesce(sum(repeats), 0) FROM segments",
                 "vectors": f"SELECT count(*) FROM activations WHERE encoding = {ENCODING}",
                 "tombstones": "SELECT count(*) FROM tombstones",
+                "judgements": "SELECT count(*) FROM judgements",
                 "schema": "PRAGMA user_version",
             }
             result: dict[str, Any] = {name: connection.execute(sql).fetchone()[0] for name, sql in total.items()}

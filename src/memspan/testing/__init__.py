@@ -6,8 +6,8 @@ class TestMine(EncoderContract):
         return MyEncoder()
 """
 
+from memspan.testing.encoders import EncoderContract
 from memspan.testing.parts import (
-    EncoderContract,
     LedgerContract,
     ViewContract,
     WordEncoder,
