@@ -1,7 +1,7 @@
 """All retrievers side by side. A channel proposes rows and can score any row of the selection; a follower does the same
 from what the channels found, along the graph.
 
-A new one is one class here, a name in a recipe of ``retrieval.RECIPES``, and its weight there.
+A new one is one class here, a name in a recipe of ``recipes.RECIPES``, and its weight there.
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ class NextFollower:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
+        if "keyword" not in found:
+            return _found(_NONE)
         _, beside, _ = self._view.beside(selection, seeds.seqs[: self.SEEDS])
         keyword = found["keyword"].score
 

@@ -31,6 +31,7 @@ from memspan.views.graph import GraphView
 
 REACH = 2  # turns
 BEST = 3  # of which ``echo`` takes the mean
+VOICED = frozenset(("asks", "asked", "speaker", "user"))
 AGREEING = ("semantic", "keyword", "maxsim")  # say which those are, each counting the same
 
 Floats = NDArray[np.float32]
@@ -118,12 +119,12 @@ class Evidence:
         if keyword is not None and "nearby" in wanted:
             found["nearby"] = features["keyword"].copy()
             np.maximum.at(found["nearby"], around.rows, keyword(around.seqs))
-        if "speaker" in wanted:
+        if wanted & VOICED:
             asked = None if late is None else late[2]
             found |= self._voiced(question, selection.namespace, seqs, beside, asked)
         if "echo" in wanted and question.vector is not None:
             found["echo"] = self._echo(selection.namespace, seqs, {**features, **found})
-        return found
+        return {name: part for name, part in found.items() if name in wanted}
 
     def _voiced(
         self,

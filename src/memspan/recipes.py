@@ -75,7 +75,8 @@ class Recipe:
         """What can be left out of it by name."""
         evidence = [part for part, names in EVIDENCE.items() if self.evidence.issuperset(names)]
         own = [part for part, has in (("updates", self.updates), (TUNING, self.tuned)) if has]
-        return (*self.channels, *self.followers, *evidence, *own, RERANK)
+        channels = self.channels if len(self.channels) > 1 else ()
+        return (*channels, *self.followers, *evidence, *own, RERANK)
 
     def without(self, part: str) -> Recipe:
         """The same without one of ``parts``."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from memspan.analysis import terms
 from memspan.channels import Channel, Follower, Found, Question
 from memspan.evidence import Evidence, LateInteraction
-from memspan.fusion import Features, fuse, or_zero, probability, ranker
+from memspan.fusion import Features, Ranker, fuse, or_zero, probability, ranker
 from memspan.ledger.base import Ledger, Seqs, encoded_text
 from memspan.projection import Projection
-from memspan.recipes import RERANK, USUAL, Recipe, recipe_named
+from memspan.recipes import RANKED, RERANK, USUAL, Recipe, recipe_named
 from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
 from memspan.tuning import adjusted, current, key
@@ -190,7 +190,7 @@ class Retrieval:
         few |= more
         chosen = next((name for name, needed in RANKERS if needed in few and not np.isnan(few[needed]).all()), None)
         if chosen is not None:
-            ranked = ranker(chosen).logits(few) + TIES * logits[first].clip(-20)
+            ranked = _ranked_anew(ranker(chosen), few) + TIES * logits[first].clip(-20)
             np.minimum(logits, ranked.min(), out=logits)
             logits[first] = ranked
             if recipe.updates:
@@ -343,6 +343,18 @@ def _scores(recipe: Recipe, found: Mapping[str, Found], seqs: Seqs) -> dict[str,
         bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
         features["margin"] = (near - bar).clip(min=0)
     return features
+
+
+def _ranked_anew(trees: Ranker, features: Features) -> NDArray[np.float32]:
+    """float32[n], logits. What the trees were learned on is how rows differ among so many: of more, the best of all are
+    ranked once more among themselves, the others below them."""
+    logits = trees.logits(features)
+    if len(logits) > RANKED:
+        best = np.argsort(-logits, kind="stable")[:RANKED]
+        again = trees.logits({name: part[best] for name, part in features.items()})
+        logits = np.minimum(logits, again.min())
+        logits[best] = again
+    return logits
 
 
 def _union(found: Mapping[str, Found]) -> Seqs:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.ledger.base import encoded_text, names_in
+from memspan.ledger.base import encoded_text
 from memspan.records import Segment
 
 SAME = 0.8  # cosine from which two statements say nearly the same
@@ -31,7 +31,8 @@ _CHANGE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d[\d.,:/]*")
-_WORD = re.compile(r"[a-z]+")
+_NAME = re.compile(r"(?<=\s)[^\W\d_a-z]\w+")  # a word with a capital that opens no sentence
+_WORD = re.compile(r"\w+")
 _SMALL = "one two three four five six seven eight nine ten eleven twelve"
 _WORDS = {word: str(number) for number, word in enumerate(_SMALL.split(), 1)}
 
@@ -45,9 +46,9 @@ def newer_first(
     moved = given.copy()
     cosines = vectors @ vectors.T
     numbers = [_numbers(row.text) for row in rows]
-    wanted = _numbers(question) | set(names_in(question))
+    wanted = _numbers(question) | {name.lower() for name in _NAME.findall(question)}
     held = [
-        wanted & (own | set(names_in(encoded_text(row.text, row.speaker, row.heading))))
+        wanted & (own | _words(encoded_text(row.text, row.speaker, row.heading)))
         for own, row in zip(numbers, rows, strict=True)
     ]
     times = [row.occurred_at or row.recorded_at for row in rows]
@@ -65,12 +66,18 @@ def newer_first(
 
 
 def _together(one: Segment, other: Segment) -> bool:
-    """Whether both are statements of one speaker, and not parts of one document."""
+    """Whether both are statements of one speaker, or texts of which it is known when they happened; no parts of one
+    document."""
     voice = (one.role, one.speaker) == (other.role, other.speaker)
-    return voice and (one.document_id is None or one.document_id != other.document_id)
+    known = one.role or one.speaker or (one.occurred_at and other.occurred_at)
+    return bool(voice and known) and (one.document_id is None or one.document_id != other.document_id)
 
 
 def _numbers(text: str) -> frozenset[str]:
     """The numbers in a text, as written, without what ends a sentence; small ones also in English words."""
     found = {match.rstrip(".,:/") for match in _NUMBER.findall(text)}
-    return frozenset(found | {_WORDS[word] for word in _WORD.findall(text.lower()) if word in _WORDS})
+    return frozenset(found | {_WORDS[word] for word in _words(text) if word in _WORDS})
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from memspan import EncoderError, InvalidInput, Judgement, Memory, NotFound, Tuned
 from memspan.encoders.hash import HashEncoder
+from memspan.fusion import probability
 from memspan.tuning import LEAST, Adjustment, adjusted
 
 Open = Callable[..., Memory]
@@ -371,24 +372,28 @@ def made(weights: dict[str, float], bias: float = 0.0) -> Adjustment:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(-10, 10, width=32) | st.just(np.nan)), max_size=20),
+    st.lists(
+        st.tuples(st.floats(-30, 30, width=32) | st.just(-np.inf), st.floats(-10, 10, width=32) | st.just(np.nan)),
+        max_size=20,
+    ),
     st.floats(-1e3, 1e3),
     st.floats(-100, 100),
 )
 def test_an_adjusted_score_is_a_score(rows: list[tuple[float, float]], weight: float, bias: float) -> None:
-    scores = np.array([score for score, _ in rows], np.float32)
+    logits = np.array([logit for logit, _ in rows], np.float32)
+    before = logits.copy()
     features = {"keyword": np.array([value for _, value in rows], np.float32)}
-    found = adjusted(scores, features, made({"keyword": weight, "of a later version": 9.0}, bias))
+    found = adjusted(logits, features, made({"keyword": weight, "of a later version": 9.0}, bias))
     assert found.dtype == np.float32
-    assert np.all((found >= 0) & (found <= 1))
-    alone = adjusted(scores, {"keyword": np.full(len(rows), np.nan, np.float32)}, made({"keyword": weight}, bias))
-    assert np.array_equal(alone, adjusted(scores, {}, made({}, bias)))
+    assert np.array_equal(logits, before)
+    assert np.all((probability(found) >= 0) & (probability(found) <= 1))
+    alone = adjusted(logits, {"keyword": np.full(len(rows), np.nan, np.float32)}, made({"keyword": weight}, bias))
+    assert np.array_equal(alone, adjusted(logits, {}, made({}, bias)))
 
 
-def test_without_an_adjustment_scores_are_the_same_to_the_bit() -> None:
-    scores = np.random.default_rng(0).random(50, np.float32)
-    assert adjusted(scores, {}, None) is scores
-    assert np.allclose(adjusted(scores, {}, made({})), scores, atol=1e-6)
+def test_without_an_adjustment_logits_are_the_same_to_the_bit() -> None:
+    logits = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    assert adjusted(logits, {}, None) is logits
+    assert np.array_equal(adjusted(logits, {}, made({})), logits)
     keyword = {"keyword": np.array([0, 2, np.nan], np.float32)}
-    lifted = adjusted(np.full(3, 0.5, np.float32), keyword, made({"keyword": 1.0}))
-    assert lifted == pytest.approx([1 / (1 + np.exp(-logit)) for logit in (0.0, 2.0, 1.0)])
+    assert adjusted(np.zeros(3, np.float32), keyword, made({"keyword": 2.0}, 0.5)).tolist() == [0.5, 4.5, 2.5]

@@ -81,7 +81,7 @@ def test_every_system_is_measured_on_every_set_that_is_there(data: Path, tmp_pat
     assert locomo["data"] | {"sha256": ""} == {
         "sha256": "", "collections": 2, "items": 8, "questions": 6, "not_answerable": 2
     }  # fmt: skip
-    ablated = [f"default-{part}" for part in ("next", "mentions", "named", "maxsim")]
+    ablated = [f"default-{part}" for part in ("semantic", "keyword", "next", "mentions", "maxsim", "echo", "speaker")]
     systems = list(locomo["results"])
     assert systems[-4:] == ["dense", "bm25", "rrf", "maxsim"]
     assert {"default", *ablated} < set(systems)
@@ -146,7 +146,7 @@ def test_an_encoder_that_only_this_process_has_is_not_shared(data: Path) -> None
 
 def test_without_an_encoder_words_alone_are_compared(data: Path) -> None:
     report = recall.run(data, ("beam",), encoder="none", ablate=False)
-    assert list(report["sets"]["beam"]["results"]) == ["default", "bm25"]
+    assert list(report["sets"]["beam"]["results"]) == ["default", "fast", "deep", "bm25"]
 
 
 def test_all_conversations_may_be_one_store(data: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, retrieval, tuning
+from memspan import IdempotencyConflict, InvalidInput, Memory, NotFound, recipes, tuning
 from memspan.testing import WordEncoder
 
 COMMON = ("the kettle sings", "rain on tuesday", "no tickets left", "rain on wednesday")
@@ -103,8 +103,8 @@ class Store(RuleBasedStateMachine):
             self.patch.setattr(f"memspan.views.{view}.SNAPSHOT_ROWS", 6)
         self.patch.setattr("memspan.projection.TENDED_ROWS", 5)
         self.patch.setattr("memspan.views.adjacency.DEGREE", 2)  # rows know fewer of their nearest than there are
-        few = {name: replace(recipe, candidates=3) for name, recipe in retrieval.RECIPES.items()}
-        self.patch.setattr(retrieval, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
+        few = {name: replace(recipe, candidates=3) for name, recipe in recipes.RECIPES.items()}
+        self.patch.setattr(recipes, "RECIPES", few)  # graphs of a few rows are walked too, not only scanned
         self.folder = Path(tempfile.mkdtemp(prefix="memspan-machine-"))
         self.store = self.folder / "store"
         basis = WordEncoder().basis()
