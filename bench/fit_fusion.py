@@ -14,6 +14,7 @@ cannot be answered count as having no evidence. Texts are never written: numbers
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import tempfile
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.bench import sets
+from memspan.bench import needle, sets
 from memspan.bench.embeddings import Cached
 from memspan.bench.measures import auroc, encoder_of, measures, ranks_of
 from memspan.fusion import Ranker, probability, table
@@ -39,9 +40,11 @@ RANKERS = {
     "late": (STANDARD, PLAIN),
     "pooled": (("semantic", "keyword", "next", "nearby", "echo"), tuple(name for name in PLAIN if name != "asked")),
 }
+ASKED_BY = {"late": "default", "pooled": "default-maxsim"}
 EITHER = ("asks", "speaker", "user")  # may count for or against a row
 CERTAINTY = ("semantic", "keyword", "maxsim", "window", "margin")  # as far as a ranker has them
 FOLDS = 5
+NEEDLES = "needles"
 TREES = {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 20,
@@ -90,17 +93,22 @@ class Answers:
 
 
 class Asked(Memory):
-    def told(self, question: str) -> tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]:
+    def told(self, question: str, recipe: str) -> tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]:
         """The candidates that are ranked anew, best first, and their features."""
-        ranked = self._retrieval.ranked(Query(text=question, scope=Scope(namespace=self.namespace), k=10))
+        ranked = self._retrieval.ranked(
+            Query(text=question, scope=Scope(namespace=self.namespace), k=10, recipe=recipe)
+        )
         first = ~np.isnan(ranked.features["asks"])
         return ranked.seqs[first], {name: part[first] for name, part in ranked.features.items()}
 
 
-def collect(name: str, data: Path, encoder: Cached) -> Answers:
-    found = sets.load(name, data)
-    features: dict[str, list[NDArray[np.float32]]] = {}
-    starts, items, gold, owners, answerable = [0], [], [], [], []
+def collect(name: str, data: Path, encoder: Cached) -> dict[str, Answers]:
+    """For each ranker what the recipe tells that asks it."""
+    found = hidden(encoder) if name == NEEDLES else sets.load(name, data)
+    features: dict[str, dict[str, list[NDArray[np.float32]]]] = {ranker: {} for ranker in RANKERS}
+    items: dict[str, list[str]] = {ranker: [] for ranker in RANKERS}
+    starts: dict[str, list[int]] = {ranker: [0] for ranker in RANKERS}
+    gold, owners, answerable = [], [], []
     for number, collection in enumerate(found.collections):
         with tempfile.TemporaryDirectory() as folder, Asked(Path(folder, "store"), encoder=encoder) as memory:
             sets.remember(memory, collection)
@@ -108,24 +116,43 @@ def collect(name: str, data: Path, encoder: Cached) -> Answers:
             asks = [*collection.asks, *collection.unanswered]
             encoder.encode([ask.text for ask in asks])
             for ask in asks:
-                seqs, told = memory.told(ask.text)
-                for each, part in told.items():
-                    features.setdefault(each, []).append(part)
-                items += [item_of[seq] for seq in seqs.tolist()]
-                starts.append(len(items))
+                for ranker, recipe in ASKED_BY.items():
+                    seqs, told = memory.told(ask.text, recipe)
+                    for each, part in told.items():
+                        features[ranker].setdefault(each, []).append(part)
+                    items[ranker] += [item_of[seq] for seq in seqs.tolist()]
+                    starts[ranker].append(len(items[ranker]))
                 gold.append(tuple(ask.gold))
                 owners.append(number)
                 answerable.append(bool(ask.gold) and ask.answerable)
         encoder.forget()
-    return Answers(
-        {each: np.concatenate(parts) for each, parts in features.items()},
-        np.array(starts),
-        np.array(items),
-        gold,
-        np.array(owners),
-        np.array(answerable),
-        found.sha256,
-    )
+    return {
+        ranker: Answers(
+            {each: np.concatenate(parts) for each, parts in features[ranker].items()},
+            np.array(starts[ranker]),
+            np.array(items[ranker]),
+            gold,
+            np.array(owners),
+            np.array(answerable),
+            found.sha256,
+        )
+        for ranker in RANKERS
+    }
+
+
+def hidden(encoder: Cached, length: int = 150_000) -> sets.Set:
+    """The needles of ``bench.needle``, spread evenly over ``length`` tokens of Python's documentation and library: what
+    nobody talks about, asked for by meaning alone or by one name."""
+    needles = [each for kind in needle.shipped().values() for each in kind]
+    hay = needle.haystack(length, encoder.tokenizer, without=[each.text for each in needles])
+    items = [sets.Item(f"hay {number}", passage.text, title="") for number, passage in enumerate(hay)]
+    step = len(items) / len(needles)
+    for number in reversed(range(len(needles))):
+        items.insert(int(number * step), sets.Item(f"needle {number}", needles[number].text, title=""))
+    asks = [sets.Ask(each.question, (f"needle {number}",), "needle") for number, each in enumerate(needles)]
+    mixed = [asks[at] for at in np.random.default_rng(0).permutation(len(asks))]
+    digest = hashlib.sha256("\n".join(item.text for item in items).encode()).hexdigest()
+    return sets.Set(NEEDLES, digest, (sets.Collection(NEEDLES, tuple(items), tuple(mixed)),))
 
 
 def tables(each: Answers, ranker: str) -> NDArray[np.float32]:
@@ -317,26 +344,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument(
-        "--sets", default=",".join(("locomo", "realtalk", "beam", "musique", "hotpotqa", "cranfield", "qmsum"))
-    )
+    parser.add_argument("--sets", default=f"locomo,realtalk,beam,musique,hotpotqa,cranfield,qmsum,{NEEDLES}")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "src" / "memspan" / "fusion.json")
     parser.add_argument("--told", type=Path, help="keep the features in this folder, and take them from there")
     given = parser.parse_args()
     model = encoder_of(None)
     assert model is not None
     encoder = Cached(model, given.cache)
-    answers = {}
+    answers: dict[str, dict[str, Answers]] = {ranker: {} for ranker in RANKERS}
     for name in given.sets.split(","):
-        kept = None if given.told is None else given.told / f"{name}.npz"
-        if kept is not None and kept.exists():
-            answers[name] = load(kept)
+        kept = {ranker: None if given.told is None else given.told / f"{name}-{ranker}.npz" for ranker in RANKERS}
+        if all(file is not None and file.exists() for file in kept.values()):
+            told = {ranker: load(file) for ranker, file in kept.items() if file is not None}
         else:
-            answers[name] = collect(name, given.data, encoder)
-            if kept is not None:
-                save(kept, answers[name])
-        print(name, len(answers[name].gold), "questions", len(answers[name].items), "rows", flush=True)
-    given.out.write_text(written({ranker: fit(answers, ranker) for ranker in RANKERS}), encoding="utf-8")
+            told = collect(name, given.data, encoder)
+            for ranker, file in kept.items():
+                if file is not None:
+                    save(file, told[ranker])
+        for ranker, each in told.items():
+            answers[ranker][name] = each
+            print(ranker, name, len(each.gold), "questions", len(each.items), "rows", flush=True)
+    fitted = {ranker: fit(each, ranker) for ranker, each in answers.items()}
+    given.out.write_text(written(fitted), encoding="utf-8")
 
 
 def save(file: Path, each: Answers) -> None:

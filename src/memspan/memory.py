@@ -353,10 +353,11 @@ class Memory(Store):
         """The ``k`` segments that answer ``query`` best, best first, with scores in [0, 1] of at least ``threshold``.
 
         ``as_of`` searches what was known then. ``explain`` gives each channel's part, and the path through the graph
-        that led to a hit. ``recipe`` is "default", "dsm" (routed by the tree, graph distance and the whole priority
-        vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part,
-        "default-rerank" without the reranker, "default-tuning" without what ``tune`` learned. Filters: see
-        ``memspan.filtering``. Raises InvalidInput, StoreError.
+        that led to a hit. ``recipe`` is "default", "fast" (no tokens read, nothing ranked anew), "deep" (wider where
+        the default is unsure), "dsm" (routed by the tree, graph distance and the whole priority vector), "flat"
+        (without the graph), "semantic" or "keyword"; "default-next" is without that part, "default-rerank" without the
+        reranker, "default-tuning" without what ``tune`` learned. Filters: see ``memspan.filtering``. Raises
+        InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)

@@ -146,7 +146,8 @@ class Retrieval:
                 if name in self._channels
             }
             seqs = _union(found)
-            features = _scores(recipe, found, seqs)
+            own = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
+            features = _with_margin(own)
             logits = fuse(recipe.seeding if recipe.followers else recipe.models, features, len(seqs))
             for _ in range(recipe.rounds if recipe.followers and len(seqs) else 0):
                 seeds = Scored(seqs, probability(logits)).top(depth)
@@ -154,8 +155,10 @@ class Retrieval:
                     name: self._followers[name].follow(question, selection, seeds, found) for name in recipe.followers
                 }
                 found |= along
-                seqs = np.union1d(seqs, _union(along))
-                features = _scores(recipe, found, seqs)
+                more = np.setdiff1d(_union(along), seqs, assume_unique=True)
+                seqs = np.concatenate([seqs, more])
+                own = {name: np.concatenate([part, found[name].score(more)]) for name, part in own.items()}
+                features = _with_margin(own) | {name: each.score(seqs) for name, each in along.items()}
                 logits = fuse(recipe.models, features, len(seqs))
                 if recipe.ranked and question.vector is not None:
                     features |= self._told_apart(question, recipe, selection, seqs, features, logits, found)
@@ -331,18 +334,17 @@ def _spread(values: NDArray[Any], at: NDArray[np.intp], rows: int, other: float)
     return whole
 
 
-def _scores(recipe: Recipe, found: Mapping[str, Found], seqs: Seqs) -> dict[str, NDArray[np.float32]]:
-    """What each channel and follower says of each row, and ``margin``: by how much a row is nearer to the question than
-    the fifth nearest, 0 for the rest. Where an answer stands out by meaning, it need not share a word with
-    its question.
+def _with_margin(own: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """And ``margin``: by how much each row is nearer to the question than the fifth nearest, 0 for the rest.
+
+    Where an answer stands out by meaning, it need not share a word with its question.
     """
-    features = {name: each.score(seqs) for name, each in found.items() if name in recipe.features}
-    if "semantic" in features:
-        near = or_zero(features["semantic"])
-        rest = len(near) - STANDING_OUT
-        bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
-        features["margin"] = (near - bar).clip(min=0)
-    return features
+    if "semantic" not in own:
+        return own
+    near = or_zero(own["semantic"])
+    rest = len(near) - STANDING_OUT
+    bar = np.partition(near, rest)[rest] if rest >= 0 else np.float32(0)
+    return own | {"margin": (near - bar).clip(min=0)}
 
 
 def _ranked_anew(trees: Ranker, features: Features) -> NDArray[np.float32]:

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.analysis import terms
-from memspan.bench.measures import Wrapped, encoder_of, machine, milliseconds, ranks_of
+from memspan.bench.embeddings import Cached
+from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of
 from memspan.channels import TreeChannel
-from memspan.encoders.base import Encoded, Encoder
+from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.memory import MOST_TOKENS, Memory
@@ -104,7 +105,8 @@ def run(
     Hidden are the first ``needles`` of those that share a name with their question, and of those that share no telling
     word with it the first half as many. Every figure is of one of these two sets; the bars are for the named ones.
     ``tokens`` is the length of the haystack, or several: each gets a store of its own, a shorter haystack is the
-    beginning of a longer one, and what two of them share is encoded once. ``depths`` are even, from 0 to 100 % of the
+    beginning of a longer one, and what two of them share is encoded once (kept in a temporary file of 800 bytes a
+    token where there are several). ``depths`` are even, from 0 to 100 % of the
     tokens; each set is spread evenly over them. ``data`` is a folder read first. Every recipe is asked on the same
     stores. ``budget`` is that of a context. ``encoder`` is a spec, an Encoder, or None for the configured one.
     ``store`` is a folder in which the stores are kept, one for each length; None keeps none. Of a recipe that is
@@ -126,7 +128,6 @@ def run(
     without = [needle.text for needle in chain(*hidden.values())]
     passages = haystack(lengths[-1], counter, data, without=without, progress=tell)
     ends = np.cumsum([passage.tokens for passage in passages])
-    remembering = None if model is None else Remembering(model)
     report: dict[str, Any] = {
         "benchmark": "needles in a haystack of real text",
         "needles": {
@@ -141,28 +142,35 @@ def run(
         "budget": budget,
         "lengths": [],
     }
-    for length in lengths:
-        hay = passages[: int(np.searchsorted(ends, length)) + 1]
-        with tempfile.TemporaryDirectory(prefix="memspan-needle-") if folder is None else nullcontext(folder) as kept:
-            path = Path(kept, str(length))
-            entry, ids = _filled(path, hay, hidden, depths, remembering, tell)
-            results: dict[str, Any] = {}
-            with Memory(path, encoder=model, namespace=NAMESPACE) as memory:  # not remembering: queries are encoded
-                for recipe in recipes:
-                    for passage in hay[:: -(-len(hay) // WARMING)]:
-                        memory.search(" ".join(passage.text.split()[:8]), recipe=recipe)
-                    results[f"memspan {recipe}"] = {
-                        kind: _asked(memory, recipe, each, ids, depths, budget, entry["tokens"], tell)
+    with tempfile.TemporaryDirectory(prefix="memspan-needle-") as scratch:
+        kept_by = Cached(model, Path(scratch, "embeddings")) if model is not None and len(lengths) > 1 else None
+        filling = model if kept_by is None else kept_by
+        for length in lengths:
+            hay = passages[: int(np.searchsorted(ends, length)) + 1]
+            with (
+                tempfile.TemporaryDirectory(prefix="memspan-needle-") if folder is None else nullcontext(folder) as kept
+            ):
+                path = Path(kept, str(length))
+                entry, ids = _filled(path, hay, hidden, depths, filling, tell)
+                if kept_by is not None:
+                    kept_by.forget()
+                results: dict[str, Any] = {}
+                with Memory(path, encoder=model, namespace=NAMESPACE) as memory:  # queries are encoded each time
+                    for recipe in recipes:
+                        for passage in hay[:: -(-len(hay) // WARMING)]:
+                            memory.search(" ".join(passage.text.split()[:8]), recipe=recipe)
+                        results[f"memspan {recipe}"] = {
+                            kind: _asked(memory, recipe, each, ids, depths, budget, entry["tokens"], tell)
+                            for kind, each in hidden.items()
+                        }
+                if model is not None:
+                    tell(0, 1, "comparing with every vector")
+                    compared = {"comparisons": {"mean": entry["vectors"], "most": entry["vectors"]}}
+                    results[PLAIN] = {
+                        kind: _found(_plain_ranks(path, model, each, ids), depths) | compared
                         for kind, each in hidden.items()
                     }
-            if model is not None:
-                tell(0, 1, "comparing with every vector")
-                compared = {"comparisons": {"mean": entry["vectors"], "most": entry["vectors"]}}
-                results[PLAIN] = {
-                    kind: _found(_plain_ranks(path, model, each, ids), depths) | compared
-                    for kind, each in hidden.items()
-                }
-            report["lengths"].append({"asked_for": length} | entry | {"results": results})
+                report["lengths"].append({"asked_for": length} | entry | {"results": results})
     report["bars"] = _bars(report["lengths"])
     report["machine"] = measured_on
     tell(1, 1, "")
@@ -345,22 +353,6 @@ def _key(words: Sequence[str]) -> bytes:
 
 
 # What is measured
-
-
-class Remembering(Wrapped):
-    """An encoder that keeps the vectors it made (as the store does, in float16), so that each text is encoded once."""
-
-    def __init__(self, inner: Encoder) -> None:
-        super().__init__(inner)
-        self._kept: dict[bytes, NDArray[np.float16]] = {}
-
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        keys = [_key([text]) for text in texts]
-        if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}:
-            made = self.inner.encode(list(missing.values())).pooled.astype(np.float16)
-            self._kept.update(zip(missing, made, strict=True))
-        pooled = np.array([self._kept[key] for key in keys], np.float32).reshape(len(texts), self.dim)
-        return Encoded(pooled)
 
 
 def _filled(

@@ -86,7 +86,13 @@ When = Annotated[
 ]
 Threshold = Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False)]
-Recipe = Annotated[str, typer.Option("--recipe", help="Which named way of searching.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help='default, fast, deep, dsm, flat, semantic or keyword; "default-next" leaves a part out.',
+    ),
+]
 Now = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Make it searchable before returning, or only store it."),
