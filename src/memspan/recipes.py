@@ -134,7 +134,7 @@ _WIDER = replace(_DEFAULT, candidates=256, ranked=192, rounds=2)
 RECIPES: Mapping[str, Recipe] = {
     "default": _DEFAULT,
     "fast": _FAST,
-    "deep": replace(_DEFAULT, gate=0.5, wider=_WIDER),
+    "deep": replace(_DEFAULT, gate=0.3, wider=_WIDER),
     "dsm": replace(
         _DEFAULT,
         channels=("tree", "semantic", "keyword"),

@@ -20,7 +20,7 @@ from memspan.records import Segment
 SAME = 0.8  # cosine from which two statements say nearly the same
 ALIKE = 0.4  # cosine from which two speak of the same thing
 OLDER = 3  # of the best, which may make way
-GAP = 3.5  # logits, beyond which the later one is no answer to the question
+GAP = 4.0  # logits, beyond which the later one is no answer to the question
 NEARLY = 0.7  # the same for statements that are nearly the same: what little differs may be what is asked for
 
 _CHANGE = re.compile(

@@ -40,7 +40,7 @@ Tell = Callable[["Task | None", int], None]
 
 FIRST: Final = "default"
 SHOWN: Final = (FIRST, "fast", "deep")  # recipes measured where nobody names others, as far as there are
-SAMPLE: Final = 100  # questions of a set that are asked without each part in turn; of a larger set every n-th
+SAMPLE: Final = 50  # questions of a set that are asked without each part in turn; of a larger set every n-th
 TIMED: Final = 5  # questions of a collection with which searches are timed
 TOGETHER: Final = 8  # questions that MaxSim looks at together
 K: Final = 10
