@@ -3,12 +3,13 @@
     pip install lightgbm scipy
     python bench/fit_fusion.py --data DIR --cache embeddings.sqlite
 
-Every question of every set is put to the engine, which tells of its best candidates all features. LightGBM's LambdaMART
-learns from them trees of depth two; each set weighs the same, hidden sentences a third of one, and a greater value never
-counts against a row where the feature is evidence. Measured three ways: fold by fold of conversations (or of questions,
-where a set is one corpus), on each set by the trees of all others, and on what was learned from. The scale of scores, and
-how sure the best evidence makes of them, are fitted by logistic regression to what the folds say of questions they have
-not seen; questions that cannot be answered count as having no evidence. Texts are never written: numbers only.
+Every question of every set is put to the engine, which tells all features of its best candidates. LightGBM's LambdaMART
+learns trees of depth two from them; each set weighs the same, hidden sentences a third of one, and a greater value
+never counts against a row where the feature is evidence. Measured three ways: fold by fold of conversations (or of
+questions, where a set is one corpus), on each set by the trees of all others, and on what was learned from. The scale
+of scores, and how sure the best evidence makes of them, are fitted by logistic regression to what the folds say of
+questions they have not seen; questions that cannot be answered count as having no evidence. Texts are never written:
+numbers only.
 """
 
 from __future__ import annotations
