@@ -31,7 +31,7 @@ from memspan.bench.standings import Answered, Placed, means, standings
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput, MemspanError
 from memspan.memory import Memory
-from memspan.recipes import RECIPES, RERANK, recipe_named
+from memspan.recipes import RECIPES, RERANK, TUNING, recipe_named
 from memspan.records import Query, Scope
 from memspan.segmenting import WordTokenizer
 
@@ -153,7 +153,8 @@ def run(
 
 def ablations(recipe: str) -> tuple[str, ...]:
     """The names of ``recipe`` without each of its parts in turn."""
-    return tuple(f"{recipe}-{part}" for part in recipe_named(recipe).parts if part != RERANK)
+    parts = recipe_named(recipe).parts
+    return tuple(f"{recipe}-{part}" for part in parts if part not in (RERANK, TUNING))  # what a bench does not have
 
 
 def _found(data: Path, names: Sequence[str]) -> tuple[list[sets.Set], dict[str, str]]:

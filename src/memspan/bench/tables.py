@@ -46,10 +46,8 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def overview(report: Mapping[str, Any]) -> str:
-    """What README shows, in Markdown: recall@10 of every system on every set, more of the first recipe, and what its
-    parts are worth."""
-    tables = (_every(report), _first(report), *([_without(report)] if report["ablations"] else []))
-    return "\n\n".join(map(_pipes, tables))
+    """What README shows, in Markdown: recall@10 of every system on every set, and more of the first recipe."""
+    return "\n\n".join(map(_pipes, (_every(report), _first(report))))
 
 
 def between(text: str, report: Mapping[str, Any]) -> str:
@@ -194,11 +192,11 @@ def plot(report: Mapping[str, Any]) -> str:
         drawn.append(_text(MARGIN - 8, y + 4, _share(low + step / 20)[:3], "end"))
     drawn.append(_text(WIDTH / 2, HEIGHT - 12, "p50 of a search beyond encoding the question, ms", "middle"))
     drawn.append(_text(MARGIN, MARGIN - 20, f"mean recall@10 over {len(_by_item(report))} sets", "start"))
-    for name, time, recall in points:
+    for place, (name, time, recall) in enumerate(sorted(points, key=lambda point: point[1])):
         color = COLORS["plain" if name in report["plain"] else "recipe"]
         x, y = across(time), up(recall)
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"/>')
-        drawn.append(_text(x, y - 10, name, "middle"))
+        drawn.append(_text(x, y - 10 if place % 2 else y + 20, name, "middle"))  # neighbours do not write on each other
     return "\n".join([*drawn, "</svg>"]) + "\n"
 
 
