@@ -148,7 +148,7 @@ class Evidence:
         names = {speaker for speaker in speakers if speaker}
         named = {name for name in names if set(_WORD.findall(name.lower())[:1]) & words}
         some = len(named) < len(names)
-        mixed = len(set(roles)) > 1
+        mixed = len(set(roles) - {None}) > 1
         return {
             "asks": (every.asks[:n] & said).astype(np.float32),
             "asked": answers,

@@ -58,6 +58,9 @@ def test_what_the_user_said_is_told_from_what_others_said(memory: Memory) -> Non
     memory.add([{"role": "user", "content": "Rent is due."}], session="alone", user_id="ben")
     hits = memory.search("the rent", user_id="ben", explain=True)
     assert part(hits, "Rent is due.", "user") == 0, "where only one speaks it says nothing"
+    memory.add("The rent is 900.", user_id="ben")
+    hits = memory.search("the rent", user_id="ben", explain=True)
+    assert part(hits, "Rent is due.", "user") == 0, "a note is nobody else"
 
 
 def test_an_answer_is_known_by_the_question_before_it(kept: Memory) -> None:
