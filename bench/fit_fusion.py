@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from memspan.bench import needle, sets
 from memspan.bench.embeddings import Cached
 from memspan.bench.measures import auroc, encoder_of, measures, ranks_of
+from memspan.bench.plain import rows_of
+from memspan.bench.recall import Asked
 from memspan.fusion import Ranker, probability, table
-from memspan.memory import Memory
-from memspan.records import Query, Scope
 
 STANDARD = ("semantic", "keyword", "maxsim", "window", "nearby", "echo")
 PLAIN = ("margin", "mentions", "named", "asks", "asked", "speaker", "user")
@@ -94,14 +94,11 @@ class Answers:
         return (self.collections if many else np.arange(len(self.gold))) % FOLDS
 
 
-class Asked(Memory):
-    def told(self, question: str, recipe: str) -> tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]:
-        """The candidates that are ranked anew, best first, and their features."""
-        ranked = self._retrieval.ranked(
-            Query(text=question, scope=Scope(namespace=self.namespace), k=10, recipe=recipe)
-        )
-        first = ~np.isnan(ranked.features["asks"])
-        return ranked.seqs[first], {name: part[first] for name, part in ranked.features.items()}
+def told_of(memory: Asked, question: str, recipe: str) -> tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]:
+    """The candidates that are ranked anew, best first, and their features."""
+    ranked = memory.ranked(question, recipe)
+    first = ~np.isnan(ranked.features["asks"])
+    return ranked.seqs[first], {name: part[first] for name, part in ranked.features.items()}
 
 
 def collect(name: str, data: Path, encoder: Cached) -> dict[str, Answers]:
@@ -114,12 +111,12 @@ def collect(name: str, data: Path, encoder: Cached) -> dict[str, Answers]:
     for number, collection in enumerate(found.collections):
         with tempfile.TemporaryDirectory() as folder, Asked(Path(folder, "store"), encoder=encoder) as memory:
             sets.remember(memory, collection)
-            item_of = {row.seq: str(row.metadata["item"]) for row in memory.get_all(limit=100_000)}
+            item_of = {row.seq: str(row.metadata["item"]) for row in rows_of(memory)}
             asks = [*collection.asks, *collection.unanswered]
             encoder.encode([ask.text for ask in asks])
             for ask in asks:
                 for ranker, recipe in ASKED_BY.items():
-                    seqs, told = memory.told(ask.text, recipe)
+                    seqs, told = told_of(memory, ask.text, recipe)
                     for each, part in told.items():
                         features[ranker].setdefault(each, []).append(part)
                     items[ranker] += [item_of[seq] for seq in seqs.tolist()]

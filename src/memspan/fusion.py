@@ -79,7 +79,7 @@ class Ranker:
     def logits(self, features: Features) -> NDArray[np.float32]:
         """float32[n]: of the probability that a row is evidence; in the order of ``rank``."""
         rank = self.rank(features)
-        best = rank.max(initial=0.0) if not len(rank) else rank.max()
+        best = rank.max() if len(rank) else np.float32(0)
         sure = sum(weight * _greatest(features, name) for name, weight in self.certainty.items() if name != "rank")
         logits = self.bias + self.scale * (rank - best) + self.certainty.get("rank", 0.0) * best + sure
         return np.asarray(logits, np.float32)
@@ -144,7 +144,7 @@ def fuse(models: Sequence[Model], features: Features, rows: int) -> NDArray[np.f
     return logits
 
 
-def probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def probability(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     """float32[n] in [0, 1]: the logistic function."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)

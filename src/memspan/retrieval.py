@@ -272,7 +272,7 @@ class Retrieval:
         moved = recipe.reranker * (_logit(given) - before[read])
         after = before + min(moved.min(), 0.0)
         after[read] = before[read] + moved
-        scores = np.asarray(1 / (1 + np.exp(-after)), np.float32)
+        scores = probability(after)
         order = np.lexsort((-ranked.seqs, -scores))
         features = {**ranked.features, RERANK: _spread(given, np.array(read, np.intp), len(scores), np.nan)}
         told = {name: part[order] for name, part in features.items()}

@@ -18,6 +18,7 @@ from memspan.analysis import terms
 from memspan.encoders.base import Encoder
 from memspan.ledger.base import encoded_text
 from memspan.memory import Memory
+from memspan.records import Segment
 
 K1, B = 0.9, 0.4  # Anserini's defaults
 RANKS: Final = 60  # of reciprocal rank fusion (Cormack et al. 2009)
@@ -148,7 +149,12 @@ def _reciprocal(scores: Scores) -> NDArray[np.float64]:
 
 def segments_of(memory: Memory) -> Iterator[tuple[str, str]]:
     """What was encoded of each segment, and its item."""
+    return ((encoded_text(row.text, row.speaker, row.heading), str(row.metadata["item"])) for row in rows_of(memory))
+
+
+def rows_of(memory: Memory) -> Iterator[Segment]:
+    """Every current segment, in the order they were written."""
     after = None
     while page := memory.get_all(limit=1_000, after=after):
         after = page[-1].id
-        yield from ((encoded_text(row.text, row.speaker, row.heading), str(row.metadata["item"])) for row in page)
+        yield from page

@@ -26,13 +26,14 @@ from typing import Any, Final
 from memspan.bench import sets
 from memspan.bench.embeddings import Cached
 from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of, within_budgets
-from memspan.bench.plain import Plain, systems_of
+from memspan.bench.plain import Plain, rows_of, systems_of
 from memspan.bench.standings import Answered, Placed, means, standings
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput, MemspanError
 from memspan.memory import Memory
 from memspan.recipes import RECIPES, RERANK, TUNING, recipe_named
 from memspan.records import Query, Scope
+from memspan.retrieval import Ranked
 from memspan.segmenting import WordTokenizer
 
 Progress = Callable[[int, int, str], None]
@@ -226,10 +227,14 @@ def _write(file: Path, tasks: Sequence[Task], measured: Sequence[Measured]) -> N
 class Asked(Memory):
     """A memory that also tells how a recipe ranks all of its candidates, without counting them as used."""
 
-    def ranking(self, question: str, recipe: str) -> tuple[list[int], float]:
-        """The seqs of all candidates of a search for ten hits, best first, and the score of the first, or 0."""
+    def ranked(self, question: str, recipe: str) -> Ranked:
+        """All candidates of a search for ten hits."""
         query = Query(text=question, scope=Scope(namespace=self.namespace), k=K, recipe=recipe)
-        ranked = self._retrieval.ranked(query)
+        return self._retrieval.ranked(query)
+
+    def ranking(self, question: str, recipe: str) -> tuple[list[int], float]:
+        """The seqs of all candidates, best first, and the score of the first, or 0."""
+        ranked = self.ranked(question, recipe)
         return ranked.seqs.tolist(), float(ranked.scores[0]) if len(ranked.seqs) else 0.0
 
 
@@ -260,7 +265,7 @@ class Bench:
             Asked(Path(folder, "store"), encoder=self._encoder) as memory,
         ):
             sets.remember(memory, collection)
-            item_of = {row.seq: str(row.metadata["item"]) for row in _rows(memory)}
+            item_of = {row.seq: str(row.metadata["item"]) for row in rows_of(memory)}
             plain = Plain(memory, self._encoder)
             asks = [*collection.asks, *collection.unanswered]
             if self._encoder is not None:
@@ -289,13 +294,6 @@ class Bench:
             measured.encoded = self._encoder.encoded - before
             self._encoder.forget()
         return measured
-
-
-def _rows(memory: Memory) -> Iterator[Any]:
-    after = None
-    while page := memory.get_all(limit=1_000, after=after):
-        after = page[-1].id
-        yield from page
 
 
 def _placed(

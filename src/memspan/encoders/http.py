@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.encoders.base import Encoded
+from memspan.encoders.running import sound
 from memspan.endpoint import Endpoint
 from memspan.errors import EncoderError, InvalidInput
 from memspan.segmenting import Tokenizer, WordTokenizer
@@ -94,7 +95,7 @@ class HttpEncoder:
         pooled = np.zeros((len(texts), self.dim), np.float32)
         for start in range(0, len(asked), self._batch):
             part = asked[start : start + self._batch]
-            vectors = self._request([texts[i].encode("utf-8", "replace").decode() for i in part])
+            vectors = self._request([sound(texts[i]) for i in part])
             if vectors.shape[1] != pooled.shape[1]:
                 raise self._endpoint.error(
                     f"answered with {vectors.shape[1]} dimensions instead of {pooled.shape[1]}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from memspan.encoders.base import Encoded
+from memspan.encoders.running import sound
 from memspan.errors import EncoderError, MissingExtra
 
 
@@ -51,7 +52,7 @@ class SentenceTransformersEncoder:
         pooled = np.zeros((len(texts), self.dim), np.float32)
         if not texts:
             return Encoded(pooled)
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        clean = [sound(text) for text in texts]
         with self._lock:
             try:
                 found = self._model.encode(clean, output_value=None, show_progress_bar=False)
@@ -74,6 +75,6 @@ class _Tokens:
     def count(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        clean = [sound(text) for text in texts]
         ids = self._tokenizer(clean, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         return [len(row) for row in ids]

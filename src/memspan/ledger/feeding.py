@@ -167,40 +167,40 @@ class Feeding(Activations):
 
     def standing(self, namespace: str, seqs: Sequence[int]) -> Standing:
         """Importance, age and use of these rows."""
-        known: dict[int, tuple[float, ...]] = {}
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            for chunk in chunks(seqs):
-                rows = connection.execute(
-                    "SELECT seq, importance, coalesce(occurred_at, heard_at, recorded_at), coalesce(accesses, 0),"
-                    " coalesce(accessed_at, 0), coalesce(relevance, 0.5), category IS NOT NULL"
-                    " FROM segments AS s LEFT JOIN usage AS u"
-                    f" ON u.namespace = s.namespace AND u.id = s.id WHERE seq IN ({marks(chunk)}) AND s.namespace = ?",
-                    (*map(int, chunk), number),
-                )
-                known.update((row[0], row[1:]) for row in rows)
+        columns = (
+            "importance, coalesce(occurred_at, heard_at, recorded_at), coalesce(accesses, 0), coalesce(accessed_at, 0),"
+            " coalesce(relevance, 0.5), category IS NOT NULL"
+        )
+        used = " LEFT JOIN usage AS u ON u.namespace = s.namespace AND u.id = s.id"
         gone = (np.nan, 0.0, 0.0, 0.0, 0.5, 0.0)
-        table = np.array([known.get(seq, gone) for seq in map(int, seqs)], np.float64).reshape(-1, len(gone))
+        table = np.array(self._told(namespace, seqs, columns, gone, used), np.float64).reshape(-1, len(gone))
         return Standing(**dict(zip((field.name for field in fields(Standing)), table.T, strict=True)))
 
     def voices(self, namespace: str, seqs: Sequence[int]) -> Voices:
         """Who said these rows, and whether they ask."""
-        known: dict[int, tuple[Any, ...]] = {}
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            for chunk in chunks(seqs):
-                rows = connection.execute(
-                    "SELECT seq, role, speaker, substr(rtrim(text), -1) IN ('?', '\uff1f', '\u061f') FROM segments"
-                    f" WHERE seq IN ({marks(chunk)}) AND namespace = ?",
-                    (*map(int, chunk), number),
-                )
-                known.update((row[0], row[1:]) for row in rows)
-        found = [known.get(seq, (None, None, 0)) for seq in map(int, seqs)]
+        columns = "role, speaker, substr(rtrim(text), -1) IN ('?', '\uff1f', '\u061f')"
+        found = self._told(namespace, seqs, columns, (None, None, 0))
         return Voices(
             roles=tuple(role for role, _, _ in found),
             speakers=tuple(speaker for _, speaker, _ in found),
             asks=np.array([asks for _, _, asks in found], bool),
         )
+
+    def _told(
+        self, namespace: str, seqs: Sequence[int], columns: str, gone: tuple[Any, ...], joined: str = ""
+    ) -> list[tuple[Any, ...]]:
+        """The ``columns`` of the segments s of these seqs, in the order asked, ``gone`` for one that is not there."""
+        known: dict[int, tuple[Any, ...]] = {}
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows = connection.execute(
+                    f"SELECT seq, {columns} FROM segments AS s{joined}"
+                    f" WHERE seq IN ({marks(chunk)}) AND s.namespace = ?",
+                    (*map(int, chunk), number),
+                )
+                known.update((row[0], row[1:]) for row in rows)
+        return [known.get(seq, gone) for seq in map(int, seqs)]
 
     def trim_mentions(self, namespace: str, upto: int) -> int:
         """Drop some names of rows up to ``upto``, which the graph's snapshot holds; returns how many, 0 when done."""

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from memspan.encoders.running import sound
 from memspan.errors import EncoderError, InvalidInput, MissingExtra
 from memspan.membank.adapters import ModelAdapter, Vectors
 
@@ -105,7 +106,7 @@ class HuggingFaceAdapter(ModelAdapter):
         if not texts:
             return pooled
         with self._lock:
-            clean = [text.encode("utf-8", "replace").decode() for text in texts]
+            clean = [sound(text) for text in texts]
             ids = self._tokenizer(clean, truncation=self._window < MOST_TOKENS, max_length=self._window)["input_ids"]
             ids = [row or [self._pad] for row in ids]  # a decoder's tokenizer makes nothing of an empty text
             order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
