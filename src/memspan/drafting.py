@@ -35,16 +35,18 @@ class Common:
 class Batch:
     """The drafts of one call in order, the documents they belong to, and the texts to encode by their hash.
 
-    ``cut`` is called with a text and its media and gives its pieces.
+    ``cut`` is called with a text and its media and gives its pieces. ``seen`` counts what several batches say.
     """
 
-    def __init__(self, cut: Callable[[str, str], list[Piece]], common: Common) -> None:
+    def __init__(
+        self, cut: Callable[[str, str], list[Piece]], common: Common, seen: Counter[bytes] | None = None
+    ) -> None:
         self.drafts: list[Draft] = []
         self.documents: list[DocumentDraft] = []
         self.texts: dict[bytes, str] = {}
         self._cut = cut
         self._common = common
-        self._seen: Counter[bytes] = Counter()
+        self._seen: Counter[bytes] = Counter() if seen is None else seen
 
     def text(self, text: str) -> None:
         """A text that is no message: one segment, or a document of several."""
@@ -77,13 +79,13 @@ class Batch:
         ``said``: by whom and when, for a text without a uri; the same words at another time are another document.
         """
         digest = sha256(text.encode()).digest()
-        owner = _hashed(*_scope_key(self._common.scope), uri)
-        key = _hashed(owner, digest, *said)
+        owner = hashed(*_scope_key(self._common.scope), uri)
+        key = hashed(owner, digest, *said)
         if uri is None:
             again = self._seen[key]
             self._seen[key] += 1
-            key = _hashed(key, again)
-        id = str(_uuid8(key))
+            key = hashed(key, again)
+        id = str(uuid8(key))
         return DocumentDraft(id=id, owner=owner, uri=uri, title=title, media=media, sha256=digest)
 
     def fingerprint(self) -> bytes:
@@ -139,7 +141,12 @@ class Batch:
         self._seen[first] += 1
         self.texts[draft.content] = text
         # equal segments within one call are all kept; said again in another call they are repeats
-        self.drafts.append(replace(draft, identity=_hashed(first, again) if again else first))
+        self.drafts.append(replace(draft, identity=hashed(first, again) if again else first))
+
+
+def draft_of(segment: Segment, identity: bytes) -> Draft:
+    """What was written to make ``segment``."""
+    return replace(redrafted(segment, None, {})[0].draft, identity=identity)
 
 
 def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> tuple[Revision, str]:
@@ -185,19 +192,29 @@ def content_key(text: str) -> bytes:
 
 def identity(draft: Draft) -> bytes:
     """16 bytes that are equal for the same content in the same scope: what makes a second add a repeat."""
-    where = (*_scope_key(draft.scope), draft.document_id, draft.role, draft.speaker, str(draft.occurred_at))
-    return _hashed(*where, draft.piece.text)
+    return _identity(draft, draft.scope, draft.piece.text)
 
 
-def _uuid8(key: bytes) -> uuid.UUID:
+def identity_of(segment: Segment) -> bytes:
+    """The same of a segment, unless it was one of several equal ones of one call."""
+    return _identity(segment, segment, segment.text)
+
+
+def _identity(said: Draft | Segment, scope: Scope | Segment, text: str) -> bytes:
+    where = (*_scope_key(scope), said.document_id, said.role, said.speaker, str(said.occurred_at))
+    return hashed(*where, text)
+
+
+def uuid8(key: bytes) -> uuid.UUID:
     """A UUID of version 8 (RFC 9562, section 5.8) from 16 bytes of a hash."""
     value = int.from_bytes(key) & ~(0xF << 76 | 0b11 << 62)
     return uuid.UUID(int=value | 8 << 76 | 0b10 << 62)
 
 
-def _scope_key(scope: Scope) -> tuple[str | None, ...]:
+def _scope_key(scope: Scope | Segment) -> tuple[str | None, ...]:
     return (scope.user_id, scope.agent_id, scope.run_id, scope.session)
 
 
-def _hashed(*parts: str | bytes | int | None) -> bytes:
+def hashed(*parts: str | bytes | int | None) -> bytes:
+    """16 bytes that name these parts in this order."""
     return sha256(b"memspan identity 1\0" + repr(parts).encode()).digest()[:16]

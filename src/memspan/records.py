@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -143,12 +147,16 @@ class Hit(Segment):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """A stated link from one segment to another: ``kind`` is the relation, ``weight`` in (0, 1] how strong it is."""
+    """A stated link from one segment to another: ``kind`` is the relation, ``weight`` in (0, 1] how strong it is.
+
+    ``at`` None is now, when it is stored.
+    """
 
     source: str
     target: str
     kind: str
     weight: float = 1.0
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +248,110 @@ class Judgement:
     id: str
     useful: bool
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Version:
+    """A version of a segment as an archive holds it, with what makes it the same when it comes back.
+
+    ``identity``: 16 bytes where they do not follow from what the segment says (equal turns of one call), else empty.
+    ``pooled`` float16[dim] and the bytes of its token matrix, where the archive has them.
+    """
+
+    segment: Segment
+    identity: bytes = b""
+    pooled: NDArray[np.float16] | None = None
+    tokens: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filing:
+    """A document as an archive holds it: everything but its text, which is that of its segments. ``owner`` (16 bytes)
+    says which document it is a version of, ``sha256`` (32 bytes) is of its text."""
+
+    id: str
+    owner: bytes
+    uri: str | None
+    title: str | None
+    media: str
+    sha256: bytes
+    recorded_at: datetime
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How often searches returned a segment, when last, and the best of its scores."""
+
+    id: str
+    times: int
+    at: datetime
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """That a segment was deleted: how many versions it had, and when."""
+
+    id: str
+    version: int
+    at: datetime
+
+
+Archived = Version | Filing | Edge | Judgement | Usage | Tombstone
+"""All that a namespace holds, in the order in which archives have it: documents before their segments, the versions of
+segments by time, then what refers to them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something in a file that could not be taken over: ``where``, as ``FILE:LINE`` or ``FILE[ROW]``, and why."""
+
+    where: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What ``Memory.export_to`` wrote: ``segments`` that are current, ``versions`` with those they replaced, and the
+    ``bytes`` of all files."""
+
+    path: str
+    format: str
+    segments: int
+    versions: int
+    vectors: int
+    bytes: int
+    signed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What ``Memory.import_from`` did, or with ``dry_run`` would do, counted in versions of segments.
+
+    ``added`` are new; ``updated`` of them are newer versions of segments that were here; ``there`` were here already,
+    under the same id or as the same content in the same scope; ``deleted`` were left out, as they were deleted here.
+    ``conflicts``: ids of segments that went on differently here and there; both histories are kept, the later is
+    current. ``encoded``: how many of the vectors of the file were used. ``failed`` counts what could not be read, and
+    ``problems`` tells of the first thousand. ``pending`` wait for the encoder.
+    """
+
+    path: str
+    format: str
+    read: int = 0
+    added: int = 0
+    updated: int = 0
+    there: int = 0
+    deleted: int = 0
+    conflicts: tuple[str, ...] = ()
+    links: int = 0
+    encoded: int = 0
+    pending: int = 0
+    failed: int = 0
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    signed_by: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

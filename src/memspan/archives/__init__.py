@@ -1,0 +1,114 @@
+"""The formats a memory goes out to and comes in from: one module each, loaded when it is used.
+
+A module has ``recognises(path, head)``, asked with the first bytes of the file (none for a directory);
+``read(path, report)``, which gives records as it goes and holds only a few of them; and where the format can be
+written, ``write(path, contents)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from memspan.errors import InvalidInput, NotFound
+from memspan.segmenting import shown
+
+HEAD = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format by ``name``. ``suffixes`` of the file it makes, none for a directory. ``whole``: nothing is lost.
+    ``vectors``: it has a row of numbers for each segment."""
+
+    name: str
+    about: str
+    suffixes: tuple[str, ...] = ()
+    writes: bool = False
+    whole: bool = False
+    vectors: bool = False
+
+    @property
+    def module(self) -> ModuleType:
+        return import_module(f"memspan.archives.{self.name}")
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(name="jsonl", about="JSON lines: everything but vectors, stable, to be compared and versioned",
+           suffixes=(".jsonl", ".ndjson"), writes=True, whole=True),
+    Format(name="cube", about="one file with everything, vectors too, checksums and a signature",
+           suffixes=(".memspan",), writes=True, whole=True, vectors=True),
+    Format(name="parquet", about="a table for analysis, vectors too", suffixes=(".parquet",), writes=True, whole=True,
+           vectors=True),
+    Format(name="csv", about="Latent Memory: embeddings.csv and metadata.json", writes=True, whole=True, vectors=True),
+    Format(name="npy", about="Latent Memory: embeddings.npy and metadata.json", writes=True, whole=True, vectors=True),
+    Format(name="hdf5", about="Latent Memory: one HDF5 file", suffixes=(".hdf5", ".h5"), writes=True, whole=True,
+           vectors=True),
+    Format(name="pickle", about="Latent Memory: one pickle", suffixes=(".pkl", ".pickle"), writes=True, whole=True,
+           vectors=True),
+    Format(name="faiss", about="Latent Memory: faiss_index.bin and metadata.json", writes=True, whole=True,
+           vectors=True),
+    Format(name="records", about="Latent Memory: conversation summaries as JSON, YAML or an SQLite table"),
+    Format(name="mcp", about="the reference MCP memory server's memory.jsonl"),
+    Format(name="mem0", about="mem0: what get_all returns, its history.db, its local Qdrant folder"),
+    Format(name="chatgpt", about="conversations.json of a ChatGPT export, or the zip it came in"),
+    Format(name="claude", about="conversations.json of a Claude export, or the zip it came in"),
+    Format(name="langgraph", about="items of a LangGraph store as JSON, or its SQLite file"),
+    Format(name="dsm", about="DSM's JSON file"),
+    Format(name="markdown", about="a folder of Markdown files"),
+    Format(name="chatlog", about="a chat as text: WhatsApp, IRC, or NAME: TEXT lines"),
+)  # fmt: skip
+
+
+def named(name: str) -> Format:
+    """The format of this name. Raises InvalidInput naming ``format``."""
+    for format in FORMATS:
+        if format.name == name:
+            return format
+    mend = f"use one of {', '.join(format.name for format in FORMATS)}"
+    raise InvalidInput("format", f"there is no {shown(name)}", mend=mend)
+
+
+def for_writing(path: Path, name: str | None) -> Format:
+    """The format to write ``path`` in: the one named, or the one its suffix says. Raises InvalidInput."""
+    if name is not None:
+        format = named(name)
+    else:
+        suffix = path.suffix.lower()
+        found = [each for each in FORMATS if each.writes and suffix in each.suffixes]
+        if not found:
+            names = ", ".join(each.name for each in FORMATS if each.writes)
+            problem = f"the name {path.name!r} says no format"
+            raise InvalidInput(
+                "format", problem, mend=f"end it in .jsonl, .memspan or .parquet, or name one of {names}"
+            )
+        format = found[0]
+    if not format.writes:
+        names = ", ".join(each.name for each in FORMATS if each.writes)
+        raise InvalidInput("format", f"{format.name} can only be read", mend=f"use one of {names}")
+    return format
+
+
+def of(path: Path, name: str | None) -> Format:
+    """The format of what stands at ``path``: the one named, or the first that recognises it.
+
+    Raises NotFound where nothing is there, InvalidInput where no format knows it.
+    """
+    if not path.exists():
+        raise NotFound(f"there is nothing at {path}", mend="check the name, and where you are")
+    if name is not None:
+        return named(name)
+    head = b""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(HEAD)
+    except OSError as error:
+        raise InvalidInput("path", f"{path} cannot be read ({error.strerror})", mend="make it readable") from error
+    for format in FORMATS:
+        if format.module.recognises(path, head):
+            return format
+    names = ", ".join(format.name for format in FORMATS)
+    raise InvalidInput("format", f"{path} looks like none that is known", mend=f"name it: one of {names}")

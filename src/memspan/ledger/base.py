@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,20 @@ from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation, Matrices
 from memspan.entities import entities
-from memspan.records import Added, Document, Draft, Edge, Event, Filter, Judgement, Scope, Segment
+from memspan.records import (
+    Added,
+    Document,
+    Draft,
+    Edge,
+    Event,
+    Filing,
+    Filter,
+    Judgement,
+    Scope,
+    Segment,
+    Tombstone,
+    Usage,
+)
 
 SEPARATOR = "\x1f"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,6 +168,53 @@ class Voices:
     asks: NDArray[np.bool_]
 
 
+Reference = Edge | Judgement | Usage | Tombstone
+"""What an archive holds beside documents and the versions of segments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restorable:
+    """A version of the segment ``id`` that ``restore`` takes over; its draft has a position.
+
+    ``dated``: ``recorded_at`` says when this version was recorded there; else it is only now. ``counted``: ``version``
+    counts the versions of this segment as this ledger does.
+    """
+
+    id: str
+    draft: Draft
+    version: int = 1
+    recorded_at: datetime
+    heard_at: datetime | None = None
+    ended_at: datetime | None = None
+    repeats: int = 0
+    dated: bool = True
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """What one transaction of ``restore`` takes over."""
+
+    filings: Sequence[Filing] = ()
+    versions: Sequence[Restorable] = ()
+    references: Sequence[Reference] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Restored:
+    """What ``restore`` did, in versions: see ``records.Imported``. ``same``: the id here of what was left out because
+    it is said here already."""
+
+    added: int = 0
+    updated: int = 0
+    there: int = 0
+    deleted: int = 0
+    links: int = 0
+    pending: int = 0
+    same: dict[str, str] = field(default_factory=dict)
+    conflicts: set[str] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
     """How a segment was returned by searches: how often, when last, and the best of its scores."""
@@ -260,6 +320,23 @@ class Ledger(Protocol):
     def drop_snapshot(self, namespace: str, view: str) -> None: ...
     def trim_tail(self, namespace: str, upto: int) -> int: ...
     def trim_mentions(self, namespace: str, upto: int) -> int: ...
+
+    # Archives
+    def archive(self, scope: Scope, filters: Filter | None, *, history: bool) -> Seqs: ...
+    def named(self, namespace: str, seqs: Sequence[int]) -> tuple[set[str], set[str]]: ...
+    def identities(self, namespace: str, seqs: Sequence[int]) -> dict[int, bytes]: ...
+    def filings(self, namespace: str) -> Iterator[Filing]: ...
+    def references(self, namespace: str) -> Iterator[Reference]: ...
+    def restore(
+        self,
+        namespace: str,
+        batch: Taking,
+        activations: Mapping[bytes, Activation] | None = None,
+        encoder: str | None = None,
+        *,
+        revive: bool = False,
+        dry_run: bool = False,
+    ) -> Restored: ...
 
     # The store itself
     def value(self, key: str) -> str | None: ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -10,15 +11,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.activations.tokens import Activation
 from memspan.ledger.activations import Activations, agreed, unencoded
-from memspan.ledger.base import Link, Placed, Seqs, Snapshot, Standing, Unencoded, Voices, microseconds
+from memspan.ledger.base import SEPARATOR, Link, Placed, Seqs, Snapshot, Standing, Unencoded, Voices, microseconds
 from memspan.ledger.rows import chunks, marks, namespace_number, now, placed_of
 from memspan.ledger.where import scope_sql
-from memspan.records import Filter, Scope
+from memspan.records import Draft, Filter, Scope
 
 
 class Feeding(Activations):
     """The part of ``SqliteLedger`` that only views read."""
+
+    def derive(
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        seq: int,
+        draft: Draft,
+        activations: Mapping[bytes, Activation] | None,
+    ) -> int:
+        """The new row's part in the views' tails, in the same transaction; 1 when its vector is still to come."""
+        connection.execute(
+            "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
+            (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
+        )
+        connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
+        if activations is None:
+            return 0
+        if draft.content in activations:
+            served(connection, draft.content)
+            return 0
+        if self.has(connection, draft.content):
+            return 0
+        connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
+        return 1
 
     def select(
         self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
@@ -244,3 +270,16 @@ class Feeding(Activations):
 
 def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
     return np.fromiter((seq for (seq,) in rows), np.int64)
+
+
+def given(activations: Mapping[bytes, Activation] | None, drafts: Sequence[Draft]) -> dict[bytes, Activation]:
+    """The activations that came with ``drafts``, by content."""
+    known = activations or {}
+    return {draft.content: known[draft.content] for draft in drafts if draft.content in known}
+
+
+def served(connection: sqlite3.Connection, content: bytes) -> int:
+    """A row waits for its vector or has one, never both: those of ``content`` have it now; how many waited."""
+    return connection.execute(
+        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?)", (content,)
+    ).rowcount

@@ -18,9 +18,10 @@ from memspan.activations.tokens import Activation
 from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
 from memspan.ledger import schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
-from memspan.ledger.base import SEPARATOR, DocumentDraft, Operation, Revision, Use, instant, microseconds
+from memspan.ledger.archiving import Archiving
+from memspan.ledger.base import DocumentDraft, Operation, Revision, Use, instant, microseconds
 from memspan.ledger.connections import BUSY_SECONDS
-from memspan.ledger.feeding import Feeding
+from memspan.ledger.feeding import given, served
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
@@ -39,7 +40,7 @@ from memspan.ledger.where import scope_sql
 from memspan.records import Added, Document, Draft, Edge, Event, Filter, Judgement, Scope, Segment
 
 
-class SqliteLedger(Feeding):
+class SqliteLedger(Archiving):
     """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only."""
 
     def __init__(self, path: Path | None) -> None:
@@ -92,9 +93,9 @@ class SqliteLedger(Feeding):
                     repeated += 1
                 else:
                     written.append(draft)
-                    pending += self._derive(connection, number, seq, draft, activations)
+                    pending += self.derive(connection, number, seq, draft, activations)
                     _advance(draft, position, positions)
-            self.keep(connection, _given(activations, written))
+            self.keep(connection, given(activations, written))
             document_id = documents[0].id if len(documents) == 1 else None
             added = Added(
                 ids=tuple(ids),
@@ -141,9 +142,9 @@ class SqliteLedger(Feeding):
                     other = uuid.UUID(bytes=id)
                     mend = "delete one of the two"
                     raise InvalidInput("text", f"segment {other} already says exactly this", mend=mend)
-                self._derive(connection, number, new, draft, activations)
+                self.derive(connection, number, new, draft, activations)
                 seqs.append(new)
-            self.keep(connection, _given(activations, [revision.draft for revision in revisions]))
+            self.keep(connection, given(activations, [revision.draft for revision in revisions]))
         return self.fetch(namespace, seqs)
 
     def link(self, namespace: str, edge: Edge) -> None:
@@ -246,31 +247,7 @@ class SqliteLedger(Feeding):
             agreed(connection, encoder)
             there = wanted(connection, activations)
             self.keep(connection, there)
-            return sum(_served(connection, content) for content in there)
-
-    def _derive(
-        self,
-        connection: sqlite3.Connection,
-        number: int,
-        seq: int,
-        draft: Draft,
-        activations: Mapping[bytes, Activation] | None,
-    ) -> int:
-        """The new row's part in the views' tails, in the same transaction; 1 when its vector is still to come."""
-        connection.execute(
-            "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
-            (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
-        )
-        connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
-        if activations is None:
-            return 0
-        if draft.content in activations:
-            _served(connection, draft.content)
-            return 0
-        if self.has(connection, draft.content):
-            return 0
-        connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
-        return 1
+            return sum(served(connection, content) for content in there)
 
     # Reading
 
@@ -549,19 +526,6 @@ def _advance(draft: Draft, position: int, positions: dict[tuple[str | None, ...]
     scope = (draft.scope.user_id, draft.scope.agent_id, draft.scope.run_id, draft.scope.session)
     if draft.position is None:
         positions[scope] = position + 1
-
-
-def _given(activations: Mapping[bytes, Activation] | None, drafts: Sequence[Draft]) -> dict[bytes, Activation]:
-    """The activations that came with ``drafts``, by content."""
-    known = activations or {}
-    return {draft.content: known[draft.content] for draft in drafts if draft.content in known}
-
-
-def _served(connection: sqlite3.Connection, content: bytes) -> int:
-    """A row waits for its vector or has one, never both: those of ``content`` have it now; how many waited."""
-    return connection.execute(
-        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?)", (content,)
-    ).rowcount
 
 
 def _missing(id: str, namespace: str, what: str = "segment") -> NotFound:

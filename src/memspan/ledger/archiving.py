@@ -1,0 +1,367 @@
+"""What the SQLite ledger gives to archives, and takes back from them: every version with its id and its times."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from memspan.activations.tokens import Activation
+from memspan.ledger.activations import agreed
+from memspan.ledger.base import Reference, Restorable, Restored, Seqs, Taking, instant, microseconds
+from memspan.ledger.feeding import Feeding, given
+from memspan.ledger.rows import PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.where import scope_sql
+from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage
+
+# what makes two versions of a segment the same one, whoever counted them, beside when they were recorded
+SAID = (
+    "user_id, agent_id, run_id, session, document, role, speaker, heading, category, importance, source, occurred_at,"
+    " metadata, gap, text, tail"
+)
+RESTORE = (
+    "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
+    " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
+    " tail, content, identity, checksum, heard_at, ended_at, repeats) VALUES (" + ", ".join("?" * 29) + ")"
+    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO NOTHING RETURNING seq"
+)
+_PLACE = {name: at for at, name in enumerate(PROVEN.replace(" ", "").split(","))}
+_SAID = [_PLACE[name] for name in SAID.replace(" ", "").split(",")]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A version that is here: enough to find its place among others."""
+
+    seq: int
+    version: int
+    recorded_at: int
+    ended_at: int | None
+    repeats: int
+    said: bytes
+
+
+class Archiving(Feeding):
+    """The part of ``SqliteLedger`` that archives read and write."""
+
+    # Giving
+
+    def archive(self, scope: Scope, filters: Filter | None, *, history: bool) -> Seqs:
+        """The rows an archive of ``scope`` holds, sorted by when they were recorded, id and version: int64[n]. With
+        ``history`` also the versions that those were before, and for a whole namespace all that are only history."""
+        clause, values = scope_sql(scope, filters, None)
+        with self.reading() as connection:
+            number = namespace_number(connection, scope.namespace)
+            if history and filters is None and scope == Scope(namespace=scope.namespace):
+                clause = "1"
+            elif history:
+                clause, values = f"id IN (SELECT id FROM segments WHERE namespace = ? AND {clause})", [number, *values]
+            rows = connection.execute(
+                f"SELECT seq FROM segments WHERE namespace = ? AND {clause} ORDER BY recorded_at, id, version",
+                (number, *values),
+            )
+            return np.fromiter((seq for (seq,) in rows), np.int64)
+
+    def named(self, namespace: str, seqs: Sequence[int]) -> tuple[set[str], set[str]]:
+        """The ids of these rows, and of the documents they belong to."""
+        ids: set[str] = set()
+        documents: set[str] = set()
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                for id, document in connection.execute(
+                    f"SELECT id, document FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                ):
+                    ids.add(_id(id))
+                    documents.update(() if document is None else (_id(document),))
+        return ids, documents
+
+    def identities(self, namespace: str, seqs: Sequence[int]) -> dict[int, bytes]:
+        """What makes each of these rows the same when it is added again, by seq."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return {
+                seq: identity
+                for chunk in chunks(seqs)
+                for seq, identity in connection.execute(
+                    f"SELECT seq, identity FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                )
+            }
+
+    def filings(self, namespace: str) -> Iterator[Filing]:
+        """The documents of a namespace, by when they were recorded and id."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, owner, uri, title, media, sha256, recorded_at, ended_at FROM documents WHERE namespace = ?"
+                " ORDER BY recorded_at, id",
+                (namespace_number(connection, namespace),),
+            )
+            for id, owner, uri, title, media, digest, recorded_at, ended_at in rows:
+                yield Filing(
+                    id=_id(id),
+                    owner=owner,
+                    uri=uri,
+                    title=title,
+                    media=media,
+                    sha256=digest,
+                    recorded_at=instant(recorded_at),
+                    ended_at=None if ended_at is None else instant(ended_at),
+                )
+
+    def references(self, namespace: str) -> Iterator[Reference]:
+        """What refers to segments of a namespace: links, judgements, use and tombstones, each sorted."""
+        with self.reading() as connection:
+            where = (namespace_number(connection, namespace),)
+            of = "FROM {} WHERE namespace = ? ORDER BY {}"
+            rows = connection.execute(
+                "SELECT source, target, kind, weight, created_at " + of.format("edges", "source, target, kind"), where
+            )
+            for source, target, kind, weight, at in rows:
+                yield Edge(source=_id(source), target=_id(target), kind=kind, weight=weight, at=instant(at))
+            rows = connection.execute(
+                "SELECT query, id, useful, judged_at " + of.format("judgements", "id, query"), where
+            )
+            for query, id, useful, at in rows:
+                yield Judgement(query=query, id=_id(id), useful=bool(useful), at=instant(at))
+            rows = connection.execute("SELECT id, accesses, accessed_at, relevance " + of.format("usage", "id"), where)
+            for id, times, at, relevance in rows:
+                yield Usage(id=_id(id), times=times, at=instant(at), relevance=relevance)
+            rows = connection.execute("SELECT id, version, deleted_at " + of.format("tombstones", "id"), where)
+            for id, version, at in rows:
+                yield Tombstone(id=_id(id), version=version, at=instant(at))
+
+    # Taking
+
+    def restore(
+        self,
+        namespace: str,
+        batch: Taking,
+        activations: Mapping[bytes, Activation] | None = None,
+        encoder: str | None = None,
+        *,
+        revive: bool = False,
+        dry_run: bool = False,
+    ) -> Restored:
+        """Take over what an archive holds, all or nothing; what is here already is passed over.
+
+        The versions of a segment stand by when they were recorded, whoever recorded them, and the last is current; one
+        that comes to stand between others has those after it counted anew. What is ended here stays ended. A new
+        segment that says what another current one of the same scope says already is left out, and told under ``same``.
+        What was deleted here stays deleted unless ``revive``. With ``dry_run`` nothing is kept. ``activations``,
+        ``encoder``: as in ``append``. Raises EncoderMismatch.
+        """
+        restored = Restored()
+        with self.writing() as connection:
+            agreed(connection, encoder)
+            connection.execute("SAVEPOINT restoring")
+            number = namespace_number(connection, namespace, create=True)
+            for filing in batch.filings:
+                _file(connection, number, filing)
+            self._restore_versions(connection, number, batch.versions, activations, revive, restored)
+            _restore_references(connection, number, batch.references, restored)
+            if dry_run:
+                connection.execute("ROLLBACK TO restoring")
+            connection.execute("RELEASE restoring")
+        return restored
+
+    def _restore_versions(
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        versions: Sequence[Restorable],
+        activations: Mapping[bytes, Activation] | None,
+        revive: bool,
+        restored: Restored,
+    ) -> None:
+        ids = list({id_bytes(each.id) for each in versions})
+        here, gone = _here(connection, number, ids), _deleted(connection, number, ids)
+        if revive:
+            connection.executemany(
+                "DELETE FROM tombstones WHERE namespace = ? AND id = ?", [(number, id) for id in gone]
+            )
+            gone.clear()
+        ended = _ended(connection, number, {each.draft.document_id for each in versions} - {None})
+        written: list[Draft] = []
+        for each in versions:
+            known = here.setdefault(id_bytes(each.id), [])
+            if id_bytes(each.id) in gone and not known:
+                restored.deleted += 1
+            elif (seq := _place(connection, number, each, known, ended, restored)) is not None:
+                written.append(each.draft)
+                restored.pending += self.derive(connection, number, seq, each.draft, activations)
+        self.keep(connection, given(activations, written))
+
+
+def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> dict[bytes, list[_Kept]]:
+    """The versions of these segments that are here, each in the order of their times."""
+    found: dict[bytes, list[_Kept]] = {}
+    for chunk in chunks(ids):
+        for id, seq, version, recorded_at, ended_at, repeats, *said in connection.execute(
+            f"SELECT id, seq, version, recorded_at, ended_at, repeats, {SAID} FROM segments"
+            f" WHERE namespace = ? AND id IN ({marks(chunk)}) ORDER BY id, version",
+            (number, *chunk),
+        ):
+            found.setdefault(id, []).append(_Kept(seq, version, recorded_at, ended_at, repeats, _digest(said)))
+    return found
+
+
+def _deleted(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
+    return {
+        id
+        for chunk in chunks(ids)
+        for (id,) in connection.execute(
+            f"SELECT id FROM tombstones WHERE namespace = ? AND id IN ({marks(chunk)})", (number, *chunk)
+        )
+    }
+
+
+def _ended(connection: sqlite3.Connection, number: int, documents: Collection[str | None]) -> dict[str, int]:
+    """When those of these documents were replaced that were."""
+    keys = [id_bytes(id) for id in documents if id is not None]
+    replaced = "SELECT id, ended_at FROM documents WHERE namespace = ? AND ended_at IS NOT NULL AND id IN "
+    return {
+        _id(id): ended_at
+        for chunk in chunks(keys)
+        for id, ended_at in connection.execute(f"{replaced}({marks(chunk)})", (number, *chunk))
+    }
+
+
+def _place(
+    connection: sqlite3.Connection,
+    number: int,
+    new: Restorable,
+    known: list[_Kept],
+    ended: Mapping[str, int],
+    restored: Restored,
+) -> int | None:
+    """Write a version in its place among the ``known`` ones of its segment: its seq; None where it is there already."""
+    draft, id, recorded_at = new.draft, id_bytes(new.id), microseconds(new.recorded_at)
+    said = _digest([row_of(number, id, 1, draft, 0, 0)[1:][at] for at in _SAID])
+    for kept in known:
+        if kept.said == said and (kept.recorded_at == recorded_at or not new.dated):
+            restored.there += 1
+            if new.repeats > kept.repeats:
+                connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, kept.seq))
+            return None
+    if known and not new.dated:  # what is said there now is newer than all that is known of it here
+        recorded_at = max(recorded_at, known[-1].recorded_at + 1)
+    if new.counted and any(kept.version == new.version for kept in known):
+        restored.conflicts.add(new.id)
+    at = sum((kept.recorded_at, kept.said) < (recorded_at, said) for kept in known)
+    before, after = known[:at], known[at:]
+    ended_at = None if new.ended_at is None else microseconds(new.ended_at)
+    if ended_at is None and after:
+        ended_at = after[0].recorded_at
+    if ended_at is None and draft.document_id is not None:
+        ended_at = ended.get(draft.document_id)
+    least = before[-1].version + 1 if before else 1
+    version = max(least, new.version)
+    if after and version >= after[0].version:
+        version = least
+        _count_anew(connection, after, version + 1)
+    if before and not after and before[-1].ended_at is None:
+        connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (recorded_at, before[-1].seq))
+        before[-1].ended_at = recorded_at
+    heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
+    # a segment that is here goes on being here, even where another one says the same by now
+    for again in (draft, replace(draft, identity=_digest([draft.identity, id])))[: 2 if known else 1]:
+        row = row_of(number, id, version, again, draft.position or 0, recorded_at, heard_at)
+        if (found := connection.execute(RESTORE, (*row, ended_at, new.repeats)).fetchone()) is not None:
+            known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, said))
+            restored.added += 1
+            restored.updated += bool(before) and ended_at is None
+            return int(found[0])
+    (other,) = connection.execute(
+        "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
+    ).fetchone()
+    restored.there += 1
+    restored.same[new.id] = _id(other)
+    return None
+
+
+def _count_anew(connection: sqlite3.Connection, versions: Sequence[_Kept], least: int) -> None:
+    """Have these versions, in order, count from ``least`` on, no two the same."""
+    for kept in versions:
+        kept.version = least = max(kept.version, least)
+        least += 1
+    for kept in reversed(versions):
+        proven = list(connection.execute(f"SELECT {PROVEN} FROM segments WHERE seq = ?", (kept.seq,)).fetchone())
+        proven[_PLACE["version"]] = kept.version
+        connection.execute(
+            "UPDATE segments SET version = ?, checksum = ? WHERE seq = ?", (kept.version, checksum(proven), kept.seq)
+        )
+
+
+def _file(connection: sqlite3.Connection, number: int, filing: Filing) -> None:
+    """Take over a document that is not here. Of the documents from one place the last is current."""
+    key, recorded_at = id_bytes(filing.id), microseconds(filing.recorded_at)
+    if connection.execute("SELECT 1 FROM documents WHERE namespace = ? AND id = ?", (number, key)).fetchone():
+        return
+    ended_at = None if filing.ended_at is None else microseconds(filing.ended_at)
+    if filing.uri is not None and ended_at is None:
+        others = "namespace = ? AND owner = ? AND ended_at IS NULL"
+        (last,) = connection.execute(
+            f"SELECT max(recorded_at) FROM documents WHERE {others}", (number, filing.owner)
+        ).fetchone()
+        if last is not None and last > recorded_at:
+            ended_at = last
+        else:
+            connection.execute(
+                "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+                f" (SELECT id FROM documents WHERE {others})",
+                (recorded_at, number, number, filing.owner),
+            )
+            connection.execute(f"UPDATE documents SET ended_at = ? WHERE {others}", (recorded_at, number, filing.owner))
+    connection.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (key, number, filing.owner, filing.uri, filing.title, filing.media, filing.sha256, recorded_at, ended_at),
+    )
+
+
+THERE = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
+TAKING = {
+    Edge: f"INSERT INTO edges SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE {THERE.format(2)} AND {THERE.format(3)}"
+    " ON CONFLICT DO NOTHING",
+    Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
+    " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
+    Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
+    " accesses = max(accesses, excluded.accesses), accessed_at = max(accessed_at, excluded.accessed_at),"
+    " relevance = max(relevance, excluded.relevance)",
+    Tombstone: f"INSERT INTO tombstones SELECT ?1, ?2, ?3, ?4 WHERE NOT {THERE.format(2)} ON CONFLICT DO NOTHING",
+}
+
+
+def _restore_references(
+    connection: sqlite3.Connection, number: int, references: Sequence[Reference], restored: Restored
+) -> None:
+    """Take over what refers to segments that are here; of two judgements of the same the later counts."""
+    for record in references:
+        values: tuple[Any, ...]
+        match record:
+            case Edge():
+                values = (id_bytes(record.source), id_bytes(record.target), record.kind, record.weight)
+            case Judgement():
+                values = (record.query, id_bytes(record.id), record.useful)
+            case Usage():
+                values = (id_bytes(record.id), record.times, microseconds(record.at), record.relevance)
+            case Tombstone():
+                values = (id_bytes(record.id), record.version)
+        if not isinstance(record, Usage):
+            values += (now() if record.at is None else microseconds(record.at),)
+        done = connection.execute(TAKING[type(record)], (number, *values)).rowcount
+        restored.links += isinstance(record, Edge) and done > 0
+
+
+def _digest(values: Sequence[Any]) -> bytes:
+    return sha256(repr(tuple(values)).encode()).digest()[:16]
+
+
+def _id(raw: bytes) -> str:
+    return str(uuid.UUID(bytes=raw))
