@@ -1,4 +1,5 @@
-"""``Memory``: the one public door. What is behind it is in ``memspan.store``."""
+"""``Memory``: the one public door. What is behind it is in ``memspan.store``, and how it goes out
+and comes in in ``memspan.portability``."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from memspan.drafting import Batch, Common, redrafted
 from memspan.errors import EncoderMismatch, InvalidInput, NotFound
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Operation
+from memspan.portability import Portability
 from memspan.records import (
     Added,
     Context,
@@ -27,7 +29,6 @@ from memspan.records import (
     Message,
     Neighbor,
     Node,
-    Piece,
     Query,
     Scope,
     Segment,
@@ -37,23 +38,18 @@ from memspan.records import (
 from memspan.retrieval import hit_of
 from memspan.segmenting import (
     Tokenizer,
-    WordTokenizer,
     check_text,
-    cut,
     messages,
     parse_time,
     read_file,
     shown,
     tokenizer_of,
 )
-from memspan.store import Store
 from memspan.views.base import Progress, Scored
 from memspan.views.graph import communities
 from memspan.views.labels import Words, label
 
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
-MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
-LEXICAL_WINDOW = 256
 MOST_TOKENS = 10_000_000
 MOST_HOPS = 4
 SMALLEST_THEME = 3  # segments; fewer are no theme
@@ -61,7 +57,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Store):
+class Memory(Portability):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -155,12 +151,6 @@ class Memory(Store):
             return Added(ids=already, added=0, repeated=len(already), document_id=known.id)
         batch.document(document.text, document.media, known)
         return self._write(scope, batch, None, wait, progress)
-
-    def _cut(self, text: str, media: str) -> list[Piece]:
-        encoder = self._encoder
-        tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
-        window = LEXICAL_WINDOW if encoder is None else encoder.window
-        return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
 
     def _write(
         self, scope: Scope, batch: Batch, operation: Operation | None, wait: bool, progress: Progress | None

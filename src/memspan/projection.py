@@ -165,11 +165,12 @@ class Projection:
             self._failed(error)
             return done
 
-    def restore(self) -> None:
-        """Make token matrices again that were damaged or are gone, from their texts."""
+    def restore(self, progress: Progress | None = None) -> None:
+        """Make token matrices again that were damaged or are gone, from their texts, and those still to be made."""
         if self._ledger.harmed:
             self._ledger.lose()
         refused: set[bytes] = set()
+        made, total = 0, 0 if progress is None else self._ledger.activation_bytes()["lost"]
         while self.encoder is not None and self.codec is not None and not self._stopping:
             batch = [row for row in self._ledger.lost(BATCH + len(refused)) if row.content not in refused][:BATCH]
             if not batch:
@@ -177,6 +178,9 @@ class Projection:
             done = self.activated(batch)
             self._ledger.encoded(done, self.recorded)
             refused.update(row.content for row in batch if row.content not in done or done[row.content].tokens is None)
+            made += len(batch)
+            if progress is not None:
+                progress(min(made, total), total, "encoding tokens")
 
     def _waiting(self, namespace: str | None, limit: int) -> list[Unencoded]:
         """Segments that wait, without those that the encoder has refused."""

@@ -313,16 +313,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What ``Memory.export_to`` wrote: ``segments`` that are current, ``versions`` with those they replaced, and the
-    ``bytes`` of all files."""
+    """What ``Memory.export_to`` wrote: ``segments`` that are current, ``versions`` with those they replaced, the
+    ``bytes`` of all files, and the id of the ``encoder`` whose vectors are in them, None where there are none."""
 
     path: str
     format: str
     segments: int
     versions: int
-    vectors: int
     bytes: int
-    signed_by: str | None = None
+    encoder: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,7 +331,7 @@ class Imported:
     ``added`` are new; ``updated`` of them are newer versions of segments that were here; ``there`` were here already,
     under the same id or as the same content in the same scope; ``deleted`` were left out, as they were deleted here.
     ``conflicts``: ids of segments that went on differently here and there; both histories are kept, the later is
-    current. ``encoded``: how many of the vectors of the file were used. ``failed`` counts what could not be read, and
+    current. ``vectors``: how many of those in the file were used. ``failed`` counts what could not be read, and
     ``problems`` tells of the first thousand. ``pending`` wait for the encoder.
     """
 
@@ -345,7 +344,7 @@ class Imported:
     deleted: int = 0
     conflicts: tuple[str, ...] = ()
     links: int = 0
-    encoded: int = 0
+    vectors: int = 0
     pending: int = 0
     failed: int = 0
     problems: tuple[Problem, ...] = ()

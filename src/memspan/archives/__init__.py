@@ -21,7 +21,8 @@ HEAD = 1 << 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A format by ``name``. ``suffixes`` of the file it makes, none for a directory. ``whole``: nothing is lost.
-    ``vectors``: it has a row of numbers for each segment."""
+    ``vectors``: it has room for a vector of each segment, ``tokens`` also for token matrices; ``matrix``: it is nothing
+    without vectors."""
 
     name: str
     about: str
@@ -29,6 +30,8 @@ class Format:
     writes: bool = False
     whole: bool = False
     vectors: bool = False
+    tokens: bool = False
+    matrix: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -36,29 +39,31 @@ class Format:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format(name="jsonl", about="JSON lines: everything but vectors, stable, to be compared and versioned",
+    Format(name="jsonl", about="everything but vectors as JSON lines: stable, to be compared and versioned",
            suffixes=(".jsonl", ".ndjson"), writes=True, whole=True),
-    Format(name="cube", about="one file with everything, vectors too, checksums and a signature",
-           suffixes=(".memspan",), writes=True, whole=True, vectors=True),
-    Format(name="parquet", about="a table for analysis, vectors too", suffixes=(".parquet",), writes=True, whole=True,
-           vectors=True),
-    Format(name="csv", about="Latent Memory: embeddings.csv and metadata.json", writes=True, whole=True, vectors=True),
-    Format(name="npy", about="Latent Memory: embeddings.npy and metadata.json", writes=True, whole=True, vectors=True),
-    Format(name="hdf5", about="Latent Memory: one HDF5 file", suffixes=(".hdf5", ".h5"), writes=True, whole=True,
-           vectors=True),
-    Format(name="pickle", about="Latent Memory: one pickle", suffixes=(".pkl", ".pickle"), writes=True, whole=True,
-           vectors=True),
-    Format(name="faiss", about="Latent Memory: faiss_index.bin and metadata.json", writes=True, whole=True,
-           vectors=True),
-    Format(name="records", about="Latent Memory: conversation summaries as JSON, YAML or an SQLite table"),
-    Format(name="mcp", about="the reference MCP memory server's memory.jsonl"),
+    Format(name="cube", about="everything, vectors too, in one file with checksums and a signature",
+           suffixes=(".memspan",), writes=True, whole=True, vectors=True, tokens=True),
+    Format(name="parquet", about="everything, vectors too, as a table for analysis",
+           suffixes=(".parquet",), writes=True, whole=True, vectors=True),
+    Format(name="csv", about="Latent Memory's embeddings.csv and metadata.json, in a folder",
+           writes=True, whole=True, vectors=True, matrix=True),
+    Format(name="npy", about="Latent Memory's embeddings.npy and metadata.json, in a folder",
+           writes=True, whole=True, vectors=True, matrix=True),
+    Format(name="hdf5", about="Latent Memory's HDF5 file",
+           suffixes=(".hdf5", ".h5"), writes=True, whole=True, vectors=True, matrix=True),
+    Format(name="pickle", about="Latent Memory's pickle",
+           suffixes=(".pkl", ".pickle"), writes=True, whole=True, vectors=True, matrix=True),
+    Format(name="faiss", about="Latent Memory's faiss_index.bin and metadata.json, in a folder",
+           writes=True, whole=True, vectors=True, matrix=True),
+    Format(name="records", about="Latent Memory's summaries of conversations as JSON, YAML or an SQLite table"),
+    Format(name="mcp", about="the memory.jsonl of the reference MCP server"),
     Format(name="mem0", about="mem0: what get_all returns, its history.db, its local Qdrant folder"),
-    Format(name="chatgpt", about="conversations.json of a ChatGPT export, or the zip it came in"),
-    Format(name="claude", about="conversations.json of a Claude export, or the zip it came in"),
-    Format(name="langgraph", about="items of a LangGraph store as JSON, or its SQLite file"),
+    Format(name="chatgpt", about="a ChatGPT export: conversations.json, or the zip it came in"),
+    Format(name="claude", about="a Claude export: conversations.json, or the zip it came in"),
+    Format(name="langgraph", about="the items of a LangGraph store as JSON, or its SQLite file"),
     Format(name="dsm", about="DSM's JSON file"),
-    Format(name="markdown", about="a folder of Markdown files"),
-    Format(name="chatlog", about="a chat as text: WhatsApp, IRC, or NAME: TEXT lines"),
+    Format(name="markdown", about="a folder of Markdown notes"),
+    Format(name="chatlog", about="a chat as text: WhatsApp, IRC, or lines NAME: TEXT"),
 )  # fmt: skip
 
 

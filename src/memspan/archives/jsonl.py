@@ -40,10 +40,11 @@ def recognises(path: Path, head: bytes) -> bool:
     return path.is_file() and head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b'{"type": "memspan"')
 
 
-def write(path: Path, contents: Contents) -> None:
-    """Write a file; vectors are left out."""
+def write(path: Path, contents: Contents) -> list[Path]:
+    """Write the file, without vectors."""
     with aside(path) as part, part.open("wb") as file:
         write_lines(file, contents.header, contents.records())
+    return [path]
 
 
 def write_lines(file: IO[bytes], header: Header, records: Iterator[Archived]) -> None:

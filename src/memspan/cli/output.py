@@ -235,7 +235,7 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         transient=True,
     ) as bar:
         task = bar.add_task(title, total=None, what="")
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=line(what, 40))
+        yield lambda done, total, what: bar.update(task, completed=done, total=total or None, what=line(what, 40))
 
 
 @contextmanager

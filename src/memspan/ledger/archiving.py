@@ -266,7 +266,7 @@ def _place(
     if after and version >= after[0].version:
         version = least
         _count_anew(connection, after, version + 1)
-    if before and not after and before[-1].ended_at is None:
+    if before and (before[-1].ended_at is None or before[-1].ended_at > recorded_at):
         connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (recorded_at, before[-1].seq))
         before[-1].ended_at = recorded_at
     heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)

@@ -1,0 +1,123 @@
+"""``Portability``: the part of ``Memory`` by which it goes out to archives and comes in from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from memspan import archives, arguments
+from memspan.errors import EncoderMismatch
+from memspan.exporting import export
+from memspan.filtering import parse_filter
+from memspan.importing import Import
+from memspan.records import Exported, Imported, Piece
+from memspan.segmenting import WordTokenizer, cut
+from memspan.store import Store
+from memspan.views.base import Progress
+
+MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
+LEXICAL_WINDOW = 256
+
+
+class Portability(Store):
+    """An open store that archives are made of and taken into."""
+
+    def export_to(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        *,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        history: bool = True,
+        compat: bool = False,
+        key: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write a namespace, or the part in scope that passes ``filters``, to an archive at ``path``, which is replaced
+        whole or not at all.
+
+        ``format`` is one of ``memspan.archives.FORMATS`` that can be written; None goes by the suffix. All of it is of
+        one moment. ``history`` False leaves out what current segments said before, and what is only history.
+        ``compat`` writes Latent Memory's formats exactly as it did, which loses what they have no room for. ``key`` is
+        the file of a private key to sign a cube with. Raises InvalidInput, MissingExtra, StoreError.
+        """
+        scope = self._scope(namespace, user_id, agent_id, run_id, session)
+        target = arguments.path(path)
+        chosen = archives.for_writing(target, format)
+        if chosen.vectors:
+            self._projection.settle(scope.namespace, progress=progress)
+        about = {"store_id": self._ledger.value("store_id"), "schema": self._ledger.counts()["schema"]}
+        part = {name: getattr(scope, name) for name in ("user_id", "agent_id", "run_id", "session")}
+        part = {name: value for name, value in part.items() if value is not None}
+        return export(
+            self._ledger,
+            scope,
+            parse_filter(filters),
+            target,
+            chosen,
+            history=history,
+            compat=compat,
+            key=None if key is None else arguments.path(key).read_bytes(),
+            recorded=self._recorded,
+            about={**about, "scope": part, "filters": None if filters is None else dict(filters), "history": history},
+            progress=progress,
+        )
+
+    def import_from(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        *,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        restore_deleted: bool = False,
+        signed_by: str | None = None,
+        strict: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Take over what is in an archive, or in what another system wrote, at ``path``, into a namespace.
+
+        ``format`` is one of ``memspan.archives.FORMATS``; None finds out by looking. Each batch is written whole or not
+        at all; run again after an interruption it goes on, and what is here already is passed over. What cannot be read
+        is left out, counted and told with its place; ``strict`` looks at everything first, and then imports nothing.
+        ``dry_run`` only tells. What was deleted here stays deleted unless ``restore_deleted``. ``signed_by`` is the
+        public key that must have signed a cube. ``user_id`` and so on say whose it is where the file does not.
+
+        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder.
+        Raises NotFound, InvalidInput, MissingExtra, StoreError.
+        """
+        scope = self._scope(namespace, user_id, agent_id, run_id, session)
+        source = arguments.path(path)
+        chosen = archives.of(source, format)
+        while True:
+            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, signed_by)
+            if strict:
+                taking.check(progress)
+            try:
+                done = taking.run(revive=restore_deleted, dry_run=dry_run, progress=progress)
+                break
+            except EncoderMismatch:  # another process has just switched the store over: what is here is passed over
+                self._follow()
+        if dry_run:
+            return done
+        self._projection.settle(scope.namespace, progress=progress)
+        if done.vectors:
+            self._projection.restore(progress=progress)
+        return replace(done, pending=self._ledger.count_pending(scope.namespace))
+
+    def _cut(self, text: str, media: str) -> list[Piece]:
+        encoder = self._encoder
+        tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
+        window = LEXICAL_WINDOW if encoder is None else encoder.window
+        return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
