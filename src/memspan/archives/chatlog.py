@@ -51,7 +51,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How a message begins: ``line`` tells when and the rest, ``said`` tells of the rest who and what. A chat has ``least``
+    """How a message begins: ``line`` tells when and the rest, ``said`` tells of it who and what. A chat has ``least``
     messages among its first lines."""
 
     line: re.Pattern[str]
