@@ -343,10 +343,9 @@ TAKING = {
 
 def _restore_references(connection: sqlite3.Connection, number: int, batch: Taking, restored: Restored) -> None:
     """Take over what refers to segments that are here; of two statements of the same the later counts."""
-    same = {**batch.same, **restored.same}
 
     def key(id: str) -> bytes:
-        return id_bytes(same.get(id, id))
+        return id_bytes(restored.same.get(id) or batch.same.get(id, id))
 
     for record in batch.references:
         values: tuple[Any, ...]
