@@ -97,7 +97,9 @@ class Portability(Store):
 
         Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder: some
         are compared with what the encoder makes of the text, the others believed. ``vectors`` False encodes every text
-        here, as you should where you do not trust who wrote the archive. Raises NotFound, InvalidInput, MissingExtra, StoreError.
+        here, as you should where you do not trust who wrote it.
+
+        Raises NotFound, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         source = arguments.path(path)
