@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,16 +45,13 @@ class _Gathered:
     def __len__(self) -> int:
         return len(self.filings) + len(self.versions) + len(self.references)
 
-    @property
-    def taking(self) -> Taking:
-        return Taking(filings=self.filings, versions=self.versions, references=self.references)
-
 
 class Import:
     """One archive at ``path``, to be taken into ``scope`` of a ledger; what names a user, an agent, a run or a session
     there counts before what ``scope`` names, and an archive of memspan's own keeps them all.
 
     ``cut`` cuts texts into pieces. ``signed_by``: the public key, in hexadecimal, that must have signed it.
+    ``vectors`` False: every text is encoded here.
     """
 
     def __init__(
@@ -66,6 +63,7 @@ class Import:
         scope: Scope,
         cut: Callable[[str, str], list[Piece]],
         signed_by: str | None,
+        vectors: bool = True,
     ) -> None:
         self._ledger = ledger
         self._projection = projection
@@ -74,6 +72,7 @@ class Import:
         self._scope = scope
         self._cut = cut
         self._required = signed_by
+        self._believing = vectors
         self._moment = instant(microseconds(datetime.now(UTC)))
         self._begin()
 
@@ -107,13 +106,16 @@ class Import:
         same: dict[str, str] = {}
         conflicts: set[str] = set()
         for gathered in self._batches():
-            if same:
-                gathered.references = [_redirected(each, same) for each in gathered.references]
             self._compare(gathered)
             given = {} if dry_run else gathered.activations
             restored = self._ledger.restore(
                 self._scope.namespace,
-                gathered.taking,
+                Taking(
+                    filings=gathered.filings,
+                    versions=gathered.versions,
+                    references=gathered.references,
+                    same=same,
+                ),
                 None if self._projection.recorded == "null" else given,
                 self._projection.recorded,
                 revive=revive,
@@ -153,7 +155,8 @@ class Import:
 
     def _expect(self) -> None:
         """Look whether the vectors of the archive are said to come from the store's encoder."""
-        self._vectors = about = None if self._header is None else self._header.vectors
+        about = None if self._header is None or not self._believing else self._header.vectors
+        self._vectors = about
         if about is None:
             return
         own = json.loads(self._projection.recorded)
@@ -317,11 +320,3 @@ class Import:
 def _cosine(a: Activation, b: Activation) -> float:
     one, other = a.pooled.astype(np.float32), b.pooled.astype(np.float32)
     return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
-
-
-def _redirected(reference: Reference, same: Mapping[str, str]) -> Reference:
-    """The same of what says here what the segment it was about says there."""
-    if isinstance(reference, Edge):
-        ends = (same.get(reference.source, reference.source), same.get(reference.target, reference.target))
-        return replace(reference, source=ends[0], target=ends[1])
-    return replace(reference, id=same.get(reference.id, reference.id))

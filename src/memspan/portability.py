@@ -82,6 +82,7 @@ class Portability(Store):
         session: str | None = None,
         restore_deleted: bool = False,
         signed_by: str | None = None,
+        vectors: bool = True,
         strict: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -94,14 +95,17 @@ class Portability(Store):
         ``dry_run`` only tells. What was deleted here stays deleted unless ``restore_deleted``. ``signed_by`` is the
         public key that must have signed a cube. ``user_id`` and so on say whose it is where the file does not.
 
-        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder.
+        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder: some
+        are compared with what the encoder makes of the text, the others believed. ``vectors`` False encodes every text
+        here, as you should where you do not trust who wrote it.
+
         Raises NotFound, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         source = arguments.path(path)
         chosen = archives.of(source, format)
         while True:
-            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, signed_by)
+            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, signed_by, vectors)
             if strict:
                 taking.check(progress)
             try:
