@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -31,6 +31,7 @@ from memspan.segmenting import parse_time
 
 SUFFIXES = (".md", ".markdown", ".mdx")
 LONGEST_MATTER = 1 << 16  # characters of front matter
+_DEEPEST = 32  # brackets within brackets in it
 _LOOKED_AT = 2_000  # files and folders, to see whether a folder holds a note
 
 _MATTER = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -122,6 +123,9 @@ def _matter(text: str) -> dict[str, Any]:
     try:
         import yaml
     except ImportError:
+        return _pairs(text)
+    depth = accumulate((sign in "[{") - (sign in "]}") for sign in text)
+    if max(depth, default=0) > _DEEPEST:  # PyYAML takes as long as the square of it
         return _pairs(text)
 
     try:
