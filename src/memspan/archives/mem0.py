@@ -29,6 +29,7 @@ _LISTS = ("results", "memories", "relations")
 _COLUMNS = {"memory_id", "old_memory", "new_memory", "event", "created_at", "updated_at"}
 _TOLD = ("id", "memory", "data", "hash", "metadata", "user_id", "agent_id", "run_id", "actor_id", "role", "created_at",
          "updated_at", "score", "text_lemmatized")  # fmt: skip
+_OTHERS = re.compile(rb'"namespace"\s*:\s*\[')  # of LangGraph's store, whose values may look like memories
 _SHAPE = (re.compile(rb'"memory"\s*:\s*"'), re.compile(rb'"id"\s*:'), re.compile(rb'"(?:hash|user_id|created_at)"\s*:'))
 
 
@@ -38,7 +39,9 @@ def recognises(path: Path, head: bytes) -> bool:
         return path.is_dir() and qdrant.recognises(path)
     if head.startswith(BEGINNING):
         return columns(path, "history") >= _COLUMNS
-    return head.lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"[", b"{") and all(each.search(head) for each in _SHAPE)
+    if head.lstrip(b"\xef\xbb\xbf \r\n")[:1] not in (b"[", b"{") or _OTHERS.search(head):
+        return False
+    return all(each.search(head) for each in _SHAPE)
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
