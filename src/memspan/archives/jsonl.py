@@ -64,13 +64,14 @@ def read_lines(file: IO[bytes], name: str, report: Report, *, headed: bool = Tru
     for number, raw in lines(file, name, report):
         where = f"{name}:{number}"
         if headed and number == 1:
-            yield header_of(_decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
+            yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
             continue
         with attempt(report, where):
-            yield record_of(_decoded(raw))
+            yield record_of(decoded(raw))
 
 
-def _decoded(raw: bytes) -> Mapping[str, Any]:
+def decoded(raw: bytes) -> Mapping[str, Any]:
+    """The JSON object in a line. Raises InvalidInput."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
