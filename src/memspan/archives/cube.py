@@ -98,7 +98,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return path.suffix.lower() == ".memspan" or named
 
 
-# --------------------------------------------------------------------------------------------------------------- writing
+# Writing
 
 
 def write(path: Path, contents: Contents) -> list[Path]:
@@ -224,7 +224,7 @@ def _swollen(entry: ZipInfo) -> bool:
     return entry.file_size > max(SMALL, SWOLLEN * entry.compress_size)
 
 
-# --------------------------------------------------------------------------------------------------------------- reading
+# Reading
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
@@ -356,7 +356,7 @@ def _object(path: Path, name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _cube_of(path: Path, value: Mapping[str, Any], signed_by: str | None) -> Cube:
-    """Raises InvalidInput, KeyError, TypeError, ValueError or AttributeError where it is not as ``_manifest`` has it."""
+    """Raises InvalidInput, KeyError, TypeError, ValueError or AttributeError where it is not as it is written."""
     header = jsonl.header_of({**value, "type": "memspan", "format": 1}, MANIFEST)
     created_at = parse_time(value["created_at"], "created_at")
     if created_at is None:
@@ -401,21 +401,21 @@ def _check(archive: ZipFile, cube: Cube) -> None:
         return
     with _array(archive, cube, ROWS, "<i8", None) as (file, rows):
         last = FIRST_LINE - 1
-        for block in _numbers(file):
-            if (block <= np.concatenate(([last], block[:-1]))).any():
+        for places in _numbers(file):
+            if (places <= np.concatenate(([last], places[:-1]))).any():
                 raise _refused(path, f"has lines in {ROWS} that do not ascend")
-            last = int(block[-1])
+            last = int(places[-1])
     with _array(archive, cube, VECTORS, "<f2", cube.vectors.dim, rows):
         pass
     if not _matrices(cube):
         return
     with _array(archive, cube, OFFSETS, "<i8", None, rows + 1) as (file, _):
         last = 0
-        for number, block in enumerate(_numbers(file)):
-            sizes = np.diff(block, prepend=last)
-            if (not number and block[0]) or (sizes < 0).any() or (sizes > LARGEST_MATRIX).any():
+        for number, places in enumerate(_numbers(file)):
+            sizes = np.diff(places, prepend=last)
+            if (not number and places[0]) or (sizes < 0).any() or (sizes > LARGEST_MATRIX).any():
                 raise _refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
-            last = int(block[-1])
+            last = int(places[-1])
     if last != cube.members[TOKENS].bytes:
         raise _refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
 
