@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import memories, structure, trials, upkeep
+from memspan.cli import memories, portability, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -31,6 +31,7 @@ encoder or an optional package is missing or failed · 70 a bug in memspan · 13
 """
 
 REMEMBER, RECALL, STRUCTURE = "Remember", "Recall", "See and arrange how memories hang together"
+MOVE = "Out and in"
 CARE, TRY = "Care for a store", "Try and measure"
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
@@ -52,6 +53,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("move-category", structure.move_category, STRUCTURE, None),
     ("link", structure.link, STRUCTURE, None),
     ("unlink", structure.unlink, STRUCTURE, None),
+    ("export", portability.export, MOVE, None),
+    ("import", portability.import_, MOVE, None),
     ("stats", upkeep.stats, CARE, None),
     ("compact", upkeep.compact, CARE, None),
     ("verify", upkeep.verify, CARE, None),

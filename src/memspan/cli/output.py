@@ -335,7 +335,7 @@ def _plain(value: Any, sized: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return _size(value) if sized else f"{value:,}"
+        return size(value) if sized else f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     if isinstance(value, (list, tuple)):
@@ -343,7 +343,8 @@ def _plain(value: Any, sized: bool) -> str:
     return "none" if value is None or value == {} else line(str(value))
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people: ``1.4 MiB``."""
     power = min((count.bit_length() - 1) // 10, 3)
     if power < 1:
         return plural(count, "byte")
