@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 ALGORITHM = "ed25519"
+MAKE = "make one with memspan cube keygen FILE; keys with a password cannot be used"
 LARGEST_KEY = 1 << 16  # bytes of a PEM file
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -56,17 +57,25 @@ def fingerprint(key: str | os.PathLike[str]) -> str:
     """
     if isinstance(key, str) and _FINGERPRINT.fullmatch(key.strip().lower()):
         return key.strip().lower()
-    place = arguments.path(key)
     mend = "give 64 hexadecimal digits, or the PEM file of an Ed25519 key"
-    try:
-        with place.open("rb") as file:
-            pem = file.read(LARGEST_KEY)
-    except OSError as error:
-        raise InvalidInput("signed_by", f"{shown(key)} is no key, and no file that can be read", mend=mend) from error
-    public = _public(pem)
+    public = _public(_pem("signed_by", key, mend))
     if public is None:
-        raise InvalidInput("signed_by", f"{place} holds no Ed25519 key", mend=mend)
+        raise InvalidInput("signed_by", f"{shown(key)} holds no Ed25519 key", mend=mend)
     return public.public_bytes_raw().hex()
+
+
+def private_key(path: str | os.PathLike[str]) -> bytes:
+    """The PEM file at ``path``. Raises InvalidInput naming ``key``."""
+    return _pem("key", path, MAKE)
+
+
+def _pem(argument: str, path: str | os.PathLike[str], mend: str) -> bytes:
+    try:
+        with arguments.path(path).open("rb") as file:
+            return file.read(LARGEST_KEY)
+    except OSError as error:
+        problem = f"{shown(path)} is no key, and no file that can be read"
+        raise InvalidInput(argument, problem, mend=mend) from error
 
 
 def signed(pem: bytes, message: bytes) -> dict[str, str]:
@@ -74,8 +83,7 @@ def signed(pem: bytes, message: bytes) -> dict[str, str]:
     ``signature``. Raises InvalidInput naming ``key``, MissingExtra."""
     private = _private(pem)
     if private is None:
-        mend = "make one with memspan cube keygen FILE; keys with a password cannot be used"
-        raise InvalidInput("key", "is no Ed25519 private key", mend=mend)
+        raise InvalidInput("key", "is no Ed25519 private key", mend=MAKE)
     public = private.public_key().public_bytes_raw().hex()
     return {"algorithm": ALGORITHM, "public_key": public, "signature": private.sign(message).hex()}
 
