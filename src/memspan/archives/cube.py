@@ -156,7 +156,8 @@ def _spooled(contents: Contents, spool: Mapping[str, IO[bytes]]) -> tuple[dict[s
 
 
 def _manifest(contents: Contents, counts: Mapping[str, int], members: Mapping[str, Member]) -> bytes:
-    about = contents.header.vectors
+    vectors = contents.header.vectors
+    about = arguments.metadata(json.loads(json.dumps(dict(contents.about), default=_told)), "about")
     return _dumped(
         {
             "type": TYPE,
@@ -164,9 +165,9 @@ def _manifest(contents: Contents, counts: Mapping[str, int], members: Mapping[st
             "memspan": installed("memspan"),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "namespace": contents.header.namespace,
-            "vectors": None if about is None else asdict(about),
+            "vectors": None if vectors is None else asdict(vectors),
             "counts": counts,
-            "about": arguments.metadata(json.loads(json.dumps(dict(contents.about), default=_told)), "about"),
+            "about": dict(about),
             "members": {name: asdict(member) for name, member in members.items()},
         }
     )
