@@ -96,7 +96,7 @@ def with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-# ------------------------------------------------------------------------------------------------------- out and back in
+# ------------------------------------------------------------------------------------------------------ out and back in
 
 
 def test_everything_comes_back_with_its_vectors(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_failed_export_leaves_the_cube_that_was_there(tmp_path: Path, exported
     assert os.listdir(tmp_path) == ["a.memspan"]
 
 
-# ------------------------------------------------------------------------------------------------------------ signatures
+# ----------------------------------------------------------------------------------------------------------- signatures
 
 
 @pytest.fixture
@@ -278,9 +278,7 @@ def test_an_import_can_ask_for_a_key_by_fingerprint_or_by_file(tmp_path: Path, s
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     public = tmp_path / "public.pem"
     public.write_bytes(
-        private.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     for number, by in enumerate((signing.fingerprint(key), str(key), public)):
         with Memory(tmp_path / f"b{number}", encoder="hash") as other:
@@ -354,7 +352,7 @@ def test_only_cubes_are_signed(tmp_path: Path, key: Path) -> None:
         memory.export_to(tmp_path / "a.jsonl", key=key)
 
 
-# --------------------------------------------------------------------------------------------------------- hostile files
+# -------------------------------------------------------------------------------------------------------- hostile files
 
 
 def refused(file: Path, match: str) -> None:
@@ -491,9 +489,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, held: Members, name:
 
 def test_an_array_that_says_it_has_a_thousand_million_rows_is_refused(tmp_path: Path, held: Members) -> None:
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        head, {"descr": "<f2", "fortran_order": False, "shape": (1_000_000_000, 256)}
-    )
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f2", "fortran_order": False, "shape": (1_000_000_000, 256)})
     altered = restated(held | {"vectors.npy": head.getvalue() + held["vectors.npy"][-512:]})
     refused(packed(tmp_path / "a.memspan", altered), r"vectors\.npy")
 
