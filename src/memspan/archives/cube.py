@@ -39,7 +39,7 @@ from memspan.archives import jsonl
 from memspan.archives.base import Contents, Header, Record, Report, Vectors, aside, attempt, lines
 from memspan.archives.signing import signed, signer
 from memspan.errors import InvalidInput, NewerStore, NotFound
-from memspan.records import Version
+from memspan.records import Edge, Filing, Judgement, Tombstone, Usage, Version
 from memspan.segmenting import parse_time, shown
 
 TYPE = "memspan cube"
@@ -58,8 +58,8 @@ SMALL = 64 << 20  # bytes that a member may have whatever it was packed into,
 SWOLLEN = 200  # and how many times what it was packed into beyond
 FIRST_LINE = 2  # of memory.jsonl that holds a record
 
-KINDS = {"segment": "versions", "document": "documents", "link": "links", "judgement": "judgements",
-         "usage": "usages", "tombstone": "tombstones"}  # fmt: skip
+COUNTED = {Version: "versions", Filing: "documents", Edge: "links", Judgement: "judgements", Usage: "usages",
+           Tombstone: "tombstones"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +128,11 @@ def _spooled(contents: Contents, spool: Mapping[str, IO[bytes]]) -> tuple[dict[s
     with."""
     about = contents.header.vectors
     matrices = about is not None and about.tokens != "none"
-    counts = Counter(dict.fromkeys(("segments", *KINDS.values(), "vectors"), 0))
+    counts = Counter(dict.fromkeys(("segments", *COUNTED.values(), "vectors"), 0))
     spool[MEMORY].write(jsonl.line_of(replace(contents.header, vectors=None)))
     spool[OFFSETS].write(_number(0))
     for line, record in enumerate(contents.records(), FIRST_LINE):
-        plain = jsonl.plain(record)
-        counts[KINDS[plain["type"]]] += 1
+        counts[COUNTED[type(record)]] += 1
         spool[MEMORY].write(jsonl.line_of(record))
         if not isinstance(record, Version):
             continue
@@ -289,7 +288,7 @@ def _opened(path: Path) -> Iterator[tuple[ZipFile, Cube]]:
         with _Bounded(path) as file, ZipFile(file) as archive:
             file.most = LARGEST_MATRIX
             yield archive, _cube(path, archive)
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         raise _refused(path, f"cannot be read: {error or type(error).__name__}") from error
 
 

@@ -77,7 +77,8 @@ def read(path: Path, report: Report) -> Iterator[Record]:
         leaves = [about.schema.column(at) for at in range(about.num_columns)]
         # a text that is there once, and stands in any number of rows, is once in memory
         words = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        with parquet.ParquetFile(path, metadata=about, read_dictionary=words, pre_buffer=False) as file:
+        reading = {"read_dictionary": words, "pre_buffer": False, "page_checksum_verification": True}
+        with parquet.ParquetFile(path, metadata=about, **reading) as file:
             yield from _records(path, file, report)
     except (pa.ArrowException, OSError) as error:
         raise _refused(path, f"cannot be read: {error}") from error
@@ -131,7 +132,7 @@ def _written(part: Path, contents: Contents, **packing: Any) -> int:
     schema, said, held = _schema(contents.header), 0, 0
     width = 0 if contents.header.vectors is None else 4 * contents.header.vectors.dim
     waiting: list[dict[str, Any]] = []
-    with parquet.ParquetWriter(part, schema, **packing) as writer:
+    with parquet.ParquetWriter(part, schema, write_page_checksum=True, **packing) as writer:
         for record in contents.records():
             row = _row(record)
             size = _said(row) + width
