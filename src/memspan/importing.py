@@ -51,6 +51,7 @@ class Import:
     there counts before what ``scope`` names, and an archive of memspan's own keeps them all.
 
     ``cut`` cuts texts into pieces. ``signed_by``: the public key, in hexadecimal, that must have signed it.
+    ``vectors`` False: every text is encoded here.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Import:
         scope: Scope,
         cut: Callable[[str, str], list[Piece]],
         signed_by: str | None,
+        vectors: bool = True,
     ) -> None:
         self._ledger = ledger
         self._projection = projection
@@ -70,6 +72,7 @@ class Import:
         self._scope = scope
         self._cut = cut
         self._required = signed_by
+        self._believing = vectors
         self._moment = instant(microseconds(datetime.now(UTC)))
         self._begin()
 
@@ -152,7 +155,8 @@ class Import:
 
     def _expect(self) -> None:
         """Look whether the vectors of the archive are said to come from the store's encoder."""
-        self._vectors = about = None if self._header is None else self._header.vectors
+        about = None if self._header is None or not self._believing else self._header.vectors
+        self._vectors = about
         if about is None:
             return
         own = json.loads(self._projection.recorded)

@@ -93,6 +93,7 @@ class Portability(Store):
         session: str | None = None,
         restore_deleted: bool = False,
         signed_by: str | os.PathLike[str] | None = None,
+        vectors: bool = True,
         strict: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -106,7 +107,10 @@ class Portability(Store):
         key that must have signed a cube: its fingerprint, or its PEM file. ``user_id`` and so on say whose it is where
         the file does not.
 
-        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder.
+        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder: some
+        are compared with what the encoder makes of the text, the others believed. ``vectors`` False encodes every text
+        here, as you should where you do not trust who wrote it.
+
         Raises NotFound, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
@@ -114,7 +118,7 @@ class Portability(Store):
         chosen = archives.of(source, format)
         required = None if signed_by is None else fingerprint(signed_by)
         while True:
-            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, required)
+            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors)
             if strict:
                 taking.check(progress)
             try:

@@ -331,7 +331,7 @@ THERE = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
 TAKING = {
     Edge: f"INSERT INTO edges SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE {THERE.format(2)} AND {THERE.format(3)}"
     " ON CONFLICT DO UPDATE SET weight = excluded.weight, created_at = excluded.created_at"
-    " WHERE (excluded.created_at, excluded.weight) > (created_at, weight)",
+    " WHERE ?7 AND (excluded.created_at, excluded.weight) > (created_at, weight)",
     Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
     " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
     Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
@@ -343,10 +343,9 @@ TAKING = {
 
 def _restore_references(connection: sqlite3.Connection, number: int, batch: Taking, restored: Restored) -> None:
     """Take over what refers to segments that are here; of two statements of the same the later counts."""
-    same = {**batch.same, **restored.same}
 
     def key(id: str) -> bytes:
-        return id_bytes(same.get(id, id))
+        return id_bytes(restored.same.get(id) or batch.same.get(id, id))
 
     for record in batch.references:
         values: tuple[Any, ...]
@@ -361,6 +360,8 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
                 values = (key(record.id), record.version)
         if not isinstance(record, Usage):
             values += (now() if record.at is None else microseconds(record.at),)
+        if isinstance(record, Edge):  # what somebody states now, and not then, is no news of a link that is here
+            values += (record.at is not None,)
         done = connection.execute(TAKING[type(record)], (number, *values)).rowcount
         restored.links += isinstance(record, Edge) and done > 0
 
