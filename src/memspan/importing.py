@@ -244,9 +244,10 @@ class Import:
                 Problem(where=where, problem="its vector has another length or is not finite, and was not used")
             )
             return
+        codec = self._projection.codec
         tokens = version.tokens if about.tokens != "none" else None
-        if tokens is None and self._projection.codec is not None:
-            tokens = LATER
+        if codec is not None and (tokens is None or len(tokens) % codec.width):
+            tokens = LATER  # they are made here
         gathered.activations[draft.content] = Activation(version.pooled.astype(np.float16), tokens)
         gathered.texts[draft.content] = encoded_text(segment.text, segment.speaker, segment.heading)
 

@@ -46,7 +46,10 @@ def written(path: Path, *conversations: Any) -> Path:
 
 
 def said(memory: Memory) -> list[tuple[str | None, str]]:
-    return [(each.role, each.text) for each in sorted(memory.get_all(), key=lambda each: (each.session or "", each.position))]
+    return [
+        (each.role, each.text)
+        for each in sorted(memory.get_all(), key=lambda each: (each.session or "", each.position))
+    ]
 
 
 def test_what_was_said_keeps_roles_times_session_and_title(memory: Memory, tmp_path: Path) -> None:
@@ -137,7 +140,14 @@ def test_what_is_broken_is_told_with_its_place_and_the_rest_is_imported(memory: 
     late = conversation("c2", turn("user", "When?", create_time="soon"))
     loop = conversation("c3", ASKED, ANSWERED)
     loop["mapping"]["c3-0"]["parent"] = "c3-1"
-    odd = [broken, 7, {"title": "no mapping"}, late, loop, {**conversation("c4", ASKED), "id": None, "conversation_id": 7}]
+    odd = [
+        broken,
+        7,
+        {"title": "no mapping"},
+        late,
+        loop,
+        {**conversation("c4", ASKED), "id": None, "conversation_id": 7},
+    ]
     done = memory.import_from(written(tmp_path / "conversations.json", *odd))
     assert [each.where for each in done.problems] == [
         "conversations.json[0] mapping[c1-1]",
@@ -150,7 +160,10 @@ def test_what_is_broken_is_told_with_its_place_and_the_rest_is_imported(memory: 
 
 
 def test_a_zip_that_holds_far_more_than_it_weighs_is_refused(memory: Memory, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("conversations.json", "w") as file:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("conversations.json", "w") as file,
+    ):
         file.write(json.dumps([conversation("c1", ASKED)]).encode()[:-1])
         for _ in range(80):
             file.write(b" " * (1 << 20))

@@ -164,7 +164,8 @@ def test_lines_and_messages_without_end_are_told_and_left_out(memory: Memory, tm
 ORDINARY = {
     "a letter.txt": "Dear Ana,\n\nthis is a letter: it tells of bees.\n\nYours,\nBen\n",
     "app.log": "2024-01-01 10:00:00 INFO: started\n2024-01-01 10:00:01 ERROR: failed\n" * 5,
-    "levels.log": "[2024-01-01 10:00:00] production.ERROR: failed\n[2024-01-01 10:00:01] production.INFO: went on\n" * 5,
+    "levels.log": "[2024-01-01 10:00:00] production.ERROR: failed\n[2024-01-01 10:00:01] production.INFO: went on\n"
+    * 5,
     "fields.txt": "Name: Ana\nAge: 40\nTown: Lisbon\n" * 5,
     "once.txt": "name: x\nvalue: y\nother: z\nmore: w\n",
     "dates.txt": "12/31/2023 was a Sunday.\n1/1/2024 was a Monday.\n",

@@ -56,7 +56,11 @@ def test_tools_and_thoughts_are_left_out_and_old_exports_have_only_a_text(memory
 
 
 def test_the_text_of_an_attachment_is_a_document(memory: Memory, tmp_path: Path) -> None:
-    report = {"file_name": "hives.md", "file_type": "text/markdown", "extracted_content": "# Hives\n\nThree by the river."}
+    report = {
+        "file_name": "hives.md",
+        "file_type": "text/markdown",
+        "extracted_content": "# Hives\n\nThree by the river.",
+    }
     picture = {"file_name": "hive.png", "file_type": "", "extracted_content": ""}
     asked = message("m1", "human", "What do you say?", attachments=[report, picture], files=[{"file_name": "bee.jpg"}])
     done = memory.import_from(written(tmp_path / "conversations.json", conversation("c1", asked)))
@@ -70,8 +74,13 @@ def test_the_text_of_an_attachment_is_a_document(memory: Memory, tmp_path: Path)
     assert memory.import_from(tmp_path / "conversations.json").added == 0
 
 
-def test_the_zip_is_read_from_within_and_one_that_has_grown_adds_only_what_is_new(memory: Memory, tmp_path: Path) -> None:
-    for chats, added in (([conversation("c1", ASKED)], 1), ([conversation("c2", ASKED), conversation("c1", ASKED, ANSWERED)], 2)):
+def test_the_zip_is_read_from_within_and_one_that_has_grown_adds_only_what_is_new(
+    memory: Memory, tmp_path: Path
+) -> None:
+    for chats, added in (
+        ([conversation("c1", ASKED)], 1),
+        ([conversation("c2", ASKED), conversation("c1", ASKED, ANSWERED)], 2),
+    ):
         with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("users.json", "[]")
             archive.writestr("conversations.json", json.dumps(chats))

@@ -13,7 +13,9 @@ import pytest
 from memspan import archives
 from memspan.errors import InvalidInput
 
-CHATGPT = [{"title": "A", "create_time": 1.5, "mapping": {"a": {"id": "a", "message": None, "children": []}}, "id": "c"}]
+CHATGPT = [
+    {"title": "A", "create_time": 1.5, "mapping": {"a": {"id": "a", "message": None, "children": []}}, "id": "c"}
+]
 CLAUDE = [{"uuid": "c", "name": "A", "chat_messages": []}]
 MEM0 = [{"id": "a", "memory": 'Quotes "mapping": {} and "chat_messages": [].', "hash": "x", "created_at": "2025-01-01"}]
 LANGGRAPH = [{"namespace": ["a"], "key": "k", "value": {"id": "x", "memory": "text", "user_id": "u"}}]
@@ -102,7 +104,9 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path: Path, name: str) -> None:
     assert archives.of(make(tmp_path), None).name == format
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "7", "[[[[", '{"type": "other"}', "PK\3\4", "SQLite format 3\0", "\0" * 100])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "7", "[[[[", '{"type": "other"}', "PK\3\4", "SQLite format 3\0", "\0" * 100]
+)
 def test_what_is_none_of_them_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(InvalidInput, match="looks like none that is known"):
         archives.of(text("a.bin", content)(tmp_path), None)

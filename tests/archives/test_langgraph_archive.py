@@ -43,7 +43,11 @@ def kept(memory: Memory) -> dict[str, Any]:
 @pytest.mark.parametrize("form", ["list", "lines", "search"])
 def test_items_keep_text_value_namespace_and_times(memory: Memory, tmp_path: Path, form: str) -> None:
     items = [TEA, LANGMEM, PROFILE]
-    whole = {"list": json.dumps(items, indent=1), "lines": "\n".join(map(json.dumps, items)), "search": json.dumps({"items": items})}
+    whole = {
+        "list": json.dumps(items, indent=1),
+        "lines": "\n".join(map(json.dumps, items)),
+        "search": json.dumps({"items": items}),
+    }
     (tmp_path / "store.json").write_text(whole[form])
     done = memory.import_from(tmp_path / "store.json")
     assert (done.format, done.added, done.failed) == ("langgraph", 3, 0)
@@ -134,7 +138,13 @@ def test_a_view_that_poses_as_the_table_is_not_asked(memory: Memory, tmp_path: P
 
 
 def test_items_that_are_none_are_told_with_their_number(memory: Memory, tmp_path: Path) -> None:
-    odd: list[Any] = [TEA, 7, {**TEA, "namespace": "a"}, {**TEA, "value": []}, {**TEA, "key": "k", "created_at": "soon"}]
+    odd: list[Any] = [
+        TEA,
+        7,
+        {**TEA, "namespace": "a"},
+        {**TEA, "value": []},
+        {**TEA, "key": "k", "created_at": "soon"},
+    ]
     (tmp_path / "store.json").write_text(json.dumps(odd))
     done = memory.import_from(tmp_path / "store.json")
     assert [each.where for each in done.problems] == [f"store.json[{number}]" for number in (1, 2, 3, 4)]

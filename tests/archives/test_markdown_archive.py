@@ -94,8 +94,8 @@ def test_links_lead_from_note_to_note(memory: Memory, tmp_path: Path) -> None:
 def test_hidden_files_and_what_lies_outside_are_left_out(memory: Memory, tmp_path: Path) -> None:
     root = vault(
         tmp_path / "vault",
-        **{"a.md": "Inside.", ".obsidian/b.md": "Hidden.", ".c.md": "Hidden.", "logseq/bak/d.md": "Old.", "e.txt": "Text.",
-           "empty.md": "", "blank.md": "---\ntitle: Nothing\n---\n\n"},
+        **{"a.md": "Inside.", ".obsidian/b.md": "Hidden.", ".c.md": "Hidden.", "logseq/bak/d.md": "Old.",
+           "e.txt": "Text.", "empty.md": "", "blank.md": "---\ntitle: Nothing\n---\n\n"},
     )  # fmt: skip
     vault(tmp_path / "outside", **{"f.md": "Outside."})
     (root / "link.md").symlink_to(tmp_path / "outside" / "f.md")
@@ -152,7 +152,9 @@ def test_front_matter_that_is_odd_costs_no_note(memory: Memory, tmp_path: Path, 
 
 @pytest.mark.usefixtures("_yaml")
 def test_a_value_that_yaml_cannot_read_is_taken_as_it_is_written(memory: Memory, tmp_path: Path) -> None:
-    memory.import_from(vault(tmp_path / "vault", **{"a.md": "---\ntitle: Ana: a life\ndate: someday\n---\nThe text.\n"}))
+    memory.import_from(
+        vault(tmp_path / "vault", **{"a.md": "---\ntitle: Ana: a life\ndate: someday\n---\nThe text.\n"})
+    )
     (note,) = memory.get_all()
     assert (note.metadata["title"], note.metadata["date"], note.occurred_at) == ("Ana: a life", "someday", None)
 

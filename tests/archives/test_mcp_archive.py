@@ -17,7 +17,9 @@ WORKS = {"type": "relation", "from": "Ana", "to": "Acme", "relationType": "works
 
 
 def written(path: Path, *lines: Any) -> Path:
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line, separators=(",", ":")) for line in lines))
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line, separators=(",", ":")) for line in lines)
+    )
     return path
 
 
@@ -27,7 +29,10 @@ def test_every_observation_is_found_under_its_entity_and_one_without_any_too(mem
     kept = [(each.text, each.heading, dict(each.metadata)) for each in memory.get_all()]
     ana, acme = {"entity": "Ana", "entity_type": "person"}, {"entity": "Acme", "entity_type": "company"}
     assert ("Lives in Lisbon", ("Ana",), ana) in kept
-    assert [each for each in kept if each[0] == "Keeps bees"] == [("Keeps bees", ("Ana",), ana), ("Keeps bees", ("Acme",), acme)]
+    assert [each for each in kept if each[0] == "Keeps bees"] == [
+        ("Keeps bees", ("Ana",), ana),
+        ("Keeps bees", ("Acme",), acme),
+    ]
     assert ("Ben (person)", (), {"entity": "Ben", "entity_type": "person"}) in kept
     assert memory.search("where does Ana live, in Lisbon?", k=1)[0].text == "Lives in Lisbon"
 
@@ -48,7 +53,9 @@ def test_the_graph_can_be_made_again_from_what_was_imported(memory: Memory, tmp_
     for each in memory.get_all():
         about = each.metadata
         if "relation" in about:
-            relations.append({"type": "relation", "from": about["from"], "to": about["to"], "relationType": about["relation"]})
+            relations.append(
+                {"type": "relation", "from": about["from"], "to": about["to"], "relationType": about["relation"]}
+            )
             continue
         entity = {"type": "entity", "name": about["entity"], "entityType": about["entity_type"], "observations": []}
         entities.setdefault(about["entity"], entity)
@@ -78,7 +85,13 @@ def test_a_file_that_has_grown_adds_only_what_is_new(memory: Memory, tmp_path: P
 
 
 def test_a_broken_line_is_told_with_its_number_and_the_rest_is_imported(memory: Memory, tmp_path: Path) -> None:
-    lines = (ANA, '{"type":"entity","name":', {"type": "entity", "name": ""}, {"type": "dog", "name": "Rex"}, "[" * 100_000)
+    lines = (
+        ANA,
+        '{"type":"entity","name":',
+        {"type": "entity", "name": ""},
+        {"type": "dog", "name": "Rex"},
+        "[" * 100_000,
+    )
     odd = {"type": "entity", "name": "Cara", "entityType": "person", "observations": ["Sings", 7]}
     done = memory.import_from(written(tmp_path / "memory.jsonl", *lines, odd))
     assert [each.where for each in done.problems] == [

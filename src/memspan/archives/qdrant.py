@@ -43,6 +43,8 @@ def points(path: Path, report: Report) -> Iterator[tuple[str, str, str, Mapping[
                 where = f"{file.parent.name}/{STORAGE}[{number}]"
                 with attempt(report, where):
                     about = _point(blob)
+                    if not isinstance(about["id"], (str, int, uuid.UUID)):
+                        raise InvalidInput("point", f"has a {type(about['id']).__name__} as its id")
                     yield where, file.parent.name, str(about["id"]), about.get("payload") or {}
 
 
@@ -74,8 +76,6 @@ class _Stand:
 
 
 _KNOWN: Mapping[tuple[str, str], Any] = {
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
     ("datetime", "date"): date,
     ("datetime", "datetime"): datetime,
     ("datetime", "timedelta"): timedelta,
@@ -91,28 +91,29 @@ TUPLE2 TUPLE3
 _ALLOWED = {ord(each.code): each.name for each in pickletools.opcodes if each.name in _OPCODES.split()}
 
 
-MOST_TUPLES = 10_000  # in one point: the hash of a tuple within a tuple, and so on, is found by recursion
+_KEYS = {"SETITEM": slice(-2, -1), "SETITEMS": slice(None, None, 2), "ADDITEMS": slice(None)}
+"""Where on the stack are the keys that an operation looks up."""
 
 
-def _counting(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    def counted(unpickler: _Points) -> None:
-        unpickler.tuples += 1
-        if unpickler.tuples > MOST_TUPLES:
-            raise InvalidInput("point", f"holds over {MOST_TUPLES:,} tuples")
+def _checked(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    def checked(unpickler: _Points) -> None:
+        for key in unpickler.stack[keys]:  # the hash of tuples within tuples may never end
+            if not isinstance(key, (str, int, float, bytes, type(None))):
+                raise InvalidInput("point", f"has a {type(key).__name__} as a key, which is refused")
         load(unpickler)
 
-    return counted
+    return checked
 
 
 class _Points(pickle._Unpickler):
     """The unpickler that is written in Python: unlike that in C it takes no memory that a file only speaks of."""
 
+    stack: list[Any]
     dispatch = {  # noqa: RUF012
-        code: _counting(load) if _ALLOWED[code].startswith("TUPLE") else load
+        code: _checked(load, _KEYS[_ALLOWED[code]]) if _ALLOWED[code] in _KEYS else load
         for code, load in pickle._Unpickler.dispatch.items()
         if code in _ALLOWED
     }
-    tuples = 0
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] in ("qdrant_client", "numpy"):
