@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memspan import archives
+from memspan import Memory, archives
 from memspan.errors import InvalidInput
 
 CHATGPT = [
@@ -110,3 +110,24 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path: Path, name: str) -> None:
 def test_what_is_none_of_them_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(InvalidInput, match="looks like none that is known"):
         archives.of(text("a.bin", content)(tmp_path), None)
+
+
+@pytest.mark.parametrize("format", ["mcp", "mem0", "langgraph", "chatgpt", "claude", "dsm"])
+@pytest.mark.parametrize("content", ['{\n  "other": [1, 2],\n  "more": {}\n}', '{"other": [1, 2]}', "[7]", "no JSON\n"])
+def test_another_file_under_a_format_that_is_named_is_told_or_refused(
+    memory: Memory, tmp_path: Path, format: str, content: str
+) -> None:
+    file = text("other.json", content)(tmp_path)
+    try:
+        failed = memory.import_from(file, format).failed
+    except InvalidInput as error:
+        failed = int("other.json" in str(error))
+    assert failed
+    assert memory.get_all() == []
+
+
+@pytest.mark.parametrize("format", ["mcp", "mem0"])
+def test_a_graph_or_a_list_that_is_empty_is_read(memory: Memory, tmp_path: Path, format: str) -> None:
+    content = json.dumps({"entities": [], "relations": [], "results": []}, indent=1)
+    done = memory.import_from(text("empty.json", content)(tmp_path), format)
+    assert (done.read, done.failed) == (0, 0)

@@ -153,7 +153,7 @@ def elements(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
 
 def members(file: IO[bytes], name: str) -> Iterator[tuple[str, int | None, Any]]:
     """What is in the JSON object in a file, read as it is needed: (name, None, value), and for each element of a list
-    (name, its number from 0, element).
+    that has any (name, its number from 0, element).
 
     Raises InvalidInput naming the file where it holds no object, or stops being JSON.
     """
@@ -166,11 +166,14 @@ def members(file: IO[bytes], name: str) -> Iterator[tuple[str, int | None, Any]]
         if not isinstance(key, str) or source.following() != ":":
             raise _broken(at, "it is no name and value")
         source.at += 1
-        if source.following() == "[":
-            for each, value in source.elements(f"{name} {key}"):
-                yield key, each, value
-        else:
+        if source.following() != "[":
             yield key, None, source.value(at)
+            continue
+        each = None
+        for each, value in source.elements(f"{name} {key}"):
+            yield key, each, value
+        if each is None:
+            yield key, None, []
 
 
 def entries(
@@ -180,7 +183,8 @@ def entries(
     of JSON lines, each element of a list, or of those lists of an object that are named in ``lists``. An object without
     any of them is one record.
 
-    A line that is no JSON is reported. Raises InvalidInput naming the file where a list or an object stops being JSON.
+    A line that is no JSON is reported. Raises InvalidInput naming the file where a list or an object stops being JSON,
+    or an object over several lines has none of these lists.
     """
     head = file.peek(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     line, ended, _ = head.partition(b"\n")
@@ -199,9 +203,13 @@ def entries(
                 if not held:
                     yield where, "", value
     elif lists:
+        found = False
         for key, place, value in members(file, name):
+            found |= key in lists
             if key in lists and place is not None:
                 yield f"{name} {key}[{place}]", key, value
+        if not found:
+            raise InvalidInput("path", f"{name} has no list {' or '.join(lists)}", mend="name another --format")
     else:
         yield name, "", _Json(file, name).value(name)
 

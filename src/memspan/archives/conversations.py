@@ -24,7 +24,7 @@ MOST_PACKED = 100  # bytes out of each byte of a zip: chats as JSON pack 5 to 20
 SMALL = 64 << 20  # bytes that come out of any zip
 
 _NAME = re.compile(r"(?:.*[/\\])?conversations(?:[-_]?\d+)?\.json", re.IGNORECASE | re.DOTALL)
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError, ValueError)
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError)
 
 
 def opening(path: Path, head: bytes) -> bytes:

@@ -132,11 +132,13 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, report: Report) -> Iterator[Record]:
     """The segments of a file, then their links; one that is not as DSM writes it is reported and left out.
 
-    Raises InvalidInput naming ``path`` where it is no JSON object, NewerStore.
+    Raises InvalidInput naming ``path`` where it is no JSON object with segments, NewerStore.
     """
     edges: set[tuple[str, str]] = set()
+    names = set()
     with path.open("rb") as file:
         for name, number, value in members(file, path.name):
+            names.add(name)
             if name == "version" and isinstance(value, int) and value > VERSION:
                 raise NewerStore(f"{path} is of version {value}", mend=f"this memspan reads version {VERSION}")
             with attempt(report, f"{path.name} {name}[{number}]" if number is not None else f"{path.name} {name}"):
@@ -146,6 +148,8 @@ def read(path: Path, report: Report) -> Iterator[Record]:
                     yield _item(segment, value)
                 elif name == "graph":
                     edges.update(_edge(id, other) for id in value for other in _names(value, id, "graph"))
+    if "segments" not in names:
+        raise InvalidInput("path", f"{path.name} holds no list of segments", mend="name a file that DSM wrote")
     for source, target in sorted(edges):
         if source != target:
             yield Tie(source=source, target=target, kind="related")
