@@ -37,13 +37,14 @@ class _Gathered:
     """What the next transaction takes over, with activations by content, and the texts they are of."""
 
     filings: list[Filing] = field(default_factory=list)
+    refiled: list[Filing] = field(default_factory=list)
     versions: list[Restorable] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     activations: dict[bytes, Activation] = field(default_factory=dict)
     texts: dict[bytes, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.filings) + len(self.versions) + len(self.references)
+        return len(self.filings) + len(self.refiled) + len(self.versions) + len(self.references)
 
 
 class Import:
@@ -112,6 +113,7 @@ class Import:
                 self._scope.namespace,
                 Taking(
                     filings=gathered.filings,
+                    refiled=gathered.refiled,
                     versions=gathered.versions,
                     references=gathered.references,
                     same=same,
@@ -288,7 +290,7 @@ class Import:
             batch.text(text)
         for document in batch.documents:
             values = {name: getattr(document, name) for name in document.__dataclass_fields__}
-            gathered.filings.append(Filing(**values, recorded_at=recorded_at or self._moment))
+            gathered.refiled.append(Filing(**values, recorded_at=recorded_at or self._moment))
         for number, draft in enumerate(batch.drafts):
             gathered.versions.append(
                 Restorable(
