@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,10 +44,6 @@ class _Gathered:
 
     def __len__(self) -> int:
         return len(self.filings) + len(self.versions) + len(self.references)
-
-    @property
-    def taking(self) -> Taking:
-        return Taking(filings=self.filings, versions=self.versions, references=self.references)
 
 
 class Import:
@@ -107,13 +103,16 @@ class Import:
         same: dict[str, str] = {}
         conflicts: set[str] = set()
         for gathered in self._batches():
-            if same:
-                gathered.references = [_redirected(each, same) for each in gathered.references]
             self._compare(gathered)
             given = {} if dry_run else gathered.activations
             restored = self._ledger.restore(
                 self._scope.namespace,
-                gathered.taking,
+                Taking(
+                    filings=gathered.filings,
+                    versions=gathered.versions,
+                    references=gathered.references,
+                    same=same,
+                ),
                 None if self._projection.recorded == "null" else given,
                 self._projection.recorded,
                 revive=revive,
@@ -317,11 +316,3 @@ class Import:
 def _cosine(a: Activation, b: Activation) -> float:
     one, other = a.pooled.astype(np.float32), b.pooled.astype(np.float32)
     return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
-
-
-def _redirected(reference: Reference, same: Mapping[str, str]) -> Reference:
-    """The same of what says here what the segment it was about says there."""
-    if isinstance(reference, Edge):
-        ends = (same.get(reference.source, reference.source), same.get(reference.target, reference.target))
-        return replace(reference, source=ends[0], target=ends[1])
-    return replace(reference, id=same.get(reference.id, reference.id))

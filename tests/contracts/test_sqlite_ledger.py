@@ -1,4 +1,4 @@
-"""The embedded ledger keeps the contract of ledgers."""
+"""The embedded ledger keeps the contracts of ledgers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from memspan.ledger.base import Ledger
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.testing import LedgerContract
+from memspan.testing import ArchivingContract, LedgerContract
 
 
-class TestSqliteLedger(LedgerContract):
+class TestSqliteLedger(LedgerContract, ArchivingContract):
     @pytest.fixture
     def ledger(self, tmp_path: Path) -> Iterator[Ledger]:
         ledger = SqliteLedger(tmp_path / "ledger.db")

@@ -272,8 +272,8 @@ def _starts(small: Path, large: Path, question: str) -> dict[str, float]:
     """Medians over fresh processes, files already in the system's cache: importing, and a whole ``memspan search``."""
     imports = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     return {
-        "import_ms": _median(lambda: float(_python(imports.format("memspan")))),
-        "import_memory_ms": _median(lambda: float(_python(imports.format("memspan.memory")))),
+        "import_ms": _median(lambda: float(fresh(imports.format("memspan")))),
+        "import_memory_ms": _median(lambda: float(fresh(imports.format("memspan.memory")))),
         "help_ms": _median(lambda: _timed_cli("--help")),
         "cold_search_ms": _median(lambda: _timed_cli("search", question, "--store", str(large), "--json")),
         "cold_search_small_ms": _median(lambda: _timed_cli("search", question, "--store", str(small), "--json")),
@@ -286,13 +286,13 @@ def _median(measure: Callable[[], float]) -> float:
 
 def _timed_cli(*arguments: str) -> float:
     started = time.perf_counter()
-    _python("import sys; from memspan.cli import main; main(sys.argv[1:])", *arguments)
+    fresh("import sys; from memspan.cli import main; main(sys.argv[1:])", *arguments)
     return time.perf_counter() - started
 
 
 def _visited(store: Path, count: int, spec: str, asked: Sequence[str]) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(
-        _python("from memspan.bench import speed; speed.visit()", str(store), str(count), spec, json.dumps(asked[:100]))
+        fresh("from memspan.bench import speed; speed.visit()", str(store), str(count), spec, json.dumps(asked[:100]))
     )
     if count:
         report |= {"segments": count, "bytes_per_segment": round(_bytes(store) / count)}
@@ -313,10 +313,10 @@ def visit() -> None:
         memory.compact()
         for query in json.loads(asked):
             memory.search(query)
-        print(json.dumps({"resident_mb": _peak()}))
+        print(json.dumps({"resident_mb": peak()}))
 
 
-def _peak() -> float | None:
+def peak() -> float | None:
     """Peak resident memory of this process in MiB, None where the system does not say.
 
     Linux: VmHWM rather than getrusage, whose peak a child process inherits from its parent.
@@ -331,7 +331,8 @@ def _peak() -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024), 1)
 
 
-def _python(code: str, *arguments: str) -> str:
+def fresh(code: str, *arguments: str) -> str:
+    """What ``code`` prints in a new interpreter. Raises MemspanError when it fails."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -75,8 +75,8 @@ def import_(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="Without it the file is looked at. Those of export, and records, mcp, mem0, chatgpt, claude, langgraph,"
-            " dsm, markdown, chatlog.",
+            help="Without it the file is looked at. Those of export, and records, mcp, mem0, chatgpt, claude,"
+            " langgraph, dsm, markdown, chatlog.",
             show_default=False,
         ),
     ] = None,

@@ -286,6 +286,22 @@ def writes(
 
 
 @bench.command()
+def archives(
+    segments: Annotated[int, typer.Option("--segments", help="How many to export and import.")] = 100_000,
+    formats: Annotated[
+        str | None, typer.Option("--formats", metavar="A,B", help="Only these.", show_default=False)
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """Size, time and peak memory of every archive format, out and in, and whether all comes back."""
+    from memspan.bench import archives as module
+
+    with output.progress("Archives", show=not json) as advance:
+        report = module.run(segments, formats=None if formats is None else _names(formats), progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,
     encoder: o.Encoder = None,

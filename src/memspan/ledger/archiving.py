@@ -165,7 +165,7 @@ class Archiving(Feeding):
             for filing in batch.filings:
                 _file(connection, number, filing)
             self._restore_versions(connection, number, batch.versions, activations, revive, restored)
-            _restore_references(connection, number, batch.references, restored)
+            _restore_references(connection, number, batch, restored)
             if dry_run:
                 connection.execute("ROLLBACK TO restoring")
             connection.execute("RELEASE restoring")
@@ -243,7 +243,9 @@ def _place(
 ) -> int | None:
     """Write a version in its place among the ``known`` ones of its segment: its seq; None where it is there already."""
     draft, id, recorded_at = new.draft, id_bytes(new.id), microseconds(new.recorded_at)
-    said = _digest([row_of(number, id, 1, draft, 0, 0)[1:][at] for at in _SAID])
+    heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
+    row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
+    said = _digest([row[1:][at] for at in _SAID])
     for kept in known:
         if kept.said == said and (kept.recorded_at == recorded_at or not new.dated):
             restored.there += 1
@@ -257,8 +259,8 @@ def _place(
     at = sum((kept.recorded_at, kept.said) < (recorded_at, said) for kept in known)
     before, after = known[:at], known[at:]
     ended_at = None if new.ended_at is None else microseconds(new.ended_at)
-    if ended_at is None and after:
-        ended_at = after[0].recorded_at
+    if after:
+        ended_at = min(after[0].recorded_at, after[0].recorded_at if ended_at is None else ended_at)
     if ended_at is None and draft.document_id is not None:
         ended_at = ended.get(draft.document_id)
     least = before[-1].version + 1 if before else 1
@@ -269,10 +271,10 @@ def _place(
     if before and (before[-1].ended_at is None or before[-1].ended_at > recorded_at):
         connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (recorded_at, before[-1].seq))
         before[-1].ended_at = recorded_at
-    heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
     # a segment that is here goes on being here, even where another one says the same by now
     for again in (draft, replace(draft, identity=_digest([draft.identity, id])))[: 2 if known else 1]:
-        row = row_of(number, id, version, again, draft.position or 0, recorded_at, heard_at)
+        if (version, again) != (new.version, draft) or not new.dated:
+            row = row_of(number, id, version, again, draft.position or 0, recorded_at, heard_at)
         if (found := connection.execute(RESTORE, (*row, ended_at, new.repeats)).fetchone()) is not None:
             known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, said))
             restored.added += 1
@@ -328,7 +330,8 @@ def _file(connection: sqlite3.Connection, number: int, filing: Filing) -> None:
 THERE = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
 TAKING = {
     Edge: f"INSERT INTO edges SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE {THERE.format(2)} AND {THERE.format(3)}"
-    " ON CONFLICT DO NOTHING",
+    " ON CONFLICT DO UPDATE SET weight = excluded.weight, created_at = excluded.created_at"
+    " WHERE (excluded.created_at, excluded.weight) > (created_at, weight)",
     Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
     " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
     Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
@@ -338,21 +341,23 @@ TAKING = {
 }
 
 
-def _restore_references(
-    connection: sqlite3.Connection, number: int, references: Sequence[Reference], restored: Restored
-) -> None:
-    """Take over what refers to segments that are here; of two judgements of the same the later counts."""
-    for record in references:
+def _restore_references(connection: sqlite3.Connection, number: int, batch: Taking, restored: Restored) -> None:
+    """Take over what refers to segments that are here; of two statements of the same the later counts."""
+
+    def key(id: str) -> bytes:
+        return id_bytes(restored.same.get(id) or batch.same.get(id, id))
+
+    for record in batch.references:
         values: tuple[Any, ...]
         match record:
             case Edge():
-                values = (id_bytes(record.source), id_bytes(record.target), record.kind, record.weight)
+                values = (key(record.source), key(record.target), record.kind, record.weight)
             case Judgement():
-                values = (record.query, id_bytes(record.id), record.useful)
+                values = (record.query, key(record.id), record.useful)
             case Usage():
-                values = (id_bytes(record.id), record.times, microseconds(record.at), record.relevance)
+                values = (key(record.id), record.times, microseconds(record.at), record.relevance)
             case Tombstone():
-                values = (id_bytes(record.id), record.version)
+                values = (key(record.id), record.version)
         if not isinstance(record, Usage):
             values += (now() if record.at is None else microseconds(record.at),)
         done = connection.execute(TAKING[type(record)], (number, *values)).rowcount

@@ -193,11 +193,12 @@ class Restorable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What one transaction of ``restore`` takes over."""
+    """What one transaction of ``restore`` takes over. ``same``: what earlier ones told under this name."""
 
     filings: Sequence[Filing] = ()
     versions: Sequence[Restorable] = ()
     references: Sequence[Reference] = ()
+    same: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,6 +6,7 @@ class TestMine(EncoderContract):
         return MyEncoder()
 """
 
+from memspan.testing.archiving import ArchivingContract
 from memspan.testing.encoders import EncoderContract
 from memspan.testing.parts import (
     LedgerContract,
@@ -19,6 +20,7 @@ from memspan.testing.parts import (
 from memspan.testing.rerankers import RerankerContract
 
 __all__ = [
+    "ArchivingContract",
     "EncoderContract",
     "LedgerContract",
     "RerankerContract",

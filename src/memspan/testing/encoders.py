@@ -9,7 +9,7 @@ import pytest
 
 from memspan.encoders.base import Encoded, Encoder
 from memspan.segmenting import Tokenizer
-from memspan.testing.parts import _check
+from memspan.testing.parts import check
 
 _TEXTS = (
     "Ana moved to Lisbon in May.",
@@ -33,38 +33,38 @@ class EncoderContract:
     def check(self, encoder: Encoder, encoded: Encoded, n: int) -> None:
         """Shapes, types, lengths of ``encoded`` for n texts with something in them."""
         pooled = encoded.pooled
-        _check(pooled.shape == (n, encoder.dim) and pooled.dtype == np.float32, f"{pooled.shape} {pooled.dtype}")
-        _check(np.isfinite(pooled).all(), "values that are not finite")
+        check(pooled.shape == (n, encoder.dim) and pooled.dtype == np.float32, f"{pooled.shape} {pooled.dtype}")
+        check(np.isfinite(pooled).all(), "values that are not finite")
         norms = np.linalg.norm(pooled, axis=1)
-        _check(np.allclose(norms, 1, atol=1e-4), f"rows are not of length 1: {norms}")
-        _check(len(encoded.tokens) in (0, n), f"{len(encoded.tokens)} token arrays for {n} texts")
+        check(np.allclose(norms, 1, atol=1e-4), f"rows are not of length 1: {norms}")
+        check(len(encoded.tokens) in (0, n), f"{len(encoded.tokens)} token arrays for {n} texts")
         for states in encoded.tokens:
-            _check(
+            check(
                 states.dtype == np.float32 and np.isfinite(states).all(), "token states of another type, or not finite"
             )
-            _check(states.shape[1:] == (encoder.dim,), f"token states are {states.shape}")
-            _check(1 <= len(states) <= encoder.window, f"{len(states)} token states in a window of {encoder.window}")
+            check(states.shape[1:] == (encoder.dim,), f"token states are {states.shape}")
+            check(1 <= len(states) <= encoder.window, f"{len(states)} token states in a window of {encoder.window}")
 
     def test_it_is_an_encoder_with_a_name_a_size_and_a_window_that_stay(self, encoder: Encoder) -> None:
-        _check(isinstance(encoder, Encoder), "it lacks something of memspan.encoders.base.Encoder")
+        check(isinstance(encoder, Encoder), "it lacks something of memspan.encoders.base.Encoder")
         before = encoder.id, encoder.dim, encoder.window
         encoder.encode(_TEXTS)
-        _check(before == (encoder.id, encoder.dim, encoder.window), "id, dim or window changed")
-        _check(encoder.id and encoder.dim > 0 and encoder.window > 0, f"{before}")
+        check(before == (encoder.id, encoder.dim, encoder.window), "id, dim or window changed")
+        check(encoder.id and encoder.dim > 0 and encoder.window > 0, f"{before}")
 
     def test_it_gives_one_unit_row_for_each_text(self, encoder: Encoder) -> None:
         self.check(encoder, encoder.encode(_TEXTS), len(_TEXTS))
 
     def test_no_texts_give_no_rows(self, encoder: Encoder) -> None:
         empty = encoder.encode([])
-        _check(empty.pooled.shape == (0, encoder.dim) and empty.pooled.dtype == np.float32, f"{empty.pooled.shape}")
-        _check(len(empty.tokens) == 0, "tokens of no text")
+        check(empty.pooled.shape == (0, encoder.dim) and empty.pooled.dtype == np.float32, f"{empty.pooled.shape}")
+        check(len(empty.tokens) == 0, "tokens of no text")
 
     def test_the_same_text_gives_the_same_row_each_time(self, encoder: Encoder) -> None:
         first, again = encoder.encode(_TEXTS).pooled, encoder.encode(_TEXTS).pooled
-        _check(np.array_equal(first, again), f"they differ by {np.abs(first - again).max()}")
+        check(np.array_equal(first, again), f"they differ by {np.abs(first - again).max()}")
         twins = encoder.encode([_TEXTS[0], _TEXTS[2], _TEXTS[0]]).pooled
-        _check(np.array_equal(twins[0], twins[2]), "duplicates differ within a batch")
+        check(np.array_equal(twins[0], twins[2]), "duplicates differ within a batch")
 
     def test_a_row_depends_on_its_text_and_not_on_its_neighbours(self, encoder: Encoder) -> None:
         together = encoder.encode(_TEXTS).pooled
@@ -72,11 +72,11 @@ class EncoderContract:
         alone = np.concatenate([encoder.encode([text]).pooled for text in _TEXTS])
         for other in (backwards, alone):
             difference = np.abs(together - other).max()
-            _check(difference <= self.tolerance, f"they differ by {difference}")
+            check(difference <= self.tolerance, f"they differ by {difference}")
 
     def test_texts_that_share_their_words_are_closer(self, encoder: Encoder) -> None:
         one, like, unlike = encoder.encode(["my dog likes the park", "my dog likes the beach", "tax law reform"]).pooled
-        _check(one @ like > one @ unlike, f"{one @ like} is not above {one @ unlike}")
+        check(one @ like > one @ unlike, f"{one @ like} is not above {one @ unlike}")
 
     def test_a_very_long_text_is_cut_to_the_window(self, encoder: Encoder) -> None:
         self.check(encoder, encoder.encode(["many words in a row " * 20_000, "x" * 100_000]), 2)
@@ -86,23 +86,23 @@ class EncoderContract:
     )
     def test_strange_characters_are_encoded_and_counted(self, encoder: Encoder, text: str) -> None:
         self.check(encoder, encoder.encode([text]), 1)
-        _check(encoder.tokenizer.count([text])[0] >= 0, "a negative count")
+        check(encoder.tokenizer.count([text])[0] >= 0, "a negative count")
 
     @pytest.mark.parametrize("text", ["", " ", "\n\t"])
     def test_a_blank_text_gives_a_row_of_zeros_or_of_length_one(self, encoder: Encoder, text: str) -> None:
         blank, word = np.linalg.norm(encoder.encode([text, "word"]).pooled, axis=1)
-        _check(min(blank, abs(blank - 1)) < 1e-4, f"its length is {blank}")
-        _check(abs(word - 1) < 1e-4, f"its neighbour's length is {word}")
+        check(min(blank, abs(blank - 1)) < 1e-4, f"its length is {blank}")
+        check(abs(word - 1) < 1e-4, f"its neighbour's length is {word}")
 
     def test_its_tokenizer_counts_every_text_whole(self, encoder: Encoder) -> None:
         tokenizer = encoder.tokenizer
-        _check(isinstance(tokenizer, Tokenizer) and tokenizer.name, "it is no Tokenizer with a name")
+        check(isinstance(tokenizer, Tokenizer) and tokenizer.name, "it is no Tokenizer with a name")
         short, long, nothing = tokenizer.count(["word", "word " * 10_000, ""])
-        _check(nothing == 0 and short >= 1 and long >= 10_000, f"{short}, {long}, {nothing}")
-        _check(tokenizer.count([]) == [], "counts of no text")
+        check(nothing == 0 and short >= 1 and long >= 10_000, f"{short}, {long}, {nothing}")
+        check(tokenizer.count([]) == [], "counts of no text")
 
     def test_threads_may_share_it(self, encoder: Encoder) -> None:
         alone = encoder.encode(_TEXTS).pooled
         with ThreadPoolExecutor(4) as pool:
             rows = list(pool.map(lambda _: encoder.encode(_TEXTS).pooled, range(8)))
-        _check(all(np.abs(row - alone).max() <= self.tolerance for row in rows), "they got different rows")
+        check(all(np.abs(row - alone).max() <= self.tolerance for row in rows), "they got different rows")

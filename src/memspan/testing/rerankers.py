@@ -21,7 +21,7 @@ _TEXTS = (
 )
 
 
-def _check(condition: object, message: str) -> None:
+def check(condition: object, message: str) -> None:
     """Fails with ``message``; under ``python -O`` an assert in a module that pytest does not rewrite says nothing."""
     if not condition:
         pytest.fail(message, pytrace=True)
@@ -39,17 +39,17 @@ class RerankerContract:
     def ask(self, reranker: Reranker, *texts: str, question: str = _QUESTION) -> NDArray[np.float32]:
         """Its scores, after shape, type and range were checked."""
         scores = reranker.rerank(question, texts)
-        _check(isinstance(scores, np.ndarray), f"a {type(scores).__name__} instead of an array")
-        _check(scores.shape == (len(texts),) and scores.dtype == np.float32, f"{scores.shape} {scores.dtype}")
-        _check(np.isfinite(scores).all(), "scores that are not finite")
-        _check(((scores >= 0) & (scores <= 1)).all(), f"scores outside 0 to 1: {scores}")
+        check(isinstance(scores, np.ndarray), f"a {type(scores).__name__} instead of an array")
+        check(scores.shape == (len(texts),) and scores.dtype == np.float32, f"{scores.shape} {scores.dtype}")
+        check(np.isfinite(scores).all(), "scores that are not finite")
+        check(((scores >= 0) & (scores <= 1)).all(), f"scores outside 0 to 1: {scores}")
         return scores
 
     def test_it_is_a_reranker_with_a_name_that_stays(self, reranker: Reranker) -> None:
-        _check(isinstance(reranker, Reranker), "it lacks something of memspan.rerankers.base.Reranker")
+        check(isinstance(reranker, Reranker), "it lacks something of memspan.rerankers.base.Reranker")
         before = reranker.id
         self.ask(reranker, *_TEXTS)
-        _check(before and before == reranker.id, f"its id was {before!r} and is {reranker.id!r}")
+        check(before and before == reranker.id, f"its id was {before!r} and is {reranker.id!r}")
 
     def test_it_gives_one_score_for_each_text(self, reranker: Reranker) -> None:
         self.ask(reranker, *_TEXTS)
@@ -60,9 +60,9 @@ class RerankerContract:
 
     def test_the_same_text_gets_the_same_score_each_time(self, reranker: Reranker) -> None:
         first, again = self.ask(reranker, *_TEXTS), self.ask(reranker, *_TEXTS)
-        _check(np.array_equal(first, again), f"they differ by {np.abs(first - again).max()}")
+        check(np.array_equal(first, again), f"they differ by {np.abs(first - again).max()}")
         one, _, same = self.ask(reranker, _TEXTS[0], _TEXTS[2], _TEXTS[0])
-        _check(abs(one - same) <= self.tolerance, f"a text got {one} and {same}")
+        check(abs(one - same) <= self.tolerance, f"a text got {one} and {same}")
 
     def test_scores_stand_in_the_order_of_the_texts_and_do_not_depend_on_neighbours(self, reranker: Reranker) -> None:
         together = self.ask(reranker, *_TEXTS)
@@ -70,12 +70,12 @@ class RerankerContract:
         alone = np.concatenate([self.ask(reranker, text) for text in _TEXTS])
         for other in (backwards, alone):
             difference = np.abs(together - other).max()
-            _check(difference <= self.tolerance, f"they differ by {difference}")
+            check(difference <= self.tolerance, f"they differ by {difference}")
 
     def test_more_texts_than_any_batch_are_scored(self, reranker: Reranker) -> None:
         scores = self.ask(reranker, *(f"text number {number} of many" for number in range(100)))
         single = self.ask(reranker, "text number 99 of many")
-        _check(abs(scores[99] - single[0]) <= self.tolerance, f"the last got {scores[99]}, alone {single[0]}")
+        check(abs(scores[99] - single[0]) <= self.tolerance, f"the last got {scores[99]}, alone {single[0]}")
 
     def test_very_long_texts_and_questions_are_cut_to_what_it_reads(self, reranker: Reranker) -> None:
         self.ask(reranker, "many words in a row " * 20_000, "x" * 100_000, "short")
@@ -90,4 +90,4 @@ class RerankerContract:
         alone = self.ask(reranker, *_TEXTS)
         with ThreadPoolExecutor(4) as pool:
             rows = list(pool.map(lambda _: reranker.rerank(_QUESTION, _TEXTS), range(8)))
-        _check(all(np.abs(row - alone).max() <= self.tolerance for row in rows), "they got different scores")
+        check(all(np.abs(row - alone).max() <= self.tolerance for row in rows), "they got different scores")
