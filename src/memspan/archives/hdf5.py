@@ -34,7 +34,7 @@ EMBEDDINGS, METADATA, HISTORY, RECORD = "embeddings", "metadata", "history", "re
 COMPAT = (("conversation_id", "S10"), ("summary", "S200"), ("timestamp", "S20"))
 STEP = 256  # rows written or read at once
 LARGEST_CHUNK = 16 << 20  # bytes
-HELD = 1 << 30  # bytes that texts read at once may have, were each as long as the file
+HELD = 256 << 20  # bytes that texts read at once may have, were each as long as the file
 FOLDED = 1100  # how many times smaller than it is deflate makes what is all the same, and a little
 FILTERS = (1, 2, 3, 32000)  # deflate, shuffle, fletcher32, lzf: those that come with h5py
 
@@ -179,13 +179,20 @@ def _values(path: Path, dataset: Any, names: list[str] | None) -> Iterator[tuple
     kinds = [dataset.dtype] if names is None else [dataset.dtype.fields[name][0] for name in names]
     if dataset.ndim != 1 or any(h5py.check_string_dtype(kind) is None for kind in kinds):
         raise _refused(path, dataset.name, "has something else than texts in it")
+    free = all(h5py.check_string_dtype(kind).length is None for kind in kinds)
     step = max(1, min(STEP, HELD // path.stat().st_size, LARGEST_CHUNK // dataset.dtype.itemsize))
     columns = dataset if names is None else dataset.fields(names)
+    held = path.stat().st_size
     for start in range(0, len(dataset), step):
         with _whole(path):
             some = columns[start : start + step].tolist()
         for row in some:
-            yield tuple(map(_text, (row,) if names is None else row))
+            texts = (row,) if names is None else row
+            if free:
+                held -= sum(map(len, texts))
+            if held < 0:  # texts of any length are stored as they are, so many rows point to one
+                raise _refused(path, dataset.name, "has more text than there is in the file")
+            yield tuple(map(_text, texts))
 
 
 def _text(raw: bytes) -> str:

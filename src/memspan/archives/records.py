@@ -18,11 +18,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from memspan.archives import rows
 from memspan.archives.base import LONGEST_ITEM, Record, Report, elements
+from memspan.arguments import DEEPEST_METADATA
 from memspan.errors import InvalidInput, MissingExtra
 from memspan.records import Problem
 
@@ -83,25 +83,20 @@ def _yaml(path: Path) -> Iterator[object]:
     except ImportError as error:
         raise MissingExtra("YAML files need PyYAML", mend='pip install "memspan[yaml]"') from error
 
-    class Loader(yaml.BaseLoader):  # type: ignore[misc]  # it has no types
-        """Makes texts, lists and dicts, and of those one for each time they are written."""
-
-        nodes = 0
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            self.nodes += 1
-            if self.nodes > MOST_NODES:
-                raise yaml.YAMLError(f"it has over {MOST_NODES:,} values")
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("it has aliases, which are not followed")
-            return super().compose_node(parent, index)
-
     if path.stat().st_size > LONGEST_YAML:
         problem = f"{path.name} is over {LONGEST_YAML >> 20} MiB, the most that is read of YAML"
         raise InvalidInput("path", problem, mend="convert it to JSON")
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:
+        text, depth = path.read_text(encoding="utf-8-sig"), 0
+        for count, event in enumerate(yaml.parse(text, loader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("it has aliases, which are not followed")
+            if count > MOST_NODES or depth > DEEPEST_METADATA:
+                raise yaml.YAMLError(f"it has over {MOST_NODES:,} values, or is nested over {DEEPEST_METADATA} deep")
+        value = yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         problem = f"{path.name} is not YAML ({str(error)[:200]})"
         raise InvalidInput("path", problem, mend="correct it, or convert it to JSON") from error
     yield from value if isinstance(value, list) else [value]
