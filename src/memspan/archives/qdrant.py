@@ -1,23 +1,21 @@
 """The folder of a local Qdrant client: ``collection/NAME/storage.sqlite``, in it a table of pickled points.
 
-Points are read for their payloads. A pickle is a program, so this one is run by Python's own unpickler with a short
-list of what it may do: make numbers, texts and plain containers, times and UUIDs, and for the classes of qdrant_client
-and of NumPy stand-ins that only hold what they are given. Whatever else it names is refused, and nothing is imported.
+Points are read for their payloads. A pickle is a program, so it is read as data (``memspan.archives.unpickling``):
+plain containers and times, and for UUIDs and the classes of qdrant_client and of NumPy what only holds what they are
+given.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import pickletools
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from memspan.archives.base import Report, attempt
 from memspan.archives.tables import columns, database
+from memspan.archives.unpickling import ANY, Names, Refused, Stand, unpickled
 from memspan.errors import InvalidInput
 
 STORAGE = "storage.sqlite"
@@ -43,7 +41,7 @@ def points(path: Path, report: Report) -> Iterator[tuple[str, str, str, Mapping[
                 where = f"{file.parent.name}/{STORAGE}[{number}]"
                 with attempt(report, where):
                     about = _point(blob)
-                    if not isinstance(about["id"], (str, int, uuid.UUID)):
+                    if not isinstance(about["id"], (str, int, _Uuid)):
                         raise InvalidInput("point", f"has a {type(about['id']).__name__} as its id")
                     yield where, file.parent.name, str(about["id"]), about.get("payload") or {}
 
@@ -53,71 +51,31 @@ def _point(blob: Any) -> Mapping[str, Any]:
     if not isinstance(blob, bytes):
         raise InvalidInput("point", f"is a {type(blob).__name__}")
     try:
-        point = _Points(io.BytesIO(blob)).load()
-    except InvalidInput:
-        raise
-    except (pickle.UnpicklingError, EOFError, LookupError, AssertionError, MemoryError) as error:
-        raise InvalidInput("point", f"is no pickle of a point ({type(error).__name__}: {error})") from error
-    if not isinstance(point, _Stand) or not isinstance(point.state, dict):
+        point = unpickled(blob, _NAMES)
+    except Refused as error:
+        raise InvalidInput("point", str(error)) from error
+    about = point.state.get("__dict__") if isinstance(point, Stand) and isinstance(point.state, dict) else None
+    if not isinstance(about, dict) or "id" not in about:
         raise InvalidInput("point", "is none of Qdrant's")
-    about: Mapping[str, Any] = point.state["__dict__"]
     return about
 
 
-class _Stand:
-    """What stands where an object of another library would."""
-
-    state: Any = None
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+class _Uuid(Stand):
+    def __str__(self) -> str:
+        return str(uuid.UUID(int=self.state["int"]))
 
 
-_KNOWN: Mapping[tuple[str, str], Any] = {
+def _set() -> set[object]:
+    return set()
+
+
+_NAMES: Final[Names] = {
     ("datetime", "date"): date,
     ("datetime", "datetime"): datetime,
     ("datetime", "timedelta"): timedelta,
     ("datetime", "timezone"): timezone,
-    ("uuid", "UUID"): uuid.UUID,
+    ("uuid", "UUID"): _Uuid,
+    ("builtins", "set"): _set,
+    ("qdrant_client", ANY): Stand,
+    ("numpy", ANY): Stand,
 }
-_OPCODES = """
-ADDITEMS APPEND APPENDS BINBYTES BINBYTES8 BINFLOAT BINGET BININT BININT1 BININT2 BINPUT BINUNICODE BINUNICODE8 BUILD
-EMPTY_DICT EMPTY_LIST EMPTY_SET EMPTY_TUPLE FRAME LONG1 LONG_BINGET LONG_BINPUT MARK MEMOIZE NEWFALSE NEWOBJ
-NEWTRUE NONE POP POP_MARK PROTO REDUCE SETITEM SETITEMS SHORT_BINBYTES SHORT_BINUNICODE STACK_GLOBAL STOP TUPLE TUPLE1
-TUPLE2 TUPLE3
-"""
-_ALLOWED = {ord(each.code): each.name for each in pickletools.opcodes if each.name in _OPCODES.split()}
-
-
-_KEYS = {"SETITEM": slice(-2, -1), "SETITEMS": slice(None, None, 2), "ADDITEMS": slice(None)}
-"""Where on the stack are the keys that an operation looks up."""
-
-
-def _checked(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
-    def checked(unpickler: _Points) -> None:
-        for key in unpickler.stack[keys]:  # the hash of tuples within tuples may never end
-            if not isinstance(key, (str, int, float, bytes, type(None))):
-                raise InvalidInput("point", f"has a {type(key).__name__} as a key, which is refused")
-        load(unpickler)
-
-    return checked
-
-
-class _Points(pickle._Unpickler):
-    """The unpickler that is written in Python: unlike that in C it takes no memory that a file only speaks of."""
-
-    stack: list[Any]
-    dispatch = {  # noqa: RUF012
-        code: _checked(load, _KEYS[_ALLOWED[code]]) if _ALLOWED[code] in _KEYS else load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if code in _ALLOWED
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] in ("qdrant_client", "numpy"):
-            return _Stand
-        if (module, name) not in _KNOWN:
-            raise InvalidInput("point", f"asks for {module}.{name}, which is refused")
-        return _KNOWN[module, name]

@@ -1,12 +1,12 @@
-"""Pickles read as data: plain containers, and NumPy arrays of plain numbers. Nothing is imported, nothing is called.
+"""Pickles read as data: plain containers, and what stands for the objects the caller knows. Nothing is imported, and
+nothing but the caller's own functions is called.
 
 ``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 32 GiB for its memo, an array
 gets the memory its shape asks for, and what is allowed can be changed by the pickle (BUILD sets attributes). So the
 operations (``pickletools`` documents them) are interpreted here, those that data needs, and a name in the file is
-looked up in a table of four things: to make an array, from its shape or from its buffer, a kind of numbers, and the
-bytes of a text. Everything else is refused by its name.
+looked up in the caller's table. Everything else is refused by its name.
 
-Protocols 0 to 5, of NumPy 1 and 2. Memory stays within some twenty times the size of the file, whatever is in it.
+All protocols, 0 to 5. Memory stays within some twenty times the size of the pickle, whatever is in it.
 """
 
 from __future__ import annotations
@@ -15,98 +15,44 @@ import mmap
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from memspan.errors import InvalidInput
-from memspan.segmenting import shown
-
 FEWEST_OPERATIONS = 100_000
-BYTES_PER_OPERATION = 8  # of a file that holds texts and vectors: in fact some hundred
+BYTES_PER_OPERATION = 8  # of a pickle that holds texts and vectors: in fact some hundred
+ANY = "*"
+
+Names = Mapping[tuple[str, str], Callable[..., Any]]
+"""By module and attribute, what makes the value that stands for a call of this name; (package, ANY) is of every name
+in a package. It must be safe for whatever arguments."""
+
+
+class Refused(ValueError):
+    """What a pickle holds that is no data, or that it is no whole pickle: the end of a sentence about it."""
+
+
+def refusal(what: str) -> Refused:
+    return Refused(f"holds {what}, which was refused")
+
+
+class Stand:
+    """What stands where an object of some library would: it only holds its ``state``, which may come after it."""
+
+    state: Any = None
+
+    def __init__(self, *_: object) -> None: ...
+
+    def take(self, state: Any) -> None:
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name that is known; ``make`` is what it calls."""
+
+    make: Callable[..., Any]
+
 
 _MARK: Final = object()
-
-
-@dataclass(slots=True)
-class Numbers:
-    """An array: its state comes after it. Nothing is made of it before ``array``."""
-
-    kind: Any = None
-    shape: Any = None
-    across: Any = False
-    raw: Any = None
-
-    def array(self) -> NDArray[Any]:
-        """The array, when its shape and kind agree with its bytes. Raises InvalidInput."""
-        if not isinstance(self.kind, Kind):
-            raise _refused(f"an array of {type(self.kind).__name__}")
-        kind = np.dtype(self.kind.order + self.kind.name)
-        shape, raw = self.shape, self.raw
-        if not isinstance(shape, tuple) or not all(type(each) is int and each >= 0 for each in shape):
-            raise _refused(f"an array of the shape {shown(shape)}")
-        if not isinstance(raw, (bytes, bytearray)) or len(raw) != prod(shape) * kind.itemsize:
-            held = len(raw) if isinstance(raw, (bytes, bytearray)) else 0
-            raise _refused(f"an array of the shape {shown(shape)} of {kind} in {held:,} bytes")
-        return np.frombuffer(raw, kind).reshape(shape, order="F" if self.across in (True, "F") else "C")
-
-
-@dataclass(slots=True)
-class Kind:
-    """A kind of plain numbers; its byte order comes after it."""
-
-    name: str
-    order: str = "<"
-
-
-_NDARRAY: Final = object()
-_KINDS: Final = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
-
-
-def _array(*given: Any) -> Numbers:
-    if not given or given[0] is not _NDARRAY:
-        raise _refused("an array that is no numpy.ndarray")
-    return Numbers()
-
-
-def _from_buffer(raw: Any, kind: Any, shape: Any, across: Any) -> Numbers:
-    return Numbers(kind, shape, across, raw)
-
-
-def _kind(name: Any = None, *_: Any) -> Kind:
-    if not isinstance(name, str) or name not in _KINDS:
-        raise _refused(f"numpy.dtype({shown(name)})")
-    return Kind(name)
-
-
-def _encoded(text: Any = None, encoding: Any = None) -> bytes:
-    """How the protocols before 3 write bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise _refused("_codecs.encode of something else than bytes")
-    return text.encode("latin1")
-
-
-def _empty(*given: Any) -> bytes:
-    if given:
-        raise _refused("bytes of something")
-    return b""
-
-
-_NAMES: Final[Mapping[tuple[str, str], Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _array,
-    ("numpy._core.multiarray", "_reconstruct"): _array,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _kind,
-    ("_codecs", "encode"): _encoded,
-    ("__builtin__", "bytes"): _empty,
-    ("builtins", "bytes"): _empty,
-}
-_CALLED: Final = frozenset({_array, _from_buffer, _kind, _encoded, _empty})
 
 _PLAIN: Final = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
@@ -125,41 +71,32 @@ _CONSTANTS: Final[Mapping[str, Callable[[], Any]]] = {
 _SIZES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def unpickled(path: Path) -> Any:
-    """What a pickle holds: None, bool, int, float, str, bytes, list, tuple, dict, and ``Numbers``.
+def unpickled(raw: bytes | mmap.mmap, names: Names) -> Any:
+    """What a pickle holds: None, bool, int, float, str, bytes, list, tuple, dict, and what ``names`` makes.
 
-    Raises InvalidInput naming what it refused, or that the file is no pickle.
+    Raises Refused, which names what was refused.
     """
-    size = path.stat().st_size
-    if not size:
-        raise InvalidInput("path", f"{path.name} is empty", mend="name another file")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-        try:
-            return _Reading(FEWEST_OPERATIONS + size // BYTES_PER_OPERATION).run(raw)
-        except InvalidInput as error:
-            raise InvalidInput("path", f"{path.name} {error.problem.partition(': ')[2]}", mend=error.mend) from None
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-            problem = f"{path.name} is no whole pickle ({type(error).__name__}: {str(error)[:100]})"
-            raise InvalidInput("path", problem, mend="it was cut short, or damaged") from error
-
-
-def _refused(what: str) -> InvalidInput:
-    mend = "only plain containers and NumPy arrays of plain numbers are read: a pickle could run any program"
-    return InvalidInput("path", f"holds {what}, which was refused", mend=mend)
+    try:
+        return _Reading(FEWEST_OPERATIONS + len(raw) // BYTES_PER_OPERATION, names).run(raw)
+    except Refused:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise Refused(f"is no whole pickle ({type(error).__name__}: {str(error)[:100]})") from error
 
 
 class _Reading:
     """The stack and the memo of a pickle while it is read."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, names: Names) -> None:
         self._most = most
+        self._names = names
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, raw: mmap.mmap) -> Any:
+    def run(self, raw: bytes | mmap.mmap) -> Any:
         for count, (operation, argument, _) in enumerate(pickletools.genops(raw)):  # type: ignore[arg-type]
             if count > self._most:
-                raise _refused(f"over {self._most:,} operations")
+                raise refusal(f"over {self._most:,} operations")
             name = operation.name
             if name in _PLAIN:
                 self._stack.append(argument)
@@ -193,6 +130,11 @@ class _Reading:
             case "SETITEMS":
                 pairs = _pairs(self._marked())
                 self._top(dict).update(pairs)
+            case "EMPTY_SET":
+                stack.append(self._named("builtins", "set").make())
+            case "ADDITEMS":
+                values = self._marked()
+                self._top(set).update(map(_key, values))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 stack[-_SIZES[name] :] = [tuple(stack[-_SIZES[name] :])]
             case "TUPLE":
@@ -209,23 +151,33 @@ class _Reading:
                 stack.append(stack[-1])
             case "GLOBAL":
                 module, _, attribute = argument.partition(" ")
-                stack.append(_named(module, attribute))
+                stack.append(self._named(module, attribute))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_named(module, attribute))
-            case "REDUCE":
-                given, maker = stack.pop(), stack.pop()
-                if not callable(maker) or maker not in _CALLED or not isinstance(given, tuple):
-                    raise _refused(f"a call of {type(maker).__name__}")
-                stack.append(maker(*given))
+                stack.append(self._named(module, attribute))
+            case "REDUCE" | "NEWOBJ":
+                given, known = stack.pop(), stack.pop()
+                if not isinstance(known, _Name) or not isinstance(given, tuple):
+                    raise refusal(f"a call of a {type(known).__name__}")
+                stack.append(known.make(*given))
             case "BUILD":
-                _build(stack[-2], stack.pop())
+                state = stack.pop()
+                self._top(Stand).take(state)
             case _:
-                raise _refused(f"the operation {name}")
+                raise refusal(f"the operation {name}")
+
+    def _named(self, module: Any, attribute: Any) -> _Name:
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise refusal(f"a name that is a {type(attribute).__name__} in a {type(module).__name__}")
+        make = self._names.get((module, attribute)) or self._names.get((module.partition(".")[0], ANY))
+        if make is None:
+            raise refusal(f"{module[:100]}.{attribute[:100]}")
+        return _Name(make)
 
     def _top(self, kind: type) -> Any:
-        if type(self._stack[-1]) is not kind:
-            raise _refused(f"items for a {type(self._stack[-1]).__name__}")
+        """What lies on top, which must be of this kind to take what is given to it."""
+        if not isinstance(self._stack[-1], kind):
+            raise refusal(f"{'a state' if kind is Stand else 'items'} for a {type(self._stack[-1]).__name__}")
         return self._stack[-1]
 
     def _marked(self) -> list[Any]:
@@ -247,23 +199,5 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
 def _key(value: Any) -> Any:
     """A key that can be looked up at once: hashing nested tuples may never end."""
     if not isinstance(value, (str, int, float, bytes)) and value is not None:
-        raise _refused(f"a {type(value).__name__} as a key")
+        raise refusal(f"a {type(value).__name__} as a key")
     return value
-
-
-def _named(module: Any, attribute: Any) -> Any:
-    if not isinstance(module, str) or not isinstance(attribute, str) or (module, attribute) not in _NAMES:
-        raise _refused(f"{str(module)[:100]}.{str(attribute)[:100]}")
-    return _NAMES[module, attribute]
-
-
-def _build(value: Any, state: Any) -> None:
-    """Give an array or a kind of numbers the state that comes after it."""
-    if isinstance(value, Numbers) and isinstance(state, tuple) and len(state) == 5:
-        _, value.shape, value.kind, value.across, value.raw = state
-    elif isinstance(value, Kind) and isinstance(state, tuple) and len(state) >= 5:
-        if state[1] not in ("<", ">", "|", "=") or any(each is not None for each in state[2:5]):
-            raise _refused("a numpy.dtype of several fields")
-        value.order = state[1]
-    else:
-        raise _refused(f"a state for a {type(value).__name__}")
