@@ -203,6 +203,13 @@ def test_a_damaged_table_is_refused_and_the_file_stays_as_it_was(tmp_path: Path)
         read(tmp_path, place)
 
 
+def test_what_is_still_in_the_log_of_a_table_is_read(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(SQL)
+        assert [each.text for each in read(tmp_path, tmp_path / "a.db")[1]] == [SUMMARY]
+
+
 def test_without_pyyaml_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingExtra, match=r"memspan\[yaml\]"):

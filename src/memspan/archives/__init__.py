@@ -12,10 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from memspan.archives.base import HEAD
 from memspan.errors import InvalidInput, NotFound
 from memspan.segmenting import shown
-
-HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from memspan.records import NOTHING, Archived, Problem, Source
 VERSION = 1
 """Of the records in an archive; what is read of later ones is refused."""
 
+HEAD = 1 << 16  # bytes by which a file is recognised
 LONGEST_ITEM = 256 << 20  # bytes of one record: a text of 32 Mi characters, each escaped
 
 
@@ -126,6 +127,16 @@ def attempt(report: Report, where: str) -> Iterator[None]:
         report(Problem(where=where, problem=said))
 
 
+def refused(path: Path, problem: str) -> InvalidInput:
+    """That a file of memspan's own is not as it was made."""
+    return InvalidInput("path", f"{path.name} {problem}", mend="it was cut short, altered or made by something else")
+
+
+def start_of(head: bytes) -> bytes:
+    """The first bytes of a text, without a mark of its encoding and white space."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
 def lines(file: IO[bytes], name: str, report: Report) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not empty, with their numbers from 1; one too long to be a record is reported and
     never held as a whole."""
@@ -186,7 +197,7 @@ def entries(
     A line that is no JSON is reported. Raises InvalidInput naming the file where a list or an object stops being JSON,
     or an object over several lines has none of these lists.
     """
-    head = file.peek(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = start_of(file.peek(HEAD))
     line, ended, _ = head.partition(b"\n")
     if head.startswith(b"["):
         for number, value in elements(file, name):

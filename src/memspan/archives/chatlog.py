@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from memspan.archives.base import Item, Record, Report
+from memspan.archives.base import HEAD, Item, Record, Report
 from memspan.errors import InvalidInput
 from memspan.records import Problem
 from memspan.segmenting import MAX_CHARACTERS, parse_time
@@ -34,7 +34,6 @@ from memspan.segmenting import MAX_CHARACTERS, parse_time
 SUFFIXES = (".txt", ".log")
 LONGEST_LINE = 1 << 20  # bytes
 LONGEST_TITLE = 200  # characters of a chat's name
-HEAD = 1 << 16
 FIRST = 200  # lines by which a chat is known
 
 _CLOCK = r"(?P<hour>\d{1,2})[:.](?P<minute>\d{2})(?:[:.](?P<second>\d{2}))?(?:\s?(?P<half>[AaPp])\.?\s?[Mm]\.?)?"

@@ -16,10 +16,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from memspan.archives.base import Report, entries
+from memspan.archives.base import HEAD, Report, entries
 from memspan.errors import InvalidInput
 
-HEAD = 1 << 16
 MOST_PACKED = 100  # bytes out of each byte of a zip: chats as JSON pack 5 to 20 times
 SMALL = 64 << 20  # bytes that come out of any zip
 

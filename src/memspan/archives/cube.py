@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from memspan import arguments
 from memspan.archives import jsonl
-from memspan.archives.base import Contents, Header, Record, Report, Vectors, aside, attempt, lines
+from memspan.archives.base import Contents, Header, Record, Report, Vectors, aside, attempt, lines, refused
 from memspan.archives.signing import signed, signer
 from memspan.errors import InvalidInput, NewerStore, NotFound
 from memspan.records import Edge, Filing, Judgement, Tombstone, Usage, Version
@@ -289,39 +289,35 @@ def _opened(path: Path) -> Iterator[tuple[ZipFile, Cube]]:
             file.most = LARGEST_MATRIX
             yield archive, _cube(path, archive)
     except (BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
-        raise _refused(path, f"cannot be read: {error or type(error).__name__}") from error
+        raise refused(path, f"cannot be read: {error or type(error).__name__}") from error
 
 
 def _member_of(archive: ZipFile, name: str) -> io.BufferedReader:
     return io.BufferedReader(archive.open(name), BLOCK)  # type: ignore[arg-type] # it reads as a raw file does
 
 
-def _refused(path: Path, problem: str) -> InvalidInput:
-    return InvalidInput("path", f"{path.name} {problem}", mend="it was cut short, altered or made by something else")
-
-
 def _cube(path: Path, archive: ZipFile) -> Cube:
     entries = {entry.filename: entry for entry in archive.infolist()}
     for entry in archive.infolist():
         if entry.orig_filename not in MEMBERS:
-            raise _refused(path, f"holds {shown(entry.orig_filename)}, which is no part of a cube")
+            raise refused(path, f"holds {shown(entry.orig_filename)}, which is no part of a cube")
         if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or entry.flag_bits & 1:
-            raise _refused(path, f"packs {entry.filename} in a way that no cube does")
+            raise refused(path, f"packs {entry.filename} in a way that no cube does")
         if _swollen(entry):
-            raise _refused(
+            raise refused(
                 path, f"holds {entry.filename} of {entry.file_size:,} bytes packed into {entry.compress_size:,}"
             )
     if len(entries) < len(archive.infolist()):
-        raise _refused(path, "holds two members of one name")
+        raise refused(path, "holds two members of one name")
     told = {name: _small(path, archive, entries[name]) for name in (MANIFEST, SIGNATURE) if name in entries}
     if MANIFEST not in told:
-        raise _refused(path, f"has no {MANIFEST}")
+        raise refused(path, f"has no {MANIFEST}")
     signed_by = None
     if SIGNATURE in told:
         signed_by = signer(_object(path, SIGNATURE, told[SIGNATURE]), told[MANIFEST], path.name)
     value = _object(path, MANIFEST, told[MANIFEST])
     if value.get("type") != TYPE or not isinstance(value.get("format"), int):
-        raise _refused(path, f"has a {MANIFEST} that is not one of a cube")
+        raise refused(path, f"has a {MANIFEST} that is not one of a cube")
     if value["format"] > FORMAT:
         mend = "upgrade memspan (pip install -U memspan); nothing was imported"
         raise NewerStore(f"{path.name} is a cube of format {value['format']}, this memspan reads {FORMAT}", mend=mend)
@@ -329,19 +325,19 @@ def _cube(path: Path, archive: ZipFile) -> Cube:
         cube = _cube_of(path, value, signed_by)
     except (InvalidInput, KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"{error.argument} {error.problem}" if isinstance(error, InvalidInput) else f"{error}"
-        raise _refused(path, f"has a {MANIFEST} that cannot be understood: {said}") from error
+        raise refused(path, f"has a {MANIFEST} that cannot be understood: {said}") from error
     held = {name: entry.file_size for name, entry in entries.items() if name not in (MANIFEST, SIGNATURE)}
     if held != {name: member.bytes for name, member in cube.members.items()}:
-        raise _refused(path, f"does not hold what its {MANIFEST} says")
+        raise refused(path, f"does not hold what its {MANIFEST} says")
     due = {MEMORY, *(ARRAYS if cube.vectors else ()), *(MATRICES if _matrices(cube) else ())}
     if set(held) != due:
-        raise _refused(path, f"should hold {', '.join(sorted(due))}, and holds {', '.join(sorted(held))}")
+        raise refused(path, f"should hold {', '.join(sorted(due))}, and holds {', '.join(sorted(held))}")
     return cube
 
 
 def _small(path: Path, archive: ZipFile, entry: ZipInfo) -> bytes:
     if entry.file_size > LARGEST_MANIFEST:
-        raise _refused(path, f"has a {entry.filename} of over {LARGEST_MANIFEST >> 20} MiB")
+        raise refused(path, f"has a {entry.filename} of over {LARGEST_MANIFEST >> 20} MiB")
     return archive.read(entry)
 
 
@@ -349,9 +345,9 @@ def _object(path: Path, name: str, raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _refused(path, f"has a {name} that is not JSON") from error
+        raise refused(path, f"has a {name} that is not JSON") from error
     if not isinstance(value, dict):
-        raise _refused(path, f"has a {name} that is no JSON object")
+        raise refused(path, f"has a {name} that is no JSON object")
     return value
 
 
@@ -396,14 +392,14 @@ def _check(archive: ZipFile, cube: Cube) -> None:
             for block in _blocks(file):
                 digest.update(block)
         if digest.hexdigest() != member.sha256:
-            raise _refused(path, f"holds a {name} with another checksum than its {MANIFEST} says")
+            raise refused(path, f"holds a {name} with another checksum than its {MANIFEST} says")
     if cube.vectors is None:
         return
     with _array(archive, cube, ROWS, "<i8", None) as (file, rows):
         last = FIRST_LINE - 1
         for places in _numbers(file):
             if (places <= np.concatenate(([last], places[:-1]))).any():
-                raise _refused(path, f"has lines in {ROWS} that do not ascend")
+                raise refused(path, f"has lines in {ROWS} that do not ascend")
             last = int(places[-1])
     with _array(archive, cube, VECTORS, "<f2", cube.vectors.dim, rows):
         pass
@@ -414,10 +410,10 @@ def _check(archive: ZipFile, cube: Cube) -> None:
         for number, places in enumerate(_numbers(file)):
             sizes = np.diff(places, prepend=last)
             if (not number and places[0]) or (sizes < 0).any() or (sizes > LARGEST_MATRIX).any():
-                raise _refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
+                raise refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
             last = int(places[-1])
     if last != cube.members[TOKENS].bytes:
-        raise _refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
+        raise refused(path, f"has places in {OFFSETS} that are none of {TOKENS}")
 
 
 @contextmanager
@@ -432,14 +428,14 @@ def _array(
                 raise ValueError("it is of another version")
             shape, turned, kind = npy.read_array_header_1_0(file)
         except ValueError as error:
-            raise _refused(Path(cube.path), f"has a {name} that is no array: {error}") from error
+            raise refused(Path(cube.path), f"has a {name} that is no array: {error}") from error
         width = np.dtype(dtype).itemsize * (dim or 1)
         left = cube.members[name].bytes - file.tell()
         due = (left // width if rows is None else rows, *(() if dim is None else (dim,)))
         if shape != due or left != due[0] * width or turned or kind != np.dtype(dtype):
             held = f"{kind}{list(shape)}" + (" by columns" if turned else "")
             problem = f"has a {name} of {held} in {left:,} bytes instead of {np.dtype(dtype)}{list(due)}"
-            raise _refused(Path(cube.path), problem)
+            raise refused(Path(cube.path), problem)
         yield file, due[0]
 
 

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,9 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
-from memspan.archives.base import Item, Record, Report, Tie, attempt, members
+from memspan.archives.base import Item, Record, Report, Tie, aside, attempt, members, start_of
 from memspan.errors import InvalidInput, NewerStore, NotAStore, NotFound, StoreCorrupt, StoreError
-from memspan.ledger.connections import translated
 from memspan.records import NOTHING
 from memspan.segmenting import check_text, parse_time, summary
 
@@ -126,7 +123,7 @@ _MARK = re.compile(rb'"(?:category_path|segment_token_limit|active_segment_limit
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether it is one JSON object with segments that have category paths."""
-    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and b'"segments"' in head and bool(_MARK.search(head))
+    return start_of(head).startswith(b"{") and b'"segments"' in head and bool(_MARK.search(head))
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
@@ -210,21 +207,10 @@ class SegmentFile:
             problem = f"{self.path} was not written by this memory, or was changed since"
             raise StoreError(problem, mend="load() what it holds, or save to another path")
         raw = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
-        with translated(self.path):
-            place = self.path.resolve()  # a link stays a link
-            place.parent.mkdir(parents=True, exist_ok=True)
-            aside = place.with_name(f".{uuid.uuid4().hex}.part")
-            try:
-                with aside.open("wb") as file:
-                    file.write(raw)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if place.exists():
-                    shutil.copymode(place, aside)
-                aside.replace(place)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
+        with aside(self.path) as part:
+            part.write_bytes(raw)
+            if self.exists():
+                shutil.copymode(self.path, part)
         self.seen = hashlib.sha256(raw).digest()
 
     def archive(self, segments: Sequence[MemorySegment]) -> None:

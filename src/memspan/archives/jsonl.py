@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from memspan import arguments
-from memspan.archives.base import VERSION, Contents, Header, Record, Report, Vectors, aside, attempt, lines
+from memspan.archives.base import VERSION, Contents, Header, Record, Report, Vectors, aside, attempt, lines, start_of
 from memspan.errors import InvalidInput, NewerStore
 from memspan.records import Archived, Edge, Filing, Judgement, Segment, Tombstone, Usage, Version
 from memspan.segmenting import MAX_CHARACTERS, check_text, parse_time, shown
@@ -37,20 +37,15 @@ USUAL = {each.name: each.default for each in fields(Segment) if each.name not in
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether the file begins as such a file does."""
-    return path.is_file() and head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b'{"type": "memspan"')
+    return start_of(head).startswith(b'{"type": "memspan"')
 
 
 def write(path: Path, contents: Contents) -> list[Path]:
     """Write the file, without vectors."""
     with aside(path) as part, part.open("wb") as file:
-        write_lines(file, contents.header, contents.records())
+        file.write(line_of(contents.header))
+        file.writelines(map(line_of, contents.records()))
     return [path]
-
-
-def write_lines(file: IO[bytes], header: Header, records: Iterator[Archived]) -> None:
-    file.write(line_of(header))
-    for record in records:
-        file.write(line_of(record))
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
@@ -59,11 +54,11 @@ def read(path: Path, report: Report) -> Iterator[Record]:
         yield from read_lines(file, path.name, report)
 
 
-def read_lines(file: IO[bytes], name: str, report: Report, *, headed: bool = True) -> Iterator[Record]:
-    """The records of an open file, which ``name`` says in reports."""
+def read_lines(file: IO[bytes], name: str, report: Report) -> Iterator[Record]:
+    """The records of an open file, which reports call ``name``. Raises as ``read`` does."""
     for number, raw in lines(file, name, report):
         where = f"{name}:{number}"
-        if headed and number == 1:
+        if number == 1:
             yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
             continue
         with attempt(report, where):

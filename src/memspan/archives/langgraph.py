@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memspan.archives.base import Item, Record, Report, attempt, entries
-from memspan.archives.tables import BEGINNING, columns, database
+from memspan.archives.base import Item, Record, Report, attempt, entries, start_of
+from memspan.archives.tables import BEGINNING, columns, database, holds
 from memspan.errors import InvalidInput
 from memspan.segmenting import parse_time, shown
 
@@ -30,8 +30,8 @@ _DEEPEST = 8  # names to what is told of a value without a text
 def recognises(path: Path, head: bytes) -> bool:
     """Whether items with a namespace, a key and a value are in it, or a table of them."""
     if head.startswith(BEGINNING):
-        return columns(path, "store") >= _COLUMNS
-    return head.lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"[", b"{") and all(each.search(head) for each in _SHAPE)
+        return holds(path, "store", _COLUMNS)
+    return start_of(head).startswith((b"[", b"{")) and all(each.search(head) for each in _SHAPE)
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
@@ -42,11 +42,11 @@ def read(path: Path, report: Report) -> Iterator[Record]:
                 with attempt(report, where):
                     yield _item(value)
             return
-    found = columns(path, "store")
-    if not found >= _COLUMNS:
-        raise InvalidInput("path", f"{path.name} has no table of a LangGraph store", mend="name another --format")
-    times = ", ".join(name if name in found else "NULL" for name in ("created_at", "updated_at"))
     with database(path) as connection:
+        found = columns(connection, "store")
+        if not _COLUMNS.issubset(found):
+            raise InvalidInput("path", f"{path.name} has no table of a LangGraph store", mend="name another --format")
+        times = ", ".join(name if name in found else "NULL" for name in ("created_at", "updated_at"))
         rows = connection.execute(f"SELECT rowid, prefix, key, value, {times} FROM store ORDER BY rowid")
         for number, prefix, key, value, created_at, updated_at in rows:
             with attempt(report, f"{path.name}[{number}]"):

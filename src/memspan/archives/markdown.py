@@ -18,20 +18,20 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from memspan.archives import yaml
 from memspan.archives.base import Item, Record, Report, Tie, attempt
 from memspan.borders import outline
-from memspan.errors import InvalidInput
+from memspan.errors import InvalidInput, MissingExtra
 from memspan.reading import read_file
 from memspan.segmenting import parse_time
 
 SUFFIXES = (".md", ".markdown", ".mdx")
 LONGEST_MATTER = 1 << 16  # characters of front matter
-_DEEPEST = 32  # brackets within brackets in it
 _LOOKED_AT = 2_000  # files and folders, to see whether a folder holds a note
 
 _MATTER = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -121,17 +121,8 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
 
 def _matter(text: str) -> dict[str, Any]:
     try:
-        import yaml
-    except ImportError:
-        return _pairs(text)
-    depth = accumulate((sign in "[{") - (sign in "]}") for sign in text)
-    if max(depth, default=0) > _DEEPEST:  # PyYAML takes as long as the square of it
-        return _pairs(text)
-
-    try:
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        value = {} if aliases else yaml.safe_load(text)  # a name that stands for what it is part of would never end
-    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError):
+        value = yaml.loaded(text, typed=True)
+    except (MissingExtra, ValueError):
         return _pairs(text)  # people write "title: Ana: a life"
     return {str(name): _plain(each) for name, each in value.items()} if isinstance(value, dict) else {}
 

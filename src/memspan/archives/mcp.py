@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from memspan.archives.base import Item, Record, Report, Tie, attempt, entries
+from memspan.archives.base import Item, Record, Report, Tie, attempt, entries, start_of
 from memspan.errors import InvalidInput
 from memspan.segmenting import check_text, shown
 
@@ -31,7 +31,7 @@ _PART = re.compile(rb'"(?:entityType|relationType)"\s*:')
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether it begins with entities or relations."""
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = start_of(head)
     return (_LINE.match(head) or _GRAPH.match(head)) is not None and _PART.search(head) is not None
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from memspan.archives import qdrant
-from memspan.archives.base import Item, Record, Report, attempt, entries
-from memspan.archives.tables import BEGINNING, columns, database
+from memspan.archives.base import Item, Record, Report, attempt, entries, start_of
+from memspan.archives.tables import BEGINNING, columns, database, holds
 from memspan.errors import InvalidInput
 from memspan.segmenting import check_text, parse_time, shown
 
@@ -38,8 +38,8 @@ def recognises(path: Path, head: bytes) -> bool:
     if not head:
         return path.is_dir() and qdrant.recognises(path)
     if head.startswith(BEGINNING):
-        return columns(path, "history") >= _COLUMNS
-    if head.lstrip(b"\xef\xbb\xbf \r\n")[:1] not in (b"[", b"{") or _OTHERS.search(head):
+        return holds(path, "history", _COLUMNS)
+    if not start_of(head).startswith((b"[", b"{")) or _OTHERS.search(head):
         return False
     return all(each.search(head) for each in _SHAPE)
 
@@ -96,12 +96,12 @@ def _relation(value: Mapping[str, Any]) -> Item:
 
 def _history(path: Path, report: Report) -> Iterator[Item]:
     """The versions of every memory that was not deleted, in the order in which they were made."""
-    found = columns(path, "history")
-    if not found >= _COLUMNS:
-        raise InvalidInput("path", f"{path.name} has no table of mem0's history", mend="name another --format")
-    also = ", ".join(name if name in found else "NULL" for name in ("actor_id", "role"))
-    gone = "event = 'DELETE'" + (" OR is_deleted" if "is_deleted" in found else "")
     with database(path) as connection:
+        found = columns(connection, "history")
+        if not _COLUMNS.issubset(found):
+            raise InvalidInput("path", f"{path.name} has no table of mem0's history", mend="name another --format")
+        also = ", ".join(name if name in found else "NULL" for name in ("actor_id", "role"))
+        gone = "event = 'DELETE'" + (" OR is_deleted" if "is_deleted" in found else "")
         rows = connection.execute(
             f"SELECT rowid, memory_id, old_memory, new_memory, created_at, updated_at, {also} FROM history"
             f" WHERE memory_id NOT IN (SELECT memory_id FROM history WHERE ({gone}) AND memory_id IS NOT NULL)"

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from memspan.archives import jsonl
-from memspan.archives.base import LONGEST_ITEM, Contents, Header, Record, Report, aside, attempt
-from memspan.errors import InvalidInput, MissingExtra
+from memspan.archives.base import LONGEST_ITEM, Contents, Header, Record, Report, aside, attempt, refused
+from memspan.errors import MissingExtra
 from memspan.ledger.base import instant
 from memspan.records import Archived, Version
 
@@ -81,7 +81,7 @@ def read(path: Path, report: Report) -> Iterator[Record]:
         with parquet.ParquetFile(path, metadata=about, **reading) as file:
             yield from _records(path, file, report)
     except (pa.ArrowException, OSError) as error:
-        raise _refused(path, f"cannot be read: {error}") from error
+        raise refused(path, f"cannot be read: {error}") from error
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -91,10 +91,6 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtra("Parquet files need pyarrow", mend='pip install "memspan[parquet]"') from error
     return pyarrow, parquet
-
-
-def _refused(path: Path, problem: str) -> InvalidInput:
-    return InvalidInput("path", f"{path.name} {problem}", mend="it was cut short, altered or made by something else")
 
 
 def _schema(header: Header) -> Any:
@@ -181,23 +177,23 @@ def _checked(path: Path, about: Any) -> Header:
     schema = about.schema.to_arrow_schema()
     told = (schema.metadata or {}).get(KEY)
     if told is None:
-        raise _refused(path, "is not a Parquet file that memspan wrote")
+        raise refused(path, "is not a Parquet file that memspan wrote")
     header = jsonl.header_of(jsonl.decoded(told), path.name)
     for field in _schema(header):
         held = schema.field(field.name).type if schema.names.count(field.name) == 1 else None
         if field.name == VECTOR and held is not None and _is_list(held) and held.value_type == pa.float32():
             continue  # where it has another length in a row, it is the row that is wrong
         if held != field.type:
-            raise _refused(path, f"has {held or 'nothing'} as its column {field.name} instead of {field.type}")
+            raise refused(path, f"has {held or 'nothing'} as its column {field.name} instead of {field.type}")
     size = path.stat().st_size
     if about.num_rows > max(MOST_ROWS, size):
-        raise _refused(path, f"says that it has {about.num_rows:,} rows in {size:,} bytes")
+        raise refused(path, f"says that it has {about.num_rows:,} rows in {size:,} bytes")
     for number in range(about.num_row_groups):
         group = about.row_group(number)
         parts = sum(group.column(at).total_uncompressed_size for at in range(group.num_columns))
         if group.num_rows > MOST_GROUP_ROWS or max(parts, group.total_byte_size) > LARGEST_GROUP:
             problem = f"has a group of {group.num_rows:,} rows in {parts:,} bytes, more than is read at once"
-            raise _refused(path, problem)
+            raise refused(path, problem)
     return header
 
 
@@ -214,7 +210,7 @@ def _records(path: Path, file: Any, report: Report) -> Iterator[Archived]:
             row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
             said += _said(row)
             if said > most:  # a text that is there once can be that of any number of rows
-                raise _refused(path, f"holds over {most:,} characters, which is more than such a file can")
+                raise refused(path, f"holds over {most:,} characters, which is more than such a file can")
             with attempt(report, f"{path.name}[{number}]"):
                 yield _record(row)
             number += 1

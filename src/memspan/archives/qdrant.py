@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memspan.archives.base import Report, attempt
-from memspan.archives.tables import columns, database
+from memspan.archives.tables import database, holds
 from memspan.archives.unpickling import ANY, Names, Refused, Stand, unpickled
 from memspan.errors import InvalidInput
 
@@ -31,7 +31,7 @@ def points(path: Path, report: Report) -> Iterator[tuple[str, str, str, Mapping[
 
     Raises InvalidInput naming ``path`` where there is no collection in it.
     """
-    files = sorted(each for each in (path / "collection").glob(f"*/{STORAGE}") if columns(each, "points") >= {"point"})
+    files = sorted(each for each in (path / "collection").glob(f"*/{STORAGE}") if holds(each, "points", ["point"]))
     if not files:
         problem = f"{path.name} has no collection of a local Qdrant client"
         raise InvalidInput("path", problem, mend="name the folder that has meta.json and collection in it")

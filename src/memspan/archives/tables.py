@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ BEGINNING = b"SQLite format 3\0"
 
 @contextmanager
 def database(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that reads the file at ``path``; text that is not UTF-8 has its bad bytes replaced.
+    """A connection that reads the file at ``path``; text that is not UTF-8 has surrogates, which no text may have that
+    is kept.
 
     Raises InvalidInput naming ``path`` where SQLite cannot read it.
     """
@@ -26,26 +27,26 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ITEM)
             connection.execute("PRAGMA trusted_schema = OFF")
-            connection.text_factory = _text
+            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
             yield connection
     except sqlite3.Error as error:
         problem = f"{path.name} cannot be read as an SQLite database ({error})"
         raise InvalidInput("path", problem, mend="it is damaged or in use; copy it with its -wal file") from error
 
 
-def columns(path: Path, table: str) -> set[str]:
-    """The columns of an ordinary table of a file, none where there is no such table or file: a view or a virtual table
-    would run what the file says."""
+def columns(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """The columns of an ordinary table that are stored, none where there is no such table: a view, a virtual table and
+    a computed column would run what the file says."""
+    made = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+    if made is None or not str(made[0]).upper().startswith("CREATE TABLE"):
+        return ()
+    return tuple(name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,)))
+
+
+def holds(path: Path, table: str, names: Collection[str]) -> bool:
+    """Whether the file has an ordinary table with at least these columns; not, where it cannot be read."""
     try:
         with database(path) as connection:
-            made = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
-            row = made.fetchone()
-            if row is None or not str(row[0]).upper().startswith("CREATE TABLE"):
-                return set()
-            return {str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+            return set(names).issubset(columns(connection, table))
     except (InvalidInput, OSError):
-        return set()
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+        return False
