@@ -66,8 +66,6 @@ def export(
             Contents(
                 header=Header(namespace=scope.namespace, vectors=vectors),
                 records=records,
-                segments=segments,
-                versions=len(seqs),
                 compat=compat,
                 key=key,
                 about=about,

@@ -42,3 +42,9 @@ def out(memory: Memory, path: Path, **part: Any) -> bytes:
     """The bytes of an export."""
     memory.export_to(path, **part)
     return path.read_bytes()
+
+
+def written(path: Path, text: str) -> Path:
+    """A file with this text."""
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -92,7 +92,7 @@ def with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ones = np.ones(4, np.float16)
     records = (replace(found[0], pooled=ones, tokens=b"abcdef"), found[1], replace(found[2], pooled=2 * ones))
     header = Header(namespace="n", vectors=ABOUT)
-    cube.write(file, Contents(header=header, records=lambda: iter(records), segments=3, versions=3))
+    cube.write(file, Contents(header=header, records=lambda: iter(records)))
     return file
 
 
@@ -216,9 +216,7 @@ def test_arrays_are_as_numpy_reads_them(held: Members) -> None:
 def test_writing_holds_only_a_few_records_in_memory(tmp_path: Path, with_tokens: Path) -> None:
     (_, one, *_), _ = given_by(with_tokens)
     long = replace(one, segment=replace(one.segment, text="x" * 100_000), pooled=None, tokens=None)
-    contents = Contents(
-        header=Header(namespace="n"), records=lambda: (long for _ in range(400)), segments=400, versions=400
-    )
+    contents = Contents(header=Header(namespace="n"), records=lambda: (long for _ in range(400)))
     tracemalloc.start()
     cube.write(tmp_path / "a.memspan", contents)
     _, peak = tracemalloc.get_traced_memory()
@@ -232,7 +230,7 @@ def test_what_can_be_packed_to_nothing_is_written_so_that_it_is_read_again(
     monkeypatch.setattr(cube, "SMALL", 100_000)
     (_, one, *_), _ = given_by(with_tokens)
     long = replace(one, segment=replace(one.segment, text="x" * 1_000_000), pooled=None, tokens=None)
-    contents = Contents(header=Header(namespace="n"), records=lambda: iter([long]), segments=1, versions=1)
+    contents = Contents(header=Header(namespace="n"), records=lambda: iter([long]))
     cube.write(tmp_path / "a.memspan", contents)
     assert given_by(tmp_path / "a.memspan")[0][1].segment.text == long.segment.text
 

@@ -55,7 +55,7 @@ class Header:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """What is to be written. ``records()`` begins anew each time and has vectors where ``header.vectors`` says of
-    which encoder. ``versions`` and ``segments`` (the current ones) are how many there will be.
+    which encoder.
 
     ``compat``: as the seeds wrote it, where that is not the same. ``key``: the private key to sign with, a PEM file's
     bytes. ``about``: where it comes from, for formats that tell.
@@ -63,8 +63,6 @@ class Contents:
 
     header: Header
     records: Callable[[], Iterator[Archived]]
-    segments: int
-    versions: int
     compat: bool = False
     key: bytes | None = None
     about: Mapping[str, Any] = field(default_factory=lambda: NOTHING)

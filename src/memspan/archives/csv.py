@@ -22,6 +22,7 @@ LONGEST_LINE = 64 * MOST_DIMENSIONS  # bytes
 
 
 def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is embeddings.csv with metadata.json beside it, or a folder with both."""
     return is_folder(path, NAME)
 
 

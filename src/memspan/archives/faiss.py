@@ -26,6 +26,7 @@ _FLAT = (b"IxFI", b"IxF2", b"IxFl")  # by inner product, by L2, and as it was ca
 
 
 def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is faiss_index.bin with metadata.json beside it, or a folder with both."""
     return is_folder(path, NAME)
 
 

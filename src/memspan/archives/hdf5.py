@@ -40,6 +40,7 @@ FILTERS = (1, 2, 3, 32000)  # deflate, shuffle, fletcher32, lzf: those that come
 
 
 def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is an HDF5 file."""
     return head.startswith(b"\x89HDF\r\n\x1a\n")
 
 

@@ -28,6 +28,7 @@ _NUMBERS = re.compile(r"[<>|=]?[fiu][1248]")
 
 
 def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is embeddings.npy with metadata.json beside it, or a folder with both."""
     return is_folder(path, NAME)
 
 

@@ -40,8 +40,9 @@ class Pickled:
 
 
 def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is named as a pickle, or begins as one of protocol 2 to 5 does."""
     named = path.suffix.lower() in (".pkl", ".pickle") and path.is_file()
-    return named or (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"))
+    return named or head.startswith((b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"))
 
 
 def write(path: Path, contents: Contents) -> list[Path]:
@@ -100,6 +101,7 @@ def opened(path: Path) -> Pickled:
 
 
 def matrix_of(path: Path, held: Pickled) -> Matrix:
+    """Its embeddings. Raises InvalidInput."""
     return Matrix.of(path.name, held.embeddings.shape, lambda a, b: held.embeddings[a:b])
 
 

@@ -61,6 +61,7 @@ def rows_of(contents: Contents, keep: Callable[[Header | Archived], None]) -> It
 
 
 def dim_of(contents: Contents) -> int:
+    """The dimensions of its vectors, 0 where it has none."""
     return 0 if contents.header.vectors is None else contents.header.vectors.dim
 
 
@@ -144,6 +145,7 @@ class Matrix:
 
 
 def unusable(where: str) -> Problem:
+    """That a vector is none."""
     return Problem(where=where, problem="the vector holds NaN or infinite numbers, and was not used")
 
 

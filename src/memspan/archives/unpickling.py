@@ -31,6 +31,7 @@ class Refused(ValueError):
 
 
 def refusal(what: str) -> Refused:
+    """Of what a pickle holds, by its name."""
     return Refused(f"holds {what}, which was refused")
 
 

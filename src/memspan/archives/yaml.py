@@ -1,5 +1,5 @@
-"""YAML of others, read as data: plain values, no aliases (a few lines of which make billions), and nothing nested deeper
-than metadata may be. Needs ``memspan[yaml]``.
+"""YAML of others, read as data: plain values, no aliases (a few lines of which make billions), and nothing nested
+deeper than metadata may be. Needs ``memspan[yaml]``.
 """
 
 from __future__ import annotations
