@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +51,38 @@ def out(memory: Memory, path: Path, **part: Any) -> bytes:
 
 def written(path: Path, text: str) -> Path:
     """A file with this text."""
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="")
     return path
+
+
+def table(path: Path, script: str) -> Path:
+    """An SQLite file that a script made."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path
+
+
+def at(*parts: int) -> datetime:
+    """A time in UTC."""
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
+
+
+@contextmanager
+def in_little_memory(most: int) -> Iterator[None]:
+    """What is done takes less than ``most`` bytes at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+class Gadget:
+    """Pickled as a call of anything."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call[0], self.call[1:]

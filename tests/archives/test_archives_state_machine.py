@@ -139,7 +139,7 @@ class Apart(RuleBasedStateMachine):
 
 
 class TestApart(Apart.TestCase):  # type: ignore[misc]
-    settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+    settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.soak

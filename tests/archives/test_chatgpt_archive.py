@@ -159,13 +159,16 @@ def test_what_is_broken_is_told_with_its_place_and_the_rest_is_imported(memory: 
     assert done.added == 4
 
 
-def test_a_zip_that_holds_far_more_than_it_weighs_is_refused(memory: Memory, tmp_path: Path) -> None:
+def test_a_zip_that_holds_far_more_than_it_weighs_is_refused(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.archives.conversations.SMALL", 1 << 20)
     with (
         zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("conversations.json", "w") as file,
     ):
         file.write(json.dumps([conversation("c1", ASKED)]).encode()[:-1])
-        for _ in range(80):
+        for _ in range(3):
             file.write(b" " * (1 << 20))
         file.write(b"]")
     with pytest.raises(InvalidInput, match="holds over 100 times what it weighs"):

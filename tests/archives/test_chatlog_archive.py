@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from memspan import Memory, archives
 from memspan.archives import chatlog
 from memspan.errors import InvalidInput
 from memspan.segmenting import MAX_CHARACTERS
+
+from .conftest import at, written
 
 IPHONE = (
     "[12/31/23, 9:15:03\u202fPM] Bees: \u200eMessages and calls are end-to-end encrypted.\n"
@@ -46,15 +47,6 @@ IRSSI = (
     "00:01 < ben> hello\n"
 )
 PLAIN = "User: How many bees?\nAssistant: About 50,000.\n\nOr fewer.\nUser: Thanks!\nAssistant: Welcome.\n"
-
-
-def at(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
-
-
-def written(path: Path, text: str) -> Path:
-    path.write_text(text, newline="")
-    return path
 
 
 def said(memory: Memory) -> list[Any]:

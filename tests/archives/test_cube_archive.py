@@ -7,7 +7,6 @@ import io
 import json
 import os
 import stat
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from memspan.archives.base import Contents, Header, Vectors
 from memspan.records import Problem, Version
 from memspan.testing import WordEncoder
 
-from .conftest import lived_in, out
+from .conftest import in_little_memory, lived_in, out
 from .test_jsonl_archive import JSON, TEXTS
 
 Members = dict[str, bytes]
@@ -137,7 +136,7 @@ def test_token_matrices_come_back_with_their_rows(with_tokens: Path) -> None:
     assert [each.tokens for each in records] == [b"abcdef", None, None]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, JSON, max_size=2)), max_size=6, unique_by=lambda each: each[0]))
 def test_whatever_is_said_comes_back(tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, Any]]) -> None:
     directory = tmp_path_factory.mktemp("any")
@@ -217,11 +216,8 @@ def test_writing_holds_only_a_few_records_in_memory(tmp_path: Path, with_tokens:
     (_, one, *_), _ = given_by(with_tokens)
     long = replace(one, segment=replace(one.segment, text="x" * 100_000), pooled=None, tokens=None)
     contents = Contents(header=Header(namespace="n"), records=lambda: (long for _ in range(400)))
-    tracemalloc.start()
-    cube.write(tmp_path / "a.memspan", contents)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 8 << 20
+    with in_little_memory(8 << 20):
+        cube.write(tmp_path / "a.memspan", contents)
 
 
 def test_what_can_be_packed_to_nothing_is_written_so_that_it_is_read_again(
@@ -438,11 +434,8 @@ def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path, held: Members)
     bomb = held["memory.jsonl"] + b" " * (cube.SMALL + 1)
     file = packed(tmp_path / "a.memspan", restated(held | {"memory.jsonl": bomb}), zipfile.ZIP_DEFLATED)
     del bomb
-    tracemalloc.start()
-    refused(file, "packed into")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 16 << 20
+    with in_little_memory(16 << 20):
+        refused(file, "packed into")
 
 
 def test_a_bomb_that_says_it_is_small_is_refused(tmp_path: Path, held: Members) -> None:

@@ -9,7 +9,6 @@ import pickle
 import sqlite3
 import sys
 import types
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import pytest
 from memspan import Memory
 from memspan.archives import qdrant
 from memspan.errors import InvalidInput
+
+from .conftest import Gadget, at, table
 
 TEA: dict[str, Any] = {
     "id": "7f1f6a3e-6c1f-4a52-9a0e-3e1f7b0a1c11",
@@ -45,10 +46,6 @@ HISTORY = (
     "CREATE TABLE history (id TEXT PRIMARY KEY, memory_id TEXT, old_memory TEXT, new_memory TEXT, event TEXT,"
     " created_at DATETIME, updated_at DATETIME, is_deleted INTEGER, actor_id TEXT, role TEXT)"
 )
-
-
-def at(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
 
 
 @pytest.mark.parametrize("form", ["list", "results", "page", "lines"])
@@ -217,14 +214,6 @@ def test_the_folder_of_the_real_client_is_read(memory: Memory, tmp_path: Path) -
     assert [each.text for each in memory.get_all(user_id="ana")] == ["Prefers tea."]
 
 
-class Gadget:
-    def __init__(self, *call: Any) -> None:
-        self.call = call
-
-    def __reduce__(self) -> Any:
-        return self.call[0], self.call[1:]
-
-
 def doubled() -> bytes:
     """A tuple that holds the one before twice, a hundred times: its hash and its text would never end."""
     return b"K\x01" + b"".join(b"q%ch%c\x86" % (number, number) for number in range(100, 200))
@@ -292,6 +281,6 @@ def test_a_folder_without_collections_and_a_database_without_a_history_are_refus
 ) -> None:
     with pytest.raises(InvalidInput, match="has no collection"):
         memory.import_from(folder(tmp_path / "qdrant"))
-    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE other (a)").connection.close()
+    table(tmp_path / "other.db", "CREATE TABLE other (a)")
     with pytest.raises(InvalidInput, match="has no table of mem0's history"):
         memory.import_from(tmp_path / "other.db", "mem0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pyarrow import parquet as pq
 from memspan import InvalidInput, Memory, NewerStore
 from memspan.archives import parquet
 
-from .conftest import lived_in, out
+from .conftest import in_little_memory, lived_in, out
 from .test_jsonl_archive import JSON, TEXTS
 
 
@@ -50,7 +49,7 @@ def test_everything_comes_back_with_its_vectors(tmp_path: Path, exported: Path) 
         assert other.verify()["ok"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, JSON, max_size=2)), max_size=6, unique_by=lambda each: each[0]))
 def test_whatever_is_said_comes_back(tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, Any]]) -> None:
     directory = tmp_path_factory.mktemp("any")
@@ -102,12 +101,13 @@ def test_it_is_written_and_read_in_groups(
 def test_what_can_be_packed_to_nothing_is_written_so_that_it_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "SMALL", 100_000)
+    monkeypatch.setattr(parquet, "SMALL", 10_000)
+    monkeypatch.setattr(parquet, "SWOLLEN", 20)
     with Memory(tmp_path / "a", encoder="none") as memory, Memory(tmp_path / "b", encoder="none") as other:
         for number in range(8):
-            memory.add("word " * 1_000, metadata={"filling": "x" * 1_000_000}, session=str(number))
+            memory.add("word " * 1_000, metadata={"filling": "x" * 100_000}, session=str(number))
         memory.export_to(tmp_path / "a.parquet")
-        assert (tmp_path / "a.parquet").stat().st_size > 8_000_000
+        assert (tmp_path / "a.parquet").stat().st_size > 800_000
         assert other.import_from(tmp_path / "a.parquet").failed == 0
 
 
@@ -222,11 +222,14 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, exported: Path, sh
     refused(tmp_path / "a.parquet", "cannot be read")
 
 
-@pytest.mark.parametrize("at", [0.05, 0.2, 0.4])
-def test_damage_in_its_pages_is_told(tmp_path: Path, exported: Path, at: float) -> None:
+@pytest.mark.parametrize("name", ["id", "text", "vector.list.element"])
+def test_damage_in_its_pages_is_told(tmp_path: Path, exported: Path, name: str) -> None:
+    group = pq.read_metadata(exported).row_group(0)
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    column = columns[name]
+    start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
     raw = bytearray(exported.read_bytes())
-    start = int(len(raw) * at)
-    raw[start : start + 64] = bytes(64)
+    raw[start + column.total_compressed_size - 1] ^= 1
     (tmp_path / "a.parquet").write_bytes(raw)
     refused(tmp_path / "a.parquet", "cannot be read")
 
@@ -252,15 +255,11 @@ def test_a_text_that_is_there_once_and_stands_in_very_many_rows_is_refused(
         {b"memspan": b'{"type": "memspan", "format": 1, "namespace": "n"}'}
     )
     pq.write_table(bomb(table, "x" * 200_000, 1_200), tmp_path / "a.parquet")
-    tracemalloc.start()
     before = pa.total_allocated_bytes()
     given: list[int] = []
-    with pytest.raises(InvalidInput, match="more than such a file can"):
+    with in_little_memory(16 << 20), pytest.raises(InvalidInput, match="more than such a file can"):
         given.extend(1 for _ in parquet.read(tmp_path / "a.parquet", pytest.fail))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
     assert given
-    assert peak < 16 << 20
     assert pa.total_allocated_bytes() - before < 16 << 20
 
 

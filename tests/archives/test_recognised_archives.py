@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from memspan import InvalidInput, Memory, archives
 
-from .conftest import written
+from .conftest import table, written
 
 CHATGPT = [
     {"title": "A", "create_time": 1.5, "mapping": {"a": {"id": "a", "message": None, "children": []}}, "id": "c"}
@@ -56,15 +55,8 @@ def exported(name: str, format: str | None = None) -> Callable[[Path], Path]:
     return make
 
 
-def database(table: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        connection = sqlite3.connect(folder / "a.db")
-        connection.execute(table)
-        connection.commit()
-        connection.close()
-        return folder / "a.db"
-
-    return make
+def database(script: str) -> Callable[[Path], Path]:
+    return lambda folder: table(folder / "a.db", script)
 
 
 def vault(folder: Path) -> Path:
