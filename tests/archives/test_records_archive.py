@@ -137,6 +137,7 @@ BAD_YAML = {
     "billion laughs": (LAUGHS, "aliases"),
     "an object of Python's": ("- !!python/object/apply:os.system [echo]\n", None),
     "nested without end": ("[" * 100_000, "nested over 32|maximum nesting"),
+    "nested deeper than is kept": ("[" * 40 + "]" * 40, "nested over 32"),
     "too many values": ("[" + "a," * 30_000 + "]", "over 20,000 values"),
     "too long": ("- a: " + "b" * (5 << 20), "over 4 MiB"),
     "as the seed's page shows it, without its indent": (YAML.replace("\n  ", "\n"), "is not YAML"),
