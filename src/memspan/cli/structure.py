@@ -121,7 +121,7 @@ def map_(
 
     A picture needs the extra "pictures".
     """
-    from memspan.map import draw
+    from memspan.pictures.map import draw
 
     with o.open_memory(store, encoder, namespace, reranker=None if query else "none") as memory:
         drawn = draw(memory, out, query=query, depth=depth)

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from memspan import Memory
 from memspan.errors import InvalidInput, MissingExtra, NotFound
-from memspan.map import HEIGHT, HITS, MOST_CHILDREN, MOST_PARTS, WIDTH, cells, draw, line, outline, spread, squarified
+from memspan.pictures.files import line
+from memspan.pictures.map import HEIGHT, HITS, MOST_CHILDREN, MOST_PARTS, WIDTH, cells, draw, outline, spread, squarified
 from memspan.records import Node
 
 HOSTILE = (
