@@ -587,22 +587,21 @@ class Memory(Store):
         over all, the same ones each time. Needs no model; what waits for its vector is left out. Raises EncoderMismatch
         where the store has no encoder and so no vectors, InvalidInput.
         """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        parsed, most = parse_filter(filters), None if limit is None else arguments.count("limit", limit, most=MOST_ROWS)
+        scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
         if self._recorded == "null":
             mend = "name one: reencode(encoder='minilm')"
             raise EncoderMismatch("this store has no encoder, so its segments have no vectors", mend=mend)
-        space, rows, vectors = scope.namespace, list[Segment](), [np.zeros((0, json.loads(self._recorded)["dim"]), "f4")]
+        space, rows = scope.namespace, list[Segment]()
+        vectors = [np.zeros((0, json.loads(self._recorded)["dim"]), np.float32)]
         with self._ledger.reading():
             seqs, _ = self._ledger.select(scope, parsed, None, -1)
             seqs = np.setdiff1d(seqs, self._ledger.pending_seqs(space), assume_unique=True)
-            if most is not None and most < len(seqs):
+            if limit is not None and (most := arguments.count("limit", limit, most=MOST_ROWS)) < len(seqs):
                 seqs = seqs[np.linspace(0, len(seqs) - 1, most).round().astype(np.int64)]
             for start in range(0, len(seqs), BULK):
                 known, found = self._ledger.vectors_of(space, seqs[start : start + BULK].tolist())
-                if len(known):
-                    rows += self._ledger.fetch(space, known.tolist())
-                    vectors.append(found)
+                rows += self._ledger.fetch(space, known.tolist())
+                vectors += [found] if len(known) else []
                 if progress is not None:
                     progress(min(start + BULK, len(seqs)), len(seqs), "reading vectors")
         return rows, np.concatenate(vectors)

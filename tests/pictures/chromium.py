@@ -41,7 +41,8 @@ class Chromium:
         for descriptor in high:
             os.set_inheritable(descriptor, True)
         command = [program, "--headless", "--no-sandbox", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
-        command += ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", *flags]
+        command += ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL without a graphics card
+        command += ["--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", *flags]
         self._process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH.format(*high), *command],
             pass_fds=high,

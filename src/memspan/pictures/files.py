@@ -85,6 +85,12 @@ def _shown(sign: str) -> bool:
     return not unicodedata.category(sign).startswith("C")
 
 
+def titled(drawn: int, total: int, namespace: str) -> str:
+    """What a picture is called: how many segments of how many are in it, and whose they are."""
+    some = "" if drawn == total else f"{drawn:,} of "
+    return f"{some}{total:,} {'segment' if total == 1 else 'segments'} in {line(namespace, 60)}"
+
+
 # The page
 
 

@@ -95,7 +95,8 @@ def by_time(times: NDArray[np.int64]) -> Grouping:
     groups = []
     for at in range(len(names)):
         inside = times[of == at]
-        spans = [f"{instant(int(each)):{'%m-%d %H:%M' if short else '%Y-%m-%d'}}" for each in (inside.min(), inside.max())]
+        ends = [instant(int(each)).isoformat(" ") for each in (inside.min(), inside.max())]
+        spans = [end[5:16] if short else end[:10] for end in ends]
         color = SCALE[round(at * (len(SCALE) - 1) / max(len(names) - 1, 1))]
         groups.append(Group(label=" – ".join(dict.fromkeys(spans)), count=len(inside), color=color))
     return Grouping(field="time", groups=tuple(groups), of=of.astype(np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from memspan.memory import Memory
 from memspan.pictures import files
 from memspan.pictures.files import INK, PAPER, SOFT, line, packed, packed_lines
-from memspan.pictures.plot import TEXT, embedded, titled
+from memspan.pictures.plot import TEXT, embedded
 from memspan.records import Segment
 from memspan.views.base import Progress
 
@@ -68,11 +69,9 @@ def draw(
     segments, vectors, total = embedded(memory, scope, progress)
     order = sorted(range(len(segments)), key=lambda at: (segments[at].time, segments[at].seq))
     borders = bands(len(order))
-    matrix = np.stack(
-        [vectors[order[a:b]].mean(axis=0) for a, b in zip(borders, borders[1:], strict=False)]
-    )  # float32[bands, dims]
+    matrix = np.stack([vectors[order[a:b]].mean(axis=0) for a, b in pairwise(borders)])  # float32[bands, dims]
     limit = float(np.quantile(np.abs(matrix), CLIPPED)) or 1.0
-    title = titled(len(segments), total, namespace or memory.namespace)
+    title = files.titled(len(segments), total, namespace or memory.namespace)
     if files.is_page(file):
         raw = page([segments[at] for at in order], borders, matrix, limit, title)
     else:
@@ -118,7 +117,7 @@ def page(
 
 def _ends(borders: Sequence[int]) -> list[int]:
     """The first and the last row of each band, one after the other."""
-    return [at for a, b in zip(borders, borders[1:], strict=False) for at in (a, b - 1)]
+    return [at for a, b in pairwise(borders) for at in (a, b - 1)]
 
 
 def still(kind: str, borders: Sequence[int], matrix: NDArray[np.float32], limit: float, title: str) -> bytes:
@@ -136,7 +135,7 @@ def still(kind: str, borders: Sequence[int], matrix: NDArray[np.float32], limit:
         axes.set_ylabel("segment, in the order of time")
         axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, cax=figure.add_axes((0.92, 0.08, 0.012, 0.83)))
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         figure.text(0.06, 0.945, line(title, 100), fontsize=11, color=INK, weight="bold")
         if len(matrix) < rows:
             told = f"{rows:,} rows, averaged in {len(matrix):,} bands"

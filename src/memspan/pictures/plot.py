@@ -32,7 +32,7 @@ FEW = 5_000  # points that a drawing (.svg) holds one by one; more are drawn as 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plotted:
     """What ``draw`` wrote: ``points`` of the ``segments`` in scope, by which ``method``, the share of the variance that
-    either axis shows (empty where the method does not say), and how many points there are of each group by ``color``."""
+    either axis shows (empty where the method does not say), and how many points are in each group by ``color``."""
 
     path: str
     bytes: int
@@ -80,7 +80,7 @@ def draw(
     segments, vectors, total = embedded(memory, scope, progress)
     plane = reduce(vectors, progress)
     grouping = coloured(segments, by)
-    title = titled(len(segments), total, namespace or memory.namespace)
+    title = files.titled(len(segments), total, namespace or memory.namespace)
     note = method.upper()
     if plane.explained:
         note += f", {sum(plane.explained):.0%} of the variance"
@@ -121,12 +121,6 @@ def embedded(
         mend = "encode what waits (memspan compact)"
         raise NotFound("there is nothing to draw: no segment has a vector yet", mend=mend)
     return segments, vectors, total
-
-
-def titled(drawn: int, total: int, namespace: str) -> str:
-    """"2,000 segments in default", or how many of them."""
-    some = "" if drawn == total else f"{drawn:,} of "
-    return f"{some}{total:,} {'segment' if total == 1 else 'segments'} in {line(namespace, 60)}"
 
 
 def coloured(segments: Sequence[Segment], by: str | None) -> Grouping:

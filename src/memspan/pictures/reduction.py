@@ -19,7 +19,7 @@ NEIGHBORS = 15  # of UMAP
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
-    """``places`` float64[n, 2]; ``explained``: the share of the variance along either axis, empty where none is known."""
+    """``places`` float64[n, 2]; ``explained``: the share of the variance along either axis, empty where not known."""
 
     places: NDArray[np.float64]
     explained: tuple[float, ...] = ()
@@ -80,9 +80,6 @@ def quantised(places: NDArray[np.float64]) -> tuple[NDArray[np.uint16], NDArray[
     """x and y as uint16[n], on one scale for both, the middle of each in the middle of the range."""
     low, high = places.min(axis=0), places.max(axis=0)
     span = float((high - low).max())
-    if span <= ALIKE:
-        unit = np.full(places.shape, 0.5)
-    else:
-        unit = (places - (low + high) / 2) / span + 0.5
+    unit = (places - (low + high) / 2) / max(span, ALIKE) + 0.5
     whole = np.clip(np.round(unit * 65_535), 0, 65_535).astype(np.uint16)
     return whole[:, 0], whole[:, 1]
