@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
 import unicodedata
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +34,7 @@ from memspan.pictures.map import (
 from memspan.records import Node
 
 from .pages import HOSTILE, Page, assert_it_keeps_to_itself, read
+
 
 def page_of(memory: Memory, folder: Path, **options: Any) -> Page:
     file = folder / "map.html"
