@@ -80,10 +80,10 @@ def test_nothing_in_scope_is_an_empty_matrix_of_the_right_width(memory: Memory, 
 
 def test_they_are_read_without_the_model_and_what_waits_for_one_is_left_out(tmp_path: Path) -> None:
     with Memory(tmp_path / "store", encoder="hash") as memory:
-        memory.add("It has a vector.")
+        memory.add([{"role": "user", "content": f"It has a vector, {number}."} for number in range(2)])
     with Memory(tmp_path / "store", encoder=None) as words:
         words.add([{"role": "user", "content": f"It waits, {number}."} for number in range(9)])
-        assert [segment.text for segment in words.embeddings(limit=5)[0]] == ["It has a vector."]
+        assert [row.text for row in words.embeddings(limit=5)[0]] == ["It has a vector, 0.", "It has a vector, 1."]
 
 
 def test_a_store_without_an_encoder_says_so(tmp_path: Path) -> None:

@@ -18,6 +18,13 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# A page uses WebGL where there is a graphics card. There is none here, and what it does with one is to be tested.
+CARD = """{
+  const own = WebGLRenderingContext.prototype.getParameter;
+  WebGLRenderingContext.prototype.getParameter = function (name) {
+    return [this.RENDERER, 37446].includes(name) ? "A graphics card" : own.call(this, name);
+  };
+}"""
 PATIENCE = 120.0  # seconds for one answer: only a browser that hangs needs them
 # The browser reads what is asked at its descriptor 3 and answers at 4.
 LAUNCH = "import os, sys; os.dup2({0}, 3); os.dup2({1}, 4); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -59,6 +66,7 @@ class Chromium:
         self._session = self._ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
+        self.ask("Page.addScriptToEvaluateOnNewDocument", source=CARD)
 
     def __enter__(self) -> Chromium:
         return self

@@ -156,6 +156,11 @@ def test_a_click_keeps_the_text_until_the_next_one(browser: Chromium, plotted: P
     browser.click(x, y)
     left, top = stage(browser)
     assert "ana says hello" in (point_at(browser, left + 2, top + 2) or "")
+    card = "at('tip').getBoundingClientRect().x"
+    before = browser.run(card)
+    browser.run("canvas.focus()")
+    browser.press("ArrowLeft")
+    assert browser.run(card) == pytest.approx(before + 60, abs=1)
     browser.click(left + 2, top + 2)
     assert tip(browser) is None
 
@@ -262,6 +267,15 @@ def test_without_webgl_the_same_is_drawn_by_the_processor(
     inked = [np.abs(image - image[0, 0]).max(axis=2) > 0.15 for image in seen]
     assert inked[1].sum() == pytest.approx(inked[0].sum(), rel=0.4)
     assert (inked[0] & inked[1]).sum() > 0.7 * inked[0].sum()
+
+
+def test_a_point_alone_is_in_the_middle(browser: Chromium, memory: Memory, tmp_path: Path) -> None:
+    memory.add("Alone.")
+    plot.draw(memory, tmp_path / "plot.html")
+    browser.open(tmp_path / "plot.html")
+    wide, tall = browser.run("[canvas.clientWidth, canvas.clientHeight]")
+    assert browser.run("placeOf(0)") == pytest.approx((wide / 2, tall / 2), abs=3)
+    assert "Alone." in (point_at(browser, *place_of(browser, "Alone.")) or "")
 
 
 def test_points_on_one_spot_say_how_many_they_are(browser: Chromium, memory: Memory, tmp_path: Path) -> None:

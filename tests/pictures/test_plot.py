@@ -42,6 +42,10 @@ def test_the_axes_are_those_along_which_the_vectors_differ_most(seed: int, n: in
     np.testing.assert_allclose(plane.explained, share, atol=1e-5)
     np.testing.assert_allclose((plane.places**2).sum(axis=0), share * (centred**2).sum(), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(plane.places.mean(axis=0), 0, atol=1e-5)
+    if n > 2 and dim > 1:
+        axes = centred.T @ plane.places
+        largest, smallest = axes.max(axis=0), axes.min(axis=0)
+        assert (largest >= -smallest - 1e-3 * np.abs(smallest)).all()
 
 
 def test_the_same_vectors_in_another_order_are_at_the_same_places() -> None:

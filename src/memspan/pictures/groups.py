@@ -19,7 +19,6 @@ from memspan.segmenting import shown
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#b3b637")
 SCALE = ("#3f5bd6", "#6a55d0", "#9250c4", "#b64bb0", "#d24a92", "#e55672", "#f06e52", "#f59335")  # early to late
 OTHER, NONE = "#8d919b", "#b9bcc4"
-EVERY = "all"
 
 Value = Callable[[Segment], "tuple[str, ...] | None"]
 FIELDS: Mapping[str, Value] = {
@@ -49,11 +48,11 @@ class Grouping:
     of: NDArray[np.uint8]
 
 
-def field_named(argument: str, field: str | None, known: Sequence[str]) -> str | None:
-    """``field`` where it is one of those known, or None. Raises InvalidInput."""
-    if field is None or field in known:
-        return field
-    raise InvalidInput(argument, f"there is no {shown(field)}", mend=f"use one of {', '.join(known)}")
+def one_of(argument: str, name: str | None, known: Sequence[str]) -> str | None:
+    """``name`` where it is one of those known, or None. Raises InvalidInput."""
+    if name is None or name in known:
+        return name
+    raise InvalidInput(argument, f"there is no {shown(name)}", mend=f"use one of {', '.join(known)}")
 
 
 def telling(values: Mapping[str, Sequence[tuple[str, ...] | None]]) -> str | None:
@@ -105,5 +104,5 @@ def by_time(times: NDArray[np.int64]) -> Grouping:
 def all_alike(count: int) -> Grouping:
     """One group of everything."""
     return Grouping(
-        field="none", groups=(Group(label=EVERY, count=count, color=COLORS[0]),), of=np.zeros(count, np.uint8)
+        field="none", groups=(Group(label="all", count=count, color=COLORS[0]),), of=np.zeros(count, np.uint8)
     )

@@ -116,10 +116,14 @@ function handle(canvas, acts) {
 // A card beside the place x, y of a stage; what is pinned stays, and can be selected and copied.
 const tip = {
   show(x, y, text, notes, pinned) {
-    const card = at("tip"), stage = card.parentElement;
+    const card = at("tip");
     card.replaceChildren(make("div", "", text), ...notes.filter(Boolean).map(note => make("small", "", note)));
     card.hidden = false;
     card.classList.toggle("pinned", Boolean(pinned));
+    tip.place(x, y);
+  },
+  place(x, y) {
+    const card = at("tip"), stage = card.parentElement;
     const right = x + 16 + card.offsetWidth > stage.clientWidth, under = y + 16 + card.offsetHeight > stage.clientHeight;
     card.style.left = Math.max(4, right ? x - 14 - card.offsetWidth : x + 16) + "px";
     card.style.top = Math.max(4, under ? y - 14 - card.offsetHeight : y + 16) + "px";

@@ -67,8 +67,8 @@ def draw(
     Raises InvalidInput, MissingExtra, NotFound when there is nothing to draw, StoreError; then no file was written.
     """
     file = files.target(path)
-    by = groups.field_named("color", color, BY)
-    reduce = METHODS[groups.field_named("method", method, tuple(METHODS)) or "pca"]
+    by = groups.one_of("color", color, BY)
+    method = groups.one_of("method", method, tuple(METHODS)) or "pca"
     scope: dict[str, Any] = {
         "namespace": namespace,
         "user_id": user_id,
@@ -78,7 +78,7 @@ def draw(
         "filters": filters,
     }
     segments, vectors, total = embedded(memory, scope, progress)
-    plane = reduce(vectors, progress)
+    plane = METHODS[method](vectors, progress)
     grouping = coloured(segments, by)
     title = files.titled(len(segments), total, namespace or memory.namespace)
     note = method.upper()

@@ -127,7 +127,7 @@ def draw(
     nothing to draw, StoreError; then no file was written.
     """
     file = files.target(path)
-    by = groups.field_named("color", color, BY)
+    by = groups.one_of("color", color, BY)
     scope: dict[str, Any] = {
         "namespace": namespace,
         "user_id": user_id,
@@ -171,13 +171,14 @@ def draw(
 
 def read(memory: Memory, scope: Mapping[str, Any], fields: Sequence[str], progress: Progress | None) -> Activity:
     """Every segment of a scope, a page at a time."""
+    total = memory.tree(depth=1, examples=0, **scope).segments
     activity, after = Activity(values={name: [] for name in fields}), None
     while rows := memory.get_all(**scope, limit=PAGE, after=after):
         after = rows[-1].id
         for row in rows:
             activity.add(row)
         if progress is not None:
-            progress(len(activity.times), 0, "reading")
+            progress(len(activity.times), max(total, len(activity.times)), "reading")
     return activity
 
 
