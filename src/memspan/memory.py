@@ -591,8 +591,7 @@ class Memory(Store):
         if self._recorded == "null":
             mend = "name one: reencode(encoder='minilm')"
             raise EncoderMismatch("this store has no encoder, so its segments have no vectors", mend=mend)
-        space, rows = scope.namespace, list[Segment]()
-        vectors = [np.zeros((0, json.loads(self._recorded)["dim"]), np.float32)]
+        space, rows, vectors = scope.namespace, list[Segment](), list[NDArray[np.float32]]()
         with self._ledger.reading():
             seqs, _ = self._ledger.select(scope, parsed, None, -1)
             seqs = np.setdiff1d(seqs, self._ledger.pending_seqs(space), assume_unique=True)
@@ -604,7 +603,7 @@ class Memory(Store):
                 vectors += [found] if len(known) else []
                 if progress is not None:
                     progress(min(start + BULK, len(seqs)), len(seqs), "reading vectors")
-        return rows, np.concatenate(vectors)
+        return rows, np.concatenate(vectors or [np.zeros((0, json.loads(self._recorded)["dim"]), np.float32)])
 
     def history(self, id: str, *, namespace: str | None = None) -> list[Event]:
         """Every version of a segment, oldest first; of a deleted one only that it was deleted. Raises NotFound."""
