@@ -1,11 +1,10 @@
-"""The commands about how memories hang together: tree, neighbors, themes, map, move-category, link, unlink; and the
+"""The commands about how memories hang together: tree, neighbors, themes, move-category, link, unlink; and the
 context in DSM's layout.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,37 +100,6 @@ def themes(
         output.show_themes(found)
     if not found:
         nothing("No themes yet", "store more that hangs together, then try again", json=json)
-
-
-def map_(
-    query: Annotated[
-        str | None,
-        typer.Option("--query", "-q", metavar="TEXT", help="Draw the graph around its hits too.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="A page (.html) or a picture (.svg, .png); replaced.")
-    ] = Path("map.html"),
-    depth: Annotated[int, typer.Option("--depth", "-d", help="How many levels of the tree.")] = 4,
-    namespace: o.Namespace = None,
-    store: o.Store = None,
-    encoder: o.Encoder = None,
-    json: o.Json = False,
-) -> None:
-    """Draw the tree, and the graph around a query, as one page to look at offline.
-
-    A picture needs the extra "pictures".
-    """
-    from memspan.map import draw
-
-    with o.open_memory(store, encoder, namespace, reranker=None if query else "none") as memory:
-        drawn = draw(memory, out, query=query, depth=depth)
-    if json:
-        output.emit(as_dict(drawn))
-        return
-    print(drawn.path)
-    graph = f", {drawn.hits} hits and {drawn.dots - drawn.hits} around them" if query is not None else ""
-    told = f"{output.plural(drawn.segments, 'segment')} in {output.plural(drawn.parts, 'part')}{graph}"
-    typer.secho(told, err=True, fg=o.color("green"))
 
 
 def move_category(
