@@ -134,7 +134,7 @@ def link(
     with o.open_memory(store, "none", namespace) as memory:
         edge = memory.link(source, target, relation, weight)
     if json:
-        output.emit(as_dict(edge))
+        output.emit({name: value for name, value in as_dict(edge).items() if value is not None})
     else:
         print(f"{edge.source} {output.line(edge.kind)} {edge.target}")
 
