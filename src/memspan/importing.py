@@ -37,13 +37,14 @@ class _Gathered:
     """What the next transaction takes over, with activations by content, and the texts they are of."""
 
     filings: list[Filing] = field(default_factory=list)
+    refiled: list[Filing] = field(default_factory=list)
     versions: list[Restorable] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     activations: dict[bytes, Activation] = field(default_factory=dict)
     texts: dict[bytes, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.filings) + len(self.versions) + len(self.references)
+        return len(self.filings) + len(self.refiled) + len(self.versions) + len(self.references)
 
 
 class Import:
@@ -51,6 +52,7 @@ class Import:
     there counts before what ``scope`` names, and an archive of memspan's own keeps them all.
 
     ``cut`` cuts texts into pieces. ``signed_by``: the public key, in hexadecimal, that must have signed it.
+    ``vectors`` False: every text is encoded here.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Import:
         scope: Scope,
         cut: Callable[[str, str], list[Piece]],
         signed_by: str | None,
+        vectors: bool = True,
     ) -> None:
         self._ledger = ledger
         self._projection = projection
@@ -70,6 +73,7 @@ class Import:
         self._scope = scope
         self._cut = cut
         self._required = signed_by
+        self._believing = vectors
         self._moment = instant(microseconds(datetime.now(UTC)))
         self._begin()
 
@@ -109,6 +113,7 @@ class Import:
                 self._scope.namespace,
                 Taking(
                     filings=gathered.filings,
+                    refiled=gathered.refiled,
                     versions=gathered.versions,
                     references=gathered.references,
                     same=same,
@@ -152,7 +157,8 @@ class Import:
 
     def _expect(self) -> None:
         """Look whether the vectors of the archive are said to come from the store's encoder."""
-        self._vectors = about = None if self._header is None else self._header.vectors
+        about = None if self._header is None or not self._believing else self._header.vectors
+        self._vectors = about
         if about is None:
             return
         own = json.loads(self._projection.recorded)
@@ -240,9 +246,10 @@ class Import:
                 Problem(where=where, problem="its vector has another length or is not finite, and was not used")
             )
             return
+        codec = self._projection.codec
         tokens = version.tokens if about.tokens != "none" else None
-        if tokens is None and self._projection.codec is not None:
-            tokens = LATER
+        if codec is not None and (tokens is None or len(tokens) % codec.width):
+            tokens = LATER  # they are made here
         gathered.activations[draft.content] = Activation(version.pooled.astype(np.float16), tokens)
         gathered.texts[draft.content] = encoded_text(segment.text, segment.speaker, segment.heading)
 
@@ -283,7 +290,7 @@ class Import:
             batch.text(text)
         for document in batch.documents:
             values = {name: getattr(document, name) for name in document.__dataclass_fields__}
-            gathered.filings.append(Filing(**values, recorded_at=recorded_at or self._moment))
+            gathered.refiled.append(Filing(**values, recorded_at=recorded_at or self._moment))
         for number, draft in enumerate(batch.drafts):
             gathered.versions.append(
                 Restorable(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from memspan import archives, arguments
-from memspan.errors import EncoderMismatch
+from memspan.archives.signing import fingerprint, private_key
+from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.exporting import export
 from memspan.filtering import parse_filter
 from memspan.importing import Import
@@ -38,6 +39,7 @@ class Portability(Store):
         history: bool = True,
         compat: bool = False,
         key: str | os.PathLike[str] | None = None,
+        about: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Exported:
         """Write a namespace, or the part in scope that passes ``filters``, to an archive at ``path``, which is replaced
@@ -46,14 +48,17 @@ class Portability(Store):
         ``format`` is one of ``memspan.archives.FORMATS`` that can be written; None goes by the suffix. All of it is of
         one moment. ``history`` False leaves out what current segments said before, and what is only history.
         ``compat`` writes Latent Memory's formats exactly as it did, which loses what they have no room for. ``key`` is
-        the file of a private key to sign a cube with. Raises InvalidInput, MissingExtra, StoreError.
+        the file of a private key to sign a cube with, ``about`` what a cube shall say beside where it comes from, JSON
+        values. Raises InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         target = arguments.path(path)
         chosen = archives.for_writing(target, format)
         if chosen.vectors:
             self._projection.settle(scope.namespace, progress=progress)
-        about = {"store_id": self._ledger.value("store_id"), "schema": self._ledger.counts()["schema"]}
+        if key is not None and chosen.name != "cube":
+            raise InvalidInput("key", f"{chosen.name} has no place for a signature", mend="export a cube: NAME.memspan")
+        own = {"store_id": self._ledger.value("store_id"), "schema": self._ledger.counts()["schema"]}
         part = {name: getattr(scope, name) for name in ("user_id", "agent_id", "run_id", "session")}
         part = {name: value for name, value in part.items() if value is not None}
         return export(
@@ -64,9 +69,15 @@ class Portability(Store):
             chosen,
             history=history,
             compat=compat,
-            key=None if key is None else arguments.path(key).read_bytes(),
+            key=None if key is None else private_key(key),
             recorded=self._recorded,
-            about={**about, "scope": part, "filters": None if filters is None else dict(filters), "history": history},
+            about={
+                **own,
+                "scope": part,
+                "filters": None if filters is None else dict(filters),
+                "history": history,
+                **arguments.metadata(about, "about"),
+            },
             progress=progress,
         )
 
@@ -81,7 +92,8 @@ class Portability(Store):
         run_id: str | None = None,
         session: str | None = None,
         restore_deleted: bool = False,
-        signed_by: str | None = None,
+        signed_by: str | os.PathLike[str] | None = None,
+        vectors: bool = True,
         strict: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -92,16 +104,21 @@ class Portability(Store):
         at all; run again after an interruption it goes on, and what is here already is passed over. What cannot be read
         is left out, counted and told with its place; ``strict`` looks at everything first, and then imports nothing.
         ``dry_run`` only tells. What was deleted here stays deleted unless ``restore_deleted``. ``signed_by`` is the
-        public key that must have signed a cube. ``user_id`` and so on say whose it is where the file does not.
+        key that must have signed a cube: its fingerprint, or its PEM file. ``user_id`` and so on say whose it is where
+        the file does not.
 
-        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder.
+        Texts become durable first and are encoded after, unless the archive has vectors of this store's encoder: some
+        are compared with what the encoder makes of the text, the others believed. ``vectors`` False encodes every text
+        here, as you should where you do not trust who wrote it.
+
         Raises NotFound, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         source = arguments.path(path)
         chosen = archives.of(source, format)
+        required = None if signed_by is None else fingerprint(signed_by)
         while True:
-            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, signed_by)
+            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors)
             if strict:
                 taking.check(progress)
             try:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 
 import memspan.store
-from memspan import Memory, projection
+from memspan import Memory, importing, projection
 from memspan.activations import arena
 from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
@@ -196,8 +196,18 @@ def fork_busily(store: str, children: str) -> None:
     say(children=codes, written=sum(counts))
 
 
+def take(store: str, file: str) -> None:
+    """Import an archive, and say so after each batch."""
+    importing.BATCH = 16
+    memory = opened(store)
+    say(ready=True)
+    done = memory.import_from(file, progress=lambda done, total, what: say(done=done, what=what))
+    memory.close()
+    say(added=done.added, there=done.there, failed=done.failed)
+
+
 TASKS: dict[str, Callable[..., None]] = {
-    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily)
+    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily, take)
 }
 
 if __name__ == "__main__":

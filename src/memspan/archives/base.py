@@ -7,14 +7,17 @@ key they have there, so that reading them twice adds nothing.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -118,7 +121,7 @@ def attempt(report: Report, where: str) -> Iterator[None]:
     """Reports what is wrong with one record instead of raising it."""
     try:
         yield
-    except (InvalidInput, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (InvalidInput, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         said = error.problem if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
         report(Problem(where=where, problem=said))
 
@@ -142,69 +145,146 @@ def elements(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
 
     Raises InvalidInput naming the file where it holds no list, or stops being JSON.
     """
-    decoder, text, at, number = json.JSONDecoder(), "", 0, 0
-    decode = _decoding(name)
-
-    def fill() -> bool:
-        nonlocal text, at
-        raw = file.read(max(1 << 20, len(text) - at))  # as much again: what is not whole is not parsed too often
-        text, at = text[at:] + decode(raw, not raw), 0
-        return bool(raw)
-
-    def following() -> str:
-        nonlocal at
-        while True:
-            while at < len(text) and text[at] in " \t\r\n":
-                at += 1
-            if at < len(text) or not fill():
-                return text[at : at + 1]
-
-    if following() == "\ufeff":
-        at += 1
-    if following() != "[":
+    source = _Json(file, name)
+    if source.following() != "[":
         raise InvalidInput("path", f"{name} does not hold a JSON list", mend="name another --format, or correct it")
-    at += 1
-    while (sign := following()) != "]":
-        if number and sign == ",":
-            at += 1
-            sign = following()
-        elif number:
-            raise _broken(name, number, "there is no comma after it" if sign else "the file ends within the list")
+    yield from source.elements(name)
+
+
+def members(file: IO[bytes], name: str) -> Iterator[tuple[str, int | None, Any]]:
+    """What is in the JSON object in a file, read as it is needed: (name, None, value), and for each element of a list
+    that has any (name, its number from 0, element).
+
+    Raises InvalidInput naming the file where it holds no object, or stops being JSON.
+    """
+    source = _Json(file, name)
+    if source.following() != "{":
+        raise InvalidInput("path", f"{name} does not hold a JSON object", mend="name another --format, or correct it")
+    for number in source.parts("}", name):
+        at = f"{name} at member {number}"
+        key = source.value(at)
+        if not isinstance(key, str) or source.following() != ":":
+            raise _broken(at, "it is no name and value")
+        source.at += 1
+        if source.following() != "[":
+            yield key, None, source.value(at)
+            continue
+        each = None
+        for each, value in source.elements(f"{name} {key}"):
+            yield key, each, value
+        if each is None:
+            yield key, None, []
+
+
+def entries(
+    file: BufferedReader, name: str, report: Report, lists: Collection[str] = ()
+) -> Iterator[tuple[str, str, Any]]:
+    """The records of a JSON file, as (where it stands, the list it is in, itself), read as they are needed: each line
+    of JSON lines, each element of a list, or of those lists of an object that are named in ``lists``. An object without
+    any of them is one record.
+
+    A line that is no JSON is reported. Raises InvalidInput naming the file where a list or an object stops being JSON,
+    or an object over several lines has none of these lists.
+    """
+    head = file.peek(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    line, ended, _ = head.partition(b"\n")
+    if head.startswith(b"["):
+        for number, value in elements(file, name):
+            yield f"{name}[{number}]", "", value
+    elif not ended or line.rstrip().endswith(b"}"):
+        for number, raw in lines(file, name, report):
+            where = f"{name}:{number}"
+            with attempt(report, where):
+                value = json.loads(raw.removeprefix(b"\xef\xbb\xbf"))
+                held = [key for key in lists if isinstance(value, dict) and isinstance(value.get(key), list)]
+                for key in held:
+                    for at, each in enumerate(value[key]):
+                        yield f"{where} {key}[{at}]", key, each
+                if not held:
+                    yield where, "", value
+    elif lists:
+        found = False
+        for key, place, value in members(file, name):
+            found |= key in lists
+            if key in lists and place is not None:
+                yield f"{name} {key}[{place}]", key, value
+        if not found:
+            raise InvalidInput("path", f"{name} has no list {' or '.join(lists)}", mend="name another --format")
+    else:
+        yield name, "", _Json(file, name).value(name)
+
+
+class _Json:
+    """The JSON in a file, value by value. ``text`` is what is read of it and needed, from ``at`` on."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self.text = ""
+        self.at = 0
+        self._file = file
+        self._name = name
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._decoder = json.JSONDecoder()
+        if self.following() == "\ufeff":
+            self.at += 1
+
+    def following(self) -> str:
+        """The next sign that is no white space, "" where there is none."""
+        while True:
+            self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
+            if self.at < len(self.text) or not self._fill():
+                return self.text[self.at : self.at + 1]
+
+    def elements(self, place: str) -> Iterator[tuple[int, Any]]:
+        """Those of the list that follows."""
+        for number in self.parts("]", place):
+            yield number, self.value(f"{place} at element {number}")
+
+    def parts(self, close: str, place: str) -> Iterator[int]:
+        """The numbers of the parts of the list or object that follows; each is to be read before the next."""
+        self.at += 1
+        number = 0
+        while (sign := self.following()) != close:
+            if number and sign == ",":
+                self.at += 1
+                self.following()
+            elif number:
+                reason = "there is no comma after it" if sign else "the file ends within it"
+                raise _broken(f"{place} after {number} parts", reason)
+            yield number
+            number += 1
+        self.at += 1
+
+    def value(self, place: str) -> Any:
+        """The value that follows."""
+        self.following()
         while True:
             try:
-                value, end = decoder.raw_decode(text, at)
+                value, end = self._decoder.raw_decode(self.text, self.at)
             except RecursionError as error:
-                raise _broken(name, number, "it is nested too deep") from error
+                raise _broken(place, "it is nested too deep") from error
             except ValueError as error:
-                if len(text) - at > LONGEST_ITEM or not fill():
-                    raise _broken(name, number, str(error)) from error
+                if len(self.text) - self.at > LONGEST_ITEM or not self._fill():
+                    raise _broken(place, str(error)) from error
             else:
                 # what ends with the text may go on: a number, of which only the first digits are here
-                if end < len(text) or not fill():
-                    break
-        at = end
-        yield number, value
-        number += 1
+                if end < len(self.text) or not self._fill():
+                    self.at = end
+                    return value
 
-
-def _decoding(name: str) -> Callable[[bytes, bool], str]:
-    import codecs
-
-    decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def decode(raw: bytes, final: bool) -> str:
+    def _fill(self) -> bool:
+        raw = self._file.read(max(1 << 20, len(self.text) - self.at))  # as much again: it is not parsed too often
         try:
-            return decoder.decode(raw, final)
+            self.text, self.at = self.text[self.at :] + self._decode(raw, not raw), 0
         except UnicodeDecodeError as error:
-            raise InvalidInput("path", f"{name} is not UTF-8", mend="convert it to UTF-8 first") from error
+            raise InvalidInput("path", f"{self._name} is not UTF-8", mend="convert it to UTF-8 first") from error
+        return bool(raw)
 
-    return decode
+
+_SPACE = re.compile("[ \t\r\n]*")
 
 
-def _broken(name: str, number: int, reason: str) -> InvalidInput:
-    return InvalidInput(
-        "path", f"{name} is not JSON at element {number}: {reason}", mend="it was cut short, or damaged"
-    )
+def _broken(place: str, reason: str) -> InvalidInput:
+    return InvalidInput("path", f"{place} is not JSON: {reason}", mend="it was cut short, or damaged")
 
 
 @contextmanager

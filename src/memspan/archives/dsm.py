@@ -6,6 +6,10 @@
 
 What the original writes is read here, and what is written here is read by the original. A file that is not as it should
 be is refused, with the place, and never overwritten.
+
+Imported into a memory, each segment is an item with its category, its importance, its metadata, and the description
+where somebody gave one; it happened when it was created and was recorded when it was last changed. Links are kept, once
+each. Vectors, accesses and the other priorities are left out: ``memspan.dsm`` takes them too.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
+from memspan.archives.base import Item, Record, Report, Tie, attempt, members
 from memspan.errors import InvalidInput, NewerStore, NotAStore, NotFound, StoreCorrupt, StoreError
 from memspan.ledger.connections import translated
 from memspan.records import NOTHING
@@ -113,6 +119,57 @@ class Stored:
     segments: Sequence[MemorySegment]
     paths: Collection[CategoryPath]
     edges: Collection[tuple[str, str]]
+
+
+_MARK = re.compile(rb'"(?:category_path|segment_token_limit|active_segment_limit)"\s*:')
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether it is one JSON object with segments that have category paths."""
+    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and b'"segments"' in head and bool(_MARK.search(head))
+
+
+def read(path: Path, report: Report) -> Iterator[Record]:
+    """The segments of a file, then their links; one that is not as DSM writes it is reported and left out.
+
+    Raises InvalidInput naming ``path`` where it is no JSON object with segments, NewerStore.
+    """
+    edges: set[tuple[str, str]] = set()
+    names = set()
+    with path.open("rb") as file:
+        for name, number, value in members(file, path.name):
+            names.add(name)
+            if name == "version" and isinstance(value, int) and value > VERSION:
+                raise NewerStore(f"{path} is of version {value}", mend=f"this memspan reads version {VERSION}")
+            with attempt(report, f"{path.name} {name}[{number}]" if number is not None else f"{path.name} {name}"):
+                if name == "segments" and number is not None:
+                    segment = _segment(value, f"segments[{number}]")
+                    edges.update(_edge(segment.id, other) for other in segment.links)
+                    yield _item(segment, value)
+                elif name == "graph":
+                    edges.update(_edge(id, other) for id in value for other in _names(value, id, "graph"))
+    if "segments" not in names:
+        raise InvalidInput("path", f"{path.name} holds no list of segments", mend="name a file that DSM wrote")
+    for source, target in sorted(edges):
+        if source != target:
+            yield Tie(source=source, target=target, kind="related")
+
+
+def _edge(id: str, other: str) -> tuple[str, str]:
+    return (min(id, other), max(id, other))
+
+
+def _item(segment: MemorySegment, value: Mapping[str, Any]) -> Item:
+    described = segment.description not in (segment.text, summary(segment.text))
+    return Item(
+        key=segment.id,
+        text=segment.text,
+        category=() if segment.category_path == UNSORTED else segment.category_path,
+        importance=segment.priorities.importance,
+        occurred_at=parse_time(value.get("created_at"), "created_at"),
+        recorded_at=parse_time(value.get("updated_at", value.get("created_at")), "updated_at"),
+        metadata={**({"description": segment.description} if described else {}), **segment.metadata},
+    )
 
 
 class SegmentFile:

@@ -64,13 +64,14 @@ def read_lines(file: IO[bytes], name: str, report: Report, *, headed: bool = Tru
     for number, raw in lines(file, name, report):
         where = f"{name}:{number}"
         if headed and number == 1:
-            yield header_of(_decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
+            yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
             continue
         with attempt(report, where):
-            yield record_of(_decoded(raw))
+            yield record_of(decoded(raw))
 
 
-def _decoded(raw: bytes) -> Mapping[str, Any]:
+def decoded(raw: bytes) -> Mapping[str, Any]:
+    """The JSON object in a line. Raises InvalidInput."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -156,10 +157,15 @@ def header_of(value: Mapping[str, Any], where: str) -> Header:
     about = value.get("vectors")
     vectors = None
     if isinstance(about, dict):
-        with_names = {name: about[name] for name in Vectors.__dataclass_fields__ if name in about}
-        arguments.name("vectors.encoder", with_names.get("encoder"))
-        arguments.count("vectors.dim", with_names.get("dim"), most=1 << 16)
-        vectors = Vectors(**with_names)
+        encoder = arguments.name("vectors.encoder", about.get("encoder"))
+        if encoder is None:
+            raise InvalidInput("vectors.encoder", "is missing")
+        vectors = Vectors(
+            encoder=encoder,
+            dim=arguments.count("vectors.dim", about.get("dim"), most=1 << 16),
+            tokens=arguments.name("vectors.tokens", about.get("tokens")) or "none",
+            basis=arguments.name("vectors.basis", about.get("basis")),
+        )
     return Header(namespace=str(value.get("namespace") or "default"), vectors=vectors)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import memories, portability, structure, trials, upkeep
+from memspan.cli import cubes, memories, portability, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -72,7 +72,7 @@ UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__n
 
 
 def application() -> typer.Typer:
-    """The command tree: COMMANDS, their hidden aliases, and ``bench``."""
+    """The command tree: COMMANDS, their hidden aliases, ``cube`` and ``bench``."""
     app = typer.Typer(
         name="memspan",
         help="Long-term memory for language models: embedded, offline, no key.",
@@ -85,6 +85,7 @@ def application() -> typer.Typer:
         app.command(name, rich_help_panel=panel)(command)
         if alias:
             app.command(alias, hidden=True)(command)
+    app.add_typer(cubes.cube, name="cube", rich_help_panel=MOVE)
     app.add_typer(trials.bench, name="bench", rich_help_panel=TRY)
     app.callback(invoke_without_command=True)(_version)
     return app

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -108,13 +108,14 @@ def open_memory(
     namespace: str | None,
     *,
     reranker: str | None = "none",
-    create: bool = False,
+    create: bool | Literal["nothing"] = False,
 ) -> Memory:
     """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
 
     ``reranker`` None is the configured one: only a command that searches needs to load it.
 
-    A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store.
+    A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store; one
+    that only tells what it would write has an empty one in memory where there is none (``create`` "nothing").
     """
     config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
     if not create and nothing_at(config.store):
@@ -124,7 +125,8 @@ def open_memory(
         )
     from memspan.memory import Memory
 
-    return Memory(config.store, encoder=encoder or "auto", namespace=config.namespace, config=config)
+    path = ":memory:" if create == "nothing" and nothing_at(config.store) else config.store
+    return Memory(path, encoder=encoder or "auto", namespace=config.namespace, config=config)
 
 
 def nothing_at(store: Path) -> bool:

@@ -93,6 +93,9 @@ def import_(
         str | None,
         typer.Option("--signed-by", metavar="KEY", help="Only a cube signed with this key.", show_default=False),
     ] = None,
+    vectors: Annotated[
+        bool, typer.Option("--vectors/--no-vectors", help="Use vectors in the archive, or encode every text here.")
+    ] = True,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -108,7 +111,7 @@ def import_(
     --user, --agent, --run and --session say whose it is where the file does not. Exit code 1 if anything could not be
     read.
     """
-    with o.open_memory(store, encoder, namespace, create=True) as memory:
+    with o.open_memory(store, encoder, namespace, create="nothing" if dry_run else True) as memory:
         try:
             with output.progress("Importing", show=not json) as advance:
                 done = memory.import_from(
@@ -117,6 +120,7 @@ def import_(
                     **o.scope(user, agent, run, session),
                     restore_deleted=restore_deleted,
                     signed_by=signed_by,
+                    vectors=vectors,
                     strict=strict,
                     dry_run=dry_run,
                     progress=advance,

@@ -43,6 +43,7 @@ class _Kept:
     recorded_at: int
     ended_at: int | None
     repeats: int
+    document: bytes | None
     said: bytes
 
 
@@ -163,7 +164,9 @@ class Archiving(Feeding):
             connection.execute("SAVEPOINT restoring")
             number = namespace_number(connection, namespace, create=True)
             for filing in batch.filings:
-                _file(connection, number, filing)
+                _file(connection, number, filing, reopen=False)
+            for filing in batch.refiled:
+                _file(connection, number, filing, reopen=True)
             self._restore_versions(connection, number, batch.versions, activations, revive, restored)
             _restore_references(connection, number, batch, restored)
             if dry_run:
@@ -203,12 +206,14 @@ def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> 
     """The versions of these segments that are here, each in the order of their times."""
     found: dict[bytes, list[_Kept]] = {}
     for chunk in chunks(ids):
-        for id, seq, version, recorded_at, ended_at, repeats, *said in connection.execute(
-            f"SELECT id, seq, version, recorded_at, ended_at, repeats, {SAID} FROM segments"
+        for id, seq, version, recorded_at, ended_at, repeats, document, *said in connection.execute(
+            f"SELECT id, seq, version, recorded_at, ended_at, repeats, document, {SAID} FROM segments"
             f" WHERE namespace = ? AND id IN ({marks(chunk)}) ORDER BY id, version",
             (number, *chunk),
         ):
-            found.setdefault(id, []).append(_Kept(seq, version, recorded_at, ended_at, repeats, _digest(said)))
+            found.setdefault(id, []).append(
+                _Kept(seq, version, recorded_at, ended_at, repeats, document, _digest(said))
+            )
     return found
 
 
@@ -246,13 +251,20 @@ def _place(
     heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
     row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
     said = _digest([row[1:][at] for at in _SAID])
-    for kept in known:
-        if kept.said == said and (kept.recorded_at == recorded_at or not new.dated):
+    document = None if draft.document_id is None else id_bytes(draft.document_id)
+    # a document that its source has again, after another one: what it says is said anew
+    back = not new.counted and document and known and (known[-1].document != document or known[-1].ended_at is not None)
+    for kept in () if back else known:
+        # what another system says, it may have said for longer than the version here was recorded
+        longer = not new.counted and (not new.dated or kept.recorded_at > recorded_at)
+        if kept.said == said and (kept.recorded_at == recorded_at or longer):
             restored.there += 1
             if new.repeats > kept.repeats:
                 connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, kept.seq))
             return None
-    if known and not new.dated:  # what is said there now is newer than all that is known of it here
+    if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
+        recorded_at = now()  # it changed since, and nobody said when
+    if known and not new.dated:
         recorded_at = max(recorded_at, known[-1].recorded_at + 1)
     if new.counted and any(kept.version == new.version for kept in known):
         restored.conflicts.add(new.id)
@@ -273,10 +285,10 @@ def _place(
         before[-1].ended_at = recorded_at
     # a segment that is here goes on being here, even where another one says the same by now
     for again in (draft, replace(draft, identity=_digest([draft.identity, id])))[: 2 if known else 1]:
-        if (version, again) != (new.version, draft) or not new.dated:
+        if (version, again) != (new.version, draft) or not new.counted:
             row = row_of(number, id, version, again, draft.position or 0, recorded_at, heard_at)
         if (found := connection.execute(RESTORE, (*row, ended_at, new.repeats)).fetchone()) is not None:
-            known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, said))
+            known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, document, said))
             restored.added += 1
             restored.updated += bool(before) and ended_at is None
             return int(found[0])
@@ -301,10 +313,11 @@ def _count_anew(connection: sqlite3.Connection, versions: Sequence[_Kept], least
         )
 
 
-def _file(connection: sqlite3.Connection, number: int, filing: Filing) -> None:
-    """Take over a document that is not here. Of the documents from one place the last is current."""
+def _file(connection: sqlite3.Connection, number: int, filing: Filing, *, reopen: bool) -> None:
+    """Take over a document. Of the documents from one place the last is current, or the one to ``reopen``."""
     key, recorded_at = id_bytes(filing.id), microseconds(filing.recorded_at)
-    if connection.execute("SELECT 1 FROM documents WHERE namespace = ? AND id = ?", (number, key)).fetchone():
+    here = connection.execute("SELECT ended_at FROM documents WHERE namespace = ? AND id = ?", (number, key)).fetchone()
+    if here is not None and not (reopen and here[0] is not None):
         return
     ended_at = None if filing.ended_at is None else microseconds(filing.ended_at)
     if filing.uri is not None and ended_at is None:
@@ -312,7 +325,7 @@ def _file(connection: sqlite3.Connection, number: int, filing: Filing) -> None:
         (last,) = connection.execute(
             f"SELECT max(recorded_at) FROM documents WHERE {others}", (number, filing.owner)
         ).fetchone()
-        if last is not None and last > recorded_at:
+        if last is not None and last > recorded_at and not reopen:
             ended_at = last
         else:
             connection.execute(
@@ -322,7 +335,8 @@ def _file(connection: sqlite3.Connection, number: int, filing: Filing) -> None:
             )
             connection.execute(f"UPDATE documents SET ended_at = ? WHERE {others}", (recorded_at, number, filing.owner))
     connection.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (namespace, id) DO UPDATE SET ended_at = NULL",
         (key, number, filing.owner, filing.uri, filing.title, filing.media, filing.sha256, recorded_at, ended_at),
     )
 
@@ -331,7 +345,7 @@ THERE = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
 TAKING = {
     Edge: f"INSERT INTO edges SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE {THERE.format(2)} AND {THERE.format(3)}"
     " ON CONFLICT DO UPDATE SET weight = excluded.weight, created_at = excluded.created_at"
-    " WHERE (excluded.created_at, excluded.weight) > (created_at, weight)",
+    " WHERE ?7 AND (excluded.created_at, excluded.weight) > (created_at, weight)",
     Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
     " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
     Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
@@ -360,6 +374,8 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
                 values = (key(record.id), record.version)
         if not isinstance(record, Usage):
             values += (now() if record.at is None else microseconds(record.at),)
+        if isinstance(record, Edge):  # what somebody states now, and not then, is no news of a link that is here
+            values += (record.at is not None,)
         done = connection.execute(TAKING[type(record)], (number, *values)).rowcount
         restored.links += isinstance(record, Edge) and done > 0
 

@@ -193,9 +193,11 @@ class Restorable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What one transaction of ``restore`` takes over. ``same``: what earlier ones told under this name."""
+    """What one transaction of ``restore`` takes over. ``refiled`` are documents that another system has now: current
+    here too, whatever was here since. ``same``: what earlier ones told under this name."""
 
     filings: Sequence[Filing] = ()
+    refiled: Sequence[Filing] = ()
     versions: Sequence[Restorable] = ()
     references: Sequence[Reference] = ()
     same: Mapping[str, str] = field(default_factory=dict)
