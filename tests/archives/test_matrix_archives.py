@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NewerStore
-from memspan.archives import named
+from memspan.archives import FORMATS, named
 
 from .conftest import lived_in, out
 
@@ -102,7 +102,7 @@ def test_a_format_knows_what_it_wrote_and_no_other_does(tmp_path: Path, format: 
         memory.export_to(tmp_path / PLACES[format], format)
     place = tmp_path / PLACES[format]
     head = place.read_bytes()[: 1 << 16] if place.is_file() else b""
-    knows = [each for each in (*PLACES, "records", "jsonl") if named(each).module.recognises(place, head)]
+    knows = [each.name for each in FORMATS if each.module.recognises(place, head)]
     assert knows == [format]
 
 

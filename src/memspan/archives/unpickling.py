@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import mmap
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -135,12 +136,22 @@ def unpickled(path: Path) -> Any:
         raise InvalidInput("path", f"{path.name} is empty", mend="name another file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         try:
-            return _Reading(FEWEST_OPERATIONS + size // BYTES_PER_OPERATION).run(raw)
-        except InvalidInput as error:
-            raise InvalidInput("path", f"{path.name} {error.problem.partition(': ')[2]}", mend=error.mend) from None
+            with refusing(path):
+                return _Reading(FEWEST_OPERATIONS + size // BYTES_PER_OPERATION).run(raw)
+        except InvalidInput:
+            raise
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             problem = f"{path.name} is no whole pickle ({type(error).__name__}: {str(error)[:100]})"
             raise InvalidInput("path", problem, mend="it was cut short, or damaged") from error
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """What was refused, with the name of the file it is in."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput("path", f"{path.name} {error.problem.partition(': ')[2]}", mend=error.mend) from None
 
 
 def _refused(what: str) -> InvalidInput:
