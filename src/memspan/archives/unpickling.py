@@ -1,10 +1,9 @@
 """Pickles read as data: plain containers, and NumPy arrays of plain numbers. Nothing is imported, nothing is called.
 
-``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 32 GiB for its memo, an array
+``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 64 GiB for its memo, an array
 gets the memory its shape asks for, and what is allowed can be changed by the pickle (BUILD sets attributes). So the
 operations (``pickletools`` documents them) are interpreted here, those that data needs, and a name in the file is
-looked up in a table of four things: to make an array, from its shape or from its buffer, a kind of numbers, and the
-bytes of a text. Everything else is refused by its name.
+looked up in a table of what makes an array, a kind of numbers, or bytes. Everything else is refused by its name.
 
 Protocols 0 to 5, of NumPy 1 and 2. Memory stays within some twenty times the size of the file, whatever is in it.
 """
