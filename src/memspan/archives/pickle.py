@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memspan.archives import jsonl
 from memspan.archives.base import Contents, Header, Record, Report, aside
 from memspan.archives.rows import Matrix, agree, dim_of, history_of, records, rows_of, there
-from memspan.archives.unpickling import Numbers, unpickled
+from memspan.archives.unpickling import Numbers, refusing, unpickled
 from memspan.errors import InvalidInput
 from memspan.records import Archived
 
@@ -79,11 +79,9 @@ def opened(path: Path) -> Pickled:
         problem = f'{path.name} is no {{"embeddings": array, "metadata": list}}'
         raise InvalidInput("path", problem, mend="name another file, or another --format")
     history = data.get("history", [])
-    return Pickled(
-        embeddings=embeddings.array(),
-        metadata=data["metadata"],
-        history=history if isinstance(history, list) else [],
-    )
+    with refusing(path):
+        array = embeddings.array()
+    return Pickled(embeddings=array, metadata=data["metadata"], history=history if isinstance(history, list) else [])
 
 
 def matrix_of(path: Path, held: Pickled) -> Matrix:

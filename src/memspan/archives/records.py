@@ -2,40 +2,38 @@
 
     {"conversation_id": "0328711", "title": ..., "timestamp": "March 28th, 11am", "type": ..., "summary": ...}
 
-One object or a list of them, or the rows of ``conversation_summaries``. The summary is the text, and the conversation
-its session; a timestamp that says a time is when it happened; all else is metadata. A ``metadata.json`` of memspan's
-own is read too, without the vectors beside it.
+One object, a list of them or one a line, or the rows of ``conversation_summaries``. The summary is the text, and the
+conversation its session; a timestamp that says a time is when it happened; all else is metadata. A ``metadata.json`` of
+memspan's own is read too, without the vectors beside it.
 
 YAML is read as texts, lists and objects, whatever its tags say, without aliases (a few lines of which make billions),
-up to 4 MiB. An SQLite file is opened unchangeable, and only a plain table in it is read.
+up to 4 MiB. Of an SQLite file only an ordinary table is read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
-from memspan.archives import rows
-from memspan.archives.base import LONGEST_ITEM, Record, Report, elements
+from memspan.archives.base import Record, Report, entries
+from memspan.archives.rows import records, there
+from memspan.archives.tables import BEGINNING, columns, database
 from memspan.arguments import DEEPEST_METADATA
 from memspan.errors import InvalidInput, MissingExtra
-from memspan.records import Problem
 
 TABLE = "conversation_summaries"
 LONGEST_YAML = 4 << 20  # bytes
 MOST_NODES = LONGEST_YAML // 16  # of YAML, which takes about a kilobyte for each
-_SQLITE = b"SQLite format 3\0"
+_KEYS = {"conversation_id", "summary"}
 _YAML = re.compile(rb"""(?m)^[ ]*(?:-[ ]+)?["']?conversation_id["']?[ ]*:""")
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    if head.startswith(_SQLITE):
-        return TABLE.encode() in head
+    """Whether the first record in it has an id of a conversation and a summary, or a table those columns."""
+    if head.startswith(BEGINNING):
+        return columns(path, TABLE) >= _KEYS
     if path.suffix.lower() in (".yaml", ".yml"):
         return _YAML.search(head) is not None and b"summary" in head
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -45,39 +43,22 @@ def recognises(path: Path, head: bytes) -> bool:
         first, _ = json.JSONDecoder().raw_decode(start.decode("utf-8", "replace").removeprefix("[").lstrip())
     except (ValueError, RecursionError):
         return False
-    return isinstance(first, dict) and isinstance(first.get("summary"), str) and "conversation_id" in first
+    return isinstance(first, dict) and first.keys() >= _KEYS and isinstance(first["summary"], str)
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
     """The records of a file. Raises InvalidInput, MissingExtra."""
-    with rows.there(path).open("rb") as file:
-        head = file.read(64)
-    if head.startswith(_SQLITE):
-        found = _table(path, report)
-    elif path.suffix.lower() in (".yaml", ".yml"):
-        found = _yaml(path)
-    else:
-        found = _json(path, head)
-    named = ((f"{path.name}[{number}]", row) for number, row in enumerate(found))
-    yield from rows.records(named, None, iter(()), report)
+    with there(path).open("rb") as file:
+        if file.peek(16).startswith(BEGINNING):
+            rows = _table(path)
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            rows = _yaml(path)
+        else:
+            rows = ((where, value) for where, _, value in entries(file, path.name, report))
+        yield from records(rows, None, iter(()), report)
 
 
-def _json(path: Path, head: bytes) -> Iterator[object]:
-    with path.open("rb") as file:
-        if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-            for _, value in elements(file, path.name):
-                yield value
-            return
-        raw = file.read(LONGEST_ITEM + 1)
-    if len(raw) > LONGEST_ITEM:
-        raise InvalidInput("path", f"{path.name} is one object of over {LONGEST_ITEM >> 20} MiB", mend="make it a list")
-    try:
-        yield json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("path", f"{path.name} is not JSON ({error})", mend="it was cut short, or damaged") from error
-
-
-def _yaml(path: Path) -> Iterator[object]:
+def _yaml(path: Path) -> Iterator[tuple[str, object]]:
     try:
         import yaml
     except ImportError as error:
@@ -99,30 +80,16 @@ def _yaml(path: Path) -> Iterator[object]:
     except (yaml.YAMLError, ValueError, TypeError) as error:
         problem = f"{path.name} is not YAML ({str(error)[:200]})"
         raise InvalidInput("path", problem, mend="correct it, or convert it to JSON") from error
-    yield from value if isinstance(value, list) else [value]
+    for number, row in enumerate(value if isinstance(value, list) else [value]):
+        yield f"{path.name}[{number}]", row
 
 
-def _table(path: Path, report: Report) -> Iterator[object]:
-    wal = path.with_name(path.name + "-wal")
-    if wal.is_file() and wal.stat().st_size:
-        problem = "holds changes that are not in the file yet: close the program that writes it, and import again"
-        report(Problem(where=wal.name, problem=problem))
-    address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(address, uri=True)) as connection:
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ITEM)
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-            plain = connection.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND sql LIKE 'CREATE TABLE%'", (TABLE,)
-            ).fetchone()
-            if plain is None:
-                raise InvalidInput("path", f"{path.name} has no table {TABLE}", mend="name another --format")
-            about = connection.execute(f"PRAGMA table_xinfo({TABLE})").fetchall()
-            names = [name for _, name, _, _, _, _, hidden in about if not hidden]  # what is computed is left alone
-            columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
-            for values in connection.execute(f"SELECT {columns} FROM {TABLE}"):
-                yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    except sqlite3.Error as error:
-        problem = f"{path.name} is no SQLite file that can be read ({error})"
-        raise InvalidInput("path", problem, mend="it was cut short, or damaged") from error
+def _table(path: Path) -> Iterator[tuple[str, object]]:
+    names = sorted(columns(path, TABLE))
+    if not _KEYS.issubset(names):
+        raise InvalidInput("path", f"{path.name} has no table {TABLE} of summaries", mend="name another --format")
+    quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    with database(path) as connection:
+        for number, values in enumerate(connection.execute(f"SELECT {quoted} FROM {TABLE}")):
+            row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            yield f"{path.name}[{number}]", row

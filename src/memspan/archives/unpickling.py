@@ -1,10 +1,9 @@
 """Pickles read as data: plain containers, and NumPy arrays of plain numbers. Nothing is imported, nothing is called.
 
-``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 32 GiB for its memo, an array
+``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 64 GiB for its memo, an array
 gets the memory its shape asks for, and what is allowed can be changed by the pickle (BUILD sets attributes). So the
 operations (``pickletools`` documents them) are interpreted here, those that data needs, and a name in the file is
-looked up in a table of four things: to make an array, from its shape or from its buffer, a kind of numbers, and the
-bytes of a text. Everything else is refused by its name.
+looked up in a table of what makes an array, a kind of numbers, or bytes. Everything else is refused by its name.
 
 Protocols 0 to 5, of NumPy 1 and 2. Memory stays within some twenty times the size of the file, whatever is in it.
 """
@@ -13,7 +12,8 @@ from __future__ import annotations
 
 import mmap
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -135,12 +135,22 @@ def unpickled(path: Path) -> Any:
         raise InvalidInput("path", f"{path.name} is empty", mend="name another file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         try:
-            return _Reading(FEWEST_OPERATIONS + size // BYTES_PER_OPERATION).run(raw)
-        except InvalidInput as error:
-            raise InvalidInput("path", f"{path.name} {error.problem.partition(': ')[2]}", mend=error.mend) from None
+            with refusing(path):
+                return _Reading(FEWEST_OPERATIONS + size // BYTES_PER_OPERATION).run(raw)
+        except InvalidInput:
+            raise
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             problem = f"{path.name} is no whole pickle ({type(error).__name__}: {str(error)[:100]})"
             raise InvalidInput("path", problem, mend="it was cut short, or damaged") from error
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """What was refused, with the name of the file it is in."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput("path", f"{path.name} {error.problem.partition(': ')[2]}", mend=error.mend) from None
 
 
 def _refused(what: str) -> InvalidInput:
