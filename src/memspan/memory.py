@@ -3,6 +3,7 @@ and comes in in ``memspan.portability``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memspan import arguments
 from memspan.context import Order, pack, pack_active
@@ -51,6 +53,8 @@ from memspan.views.labels import Words, label
 
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MOST_TOKENS = 10_000_000
+MOST_ROWS = 1_000_000_000
+BULK = 4_096  # vectors read at once
 MOST_HOPS = 4
 SMALLEST_THEME = 3  # segments; fewer are no theme
 THEME_SAMPLE = 64  # central segments whose words name a theme
@@ -554,6 +558,42 @@ class Memory(Portability):
         """Current segments in the order they were written; ``after`` the last id of a page gives the next page."""
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         return self._ledger.listing(scope, parse_filter(filters), arguments.count("limit", limit, most=100_000), after)
+
+    def embeddings(
+        self,
+        *,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[list[Segment], NDArray[np.float32]]:
+        """Current segments that have a vector, in the order they were written, and the vectors: float32[n, dim].
+
+        A vector has length 1, to the half precision it is kept in, or 0. ``limit`` takes so many of them, spread evenly
+        over all, the same ones each time. Needs no model; what waits for its vector is left out. Raises EncoderMismatch
+        where the store has no encoder and so no vectors, InvalidInput.
+        """
+        scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
+        if self._recorded == "null":
+            mend = "name one: reencode(encoder='minilm')"
+            raise EncoderMismatch("this store has no encoder, so its segments have no vectors", mend=mend)
+        space, rows, vectors = scope.namespace, list[Segment](), list[NDArray[np.float32]]()
+        with self._ledger.reading():
+            seqs, _ = self._ledger.select(scope, parsed, None, -1)
+            seqs = np.setdiff1d(seqs, self._ledger.pending_seqs(space), assume_unique=True)
+            if limit is not None and (most := arguments.count("limit", limit, most=MOST_ROWS)) < len(seqs):
+                seqs = seqs[np.linspace(0, len(seqs) - 1, most).round().astype(np.int64)]
+            for start in range(0, len(seqs), BULK):
+                known, found = self._ledger.vectors_of(space, seqs[start : start + BULK].tolist())
+                rows += self._ledger.fetch(space, known.tolist())
+                vectors += [found] if len(known) else []
+                if progress is not None:
+                    progress(min(start + BULK, len(seqs)), len(seqs), "reading vectors")
+        return rows, np.concatenate(vectors or [np.zeros((0, json.loads(self._recorded)["dim"]), np.float32)])
 
     def history(self, id: str, *, namespace: str | None = None) -> list[Event]:
         """Every version of a segment, oldest first; of a deleted one only that it was deleted. Raises NotFound."""

@@ -270,9 +270,10 @@ def test_vectors_of_another_length_than_one_are_told_and_made_anew(tmp_path: Pat
     file = tmp_path / "npy" / "embeddings.npy"
     matrix = np.load(file)
     matrix[0] *= 3
+    matrix[1] = 3e38
     np.save(file, matrix)
     done, second = again(tmp_path / "npy", "npy")
-    assert (second, done.failed, done.pending) == (first, 1, 0)
+    assert (second, done.failed, done.pending) == (first, 2, 0)
     assert "length 3" in done.problems[0].problem
 
 
@@ -335,6 +336,40 @@ def test_a_file_that_asks_for_more_than_it_holds_is_refused_in_little_memory(tmp
         with in_little_memory(40 << 20), pytest.raises(InvalidInput, match=FOLDERS[format].replace(".", r"\.")):
             memory.import_from(place, format)
         assert memory.get_all() == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small memory in every format, to be damaged."""
+    place = tmp_path_factory.mktemp("whole")
+    with Memory(place / "m", encoder="hash:8") as memory:
+        memory.add([{"role": "user", "content": f"Turn {i} ü"} for i in range(4)], session="s")
+        memory.update(memory.add("Before.").ids[0], "After.", metadata={"a": [1, {"b": 2.5}]})
+        memory.delete(memory.add("Gone.").ids)
+        for format, name in PLACES.items():
+            memory.export_to(place / name, format)
+    return place
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), format=st.sampled_from(["csv", "npy", "faiss", "pickle"]))
+def test_whatever_is_damaged_is_told_or_refused(whole: Path, data: st.DataObject, format: str) -> None:
+    place = whole / PLACES[format]
+    file = place if place.is_file() else data.draw(st.sampled_from(sorted(place.iterdir())))
+    before = file.read_bytes()
+    raw = bytearray(before)
+    for at, length, new in data.draw(
+        st.lists(st.tuples(st.integers(0, len(raw)), st.integers(0, 12), st.binary(max_size=8)), min_size=1, max_size=4)
+    ):
+        raw[at : at + length] = new
+    file.write_bytes(raw)
+    try:
+        for _ in named(format).module.read(place, lambda problem: None):
+            pass
+    except (InvalidInput, NewerStore):
+        pass
+    finally:
+        file.write_bytes(before)
 
 
 def test_lines_of_a_csv_that_are_no_vectors_are_told_by_their_number(tmp_path: Path) -> None:

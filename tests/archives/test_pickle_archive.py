@@ -170,3 +170,10 @@ def test_other_data_is_no_archive(tmp_path: Path, value: Any) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))
     with Memory(tmp_path / "m", encoder="hash") as memory, pytest.raises(InvalidInput, match="embeddings"):
         memory.import_from(tmp_path / "a.pkl", "pickle")
+
+
+def test_an_array_that_is_refused_is_told_with_the_name_of_its_file(tmp_path: Path) -> None:
+    array = array_of((10**9, 384), bytes(4))[2:-1]
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}(X\x0a\x00\x00\x00embeddings" + array + b"X\x08\x00\x00\x00metadata]u.")
+    with Memory(tmp_path / "m", encoder="hash") as memory, pytest.raises(InvalidInput, match=r"a\.pkl holds an array"):
+        memory.import_from(tmp_path / "a.pkl", "pickle")

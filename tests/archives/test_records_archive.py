@@ -58,6 +58,7 @@ FILES: dict[str, Any] = {
     "a JSON list": lambda place: written(place / "b.json", f"\ufeff[{JSON}]"),
     "YAML": lambda place: written(place / "a.yaml", YAML),
     "one YAML object": lambda place: written(place / "b.yml", YAML.replace("- ", "  ")),
+    "JSON lines": lambda place: written(place / "c.jsonl", json.dumps(json.loads(JSON)) + "\n"),
     "SQLite": lambda place: table(place / "a b?#.db", SQL),
 }
 
@@ -171,15 +172,15 @@ def test_a_view_or_a_virtual_table_is_not_asked(tmp_path: Path) -> None:
             read(tmp_path, table(tmp_path / f"{number}.db", script))
 
 
-def test_columns_that_are_computed_are_left_alone_and_text_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_columns_that_are_computed_are_left_alone_and_what_is_no_text_is_told(tmp_path: Path) -> None:
     script = """
     CREATE TABLE conversation_summaries (conversation_id TEXT PRIMARY KEY, summary TEXT, "a ""b" REAL,
         more AS (hex(zeroblob(100000000))));
     INSERT INTO conversation_summaries VALUES ('c', 'Text.', 1.5), ('d', CAST(x'ff41' AS TEXT), NULL), (5, x'00', 1);
     """
-    done, (segment,) = read(tmp_path, table(tmp_path / "a.db", script))
-    assert (segment.text, segment.metadata) == ("Text.", {'a "b': 1.5})
-    assert done.failed == 2
+    done, segments = read(tmp_path, table(tmp_path / "a.db", script))
+    assert [(each.text, each.metadata) for each in segments] == [("Text.", {'a "b': 1.5}), ("\ufffdA", {})]
+    assert [each.where for each in done.problems] == ["a.db[5]"]
 
 
 def test_a_damaged_table_is_refused_and_the_file_stays_as_it_was(tmp_path: Path) -> None:

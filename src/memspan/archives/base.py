@@ -318,11 +318,16 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def _into(part: Path, place: Path) -> None:
-    """Move the files of ``part`` into the directory ``place``, beside what else is there."""
-    place.mkdir(exist_ok=True)
-    for file in sorted(part.iterdir()):
+    """Have the files of ``part`` in the directory ``place``: at once where it is new, else one after the other, beside
+    what else is there."""
+    files = sorted(part.iterdir())
+    for file in files:
         with file.open("rb+") as written:
             os.fsync(written.fileno())
+    if not place.exists():
+        part.replace(place)
+        return
+    for file in files:
         file.replace(place / file.name)
 
 

@@ -180,7 +180,7 @@ def _values(path: Path, dataset: Any, names: list[str] | None) -> Iterator[tuple
     kinds = [dataset.dtype] if names is None else [dataset.dtype.fields[name][0] for name in names]
     if dataset.ndim != 1 or any(h5py.check_string_dtype(kind) is None for kind in kinds):
         raise _refused(path, dataset.name, "has something else than texts in it")
-    free = all(h5py.check_string_dtype(kind).length is None for kind in kinds)
+    free = [h5py.check_string_dtype(kind).length is None for kind in kinds]
     step = max(1, min(STEP, HELD // path.stat().st_size, LARGEST_CHUNK // dataset.dtype.itemsize))
     columns = dataset if names is None else dataset.fields(names)
     held = path.stat().st_size
@@ -189,8 +189,7 @@ def _values(path: Path, dataset: Any, names: list[str] | None) -> Iterator[tuple
             some = columns[start : start + step].tolist()
         for row in some:
             texts = (row,) if names is None else row
-            if free:
-                held -= sum(map(len, texts))
+            held -= sum(len(text) for text, counted in zip(texts, free, strict=True) if counted)
             if held < 0:  # texts of any length are stored as they are, so many rows point to one
                 raise _refused(path, dataset.name, "has more text than there is in the file")
             yield tuple(map(_text, texts))

@@ -141,7 +141,10 @@ class Numbers(Stand):
         if not isinstance(raw, (bytes, bytearray)) or len(raw) != prod(shape) * kind.itemsize:
             held = len(raw) if isinstance(raw, (bytes, bytearray)) else 0
             raise refusal(f"an array of the shape {shown(shape)} of {kind} in {held:,} bytes")
-        return np.frombuffer(raw, kind).reshape(shape, order="F" if self.across in (True, "F") else "C")
+        try:
+            return np.frombuffer(raw, kind).reshape(shape, order="F" if self.across in (True, "F") else "C")
+        except (ValueError, OverflowError) as error:  # of no numbers in any number of columns
+            raise refusal(f"an array of the shape {shown(shape)}") from error
 
 
 def _without_state(*_: object) -> Numbers:

@@ -2,11 +2,11 @@
 
     {"conversation_id": "0328711", "title": ..., "timestamp": "March 28th, 11am", "type": ..., "summary": ...}
 
-One object or a list of them, or the rows of ``conversation_summaries``. The summary is the text, and the conversation
-its session; a timestamp that says a time is when it happened; all else is metadata. A ``metadata.json`` of memspan's
-own is read too, without the vectors beside it.
+One object, a list of them or one a line, or the rows of ``conversation_summaries``. The summary is the text, and the
+conversation its session; a timestamp that says a time is when it happened; all else is metadata. A ``metadata.json`` of
+memspan's own is read too, without the vectors beside it.
 
-YAML is read as texts, lists and objects, up to 4 MiB.
+YAML is read as texts, lists and objects, up to 4 MiB. Of an SQLite file only an ordinary table is read.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from memspan.errors import InvalidInput
 TABLE = "conversation_summaries"
 SUFFIXES = (".yaml", ".yml")
 LONGEST_YAML = 4 << 20  # bytes
+_KEYS = {"conversation_id", "summary"}
 _YAML = re.compile(rb"""(?m)^[ ]*(?:-[ ]+)?["']?conversation_id["']?[ ]*:""")
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether it begins with a summary of a conversation, or has a table of them."""
+    """Whether the first record in it has an id of a conversation and a summary, or a table those columns."""
     if head.startswith(BEGINNING):
-        return holds(path, TABLE, ("conversation_id", "summary"))
+        return holds(path, TABLE, _KEYS)
     if path.suffix.lower() in SUFFIXES:
         return _YAML.search(head) is not None and b"summary" in head
     start = start_of(head)
@@ -40,7 +41,7 @@ def recognises(path: Path, head: bytes) -> bool:
         first, _ = json.JSONDecoder().raw_decode(start.decode("utf-8", "replace").removeprefix("[").lstrip())
     except (ValueError, RecursionError):
         return False
-    return isinstance(first, dict) and isinstance(first.get("summary"), str) and "conversation_id" in first
+    return isinstance(first, dict) and first.keys() >= _KEYS and isinstance(first["summary"], str)
 
 
 def read(path: Path, report: Report) -> Iterator[Record]:
@@ -74,8 +75,8 @@ def _yaml(path: Path) -> list[object]:
 def _table(path: Path) -> Iterator[object]:
     with database(path) as connection:
         names = columns(connection, TABLE)
-        if not names:
-            raise InvalidInput("path", f"{path.name} has no table {TABLE}", mend="name another --format")
+        if not _KEYS.issubset(names):
+            raise InvalidInput("path", f"{path.name} has no table {TABLE} of summaries", mend="name another --format")
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
         for values in connection.execute(f"SELECT {quoted} FROM {TABLE}"):
             yield {name: value for name, value in zip(names, values, strict=True) if value is not None}

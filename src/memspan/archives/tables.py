@@ -15,8 +15,7 @@ BEGINNING = b"SQLite format 3\0"
 
 @contextmanager
 def database(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that reads the file at ``path``; text that is not UTF-8 has surrogates, which no text may have that
-    is kept.
+    """A connection that reads the file at ``path``; text that is not UTF-8 has its bad bytes replaced.
 
     Raises InvalidInput naming ``path`` where SQLite cannot read it.
     """
@@ -27,7 +26,7 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ITEM)
             connection.execute("PRAGMA trusted_schema = OFF")
-            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             yield connection
     except sqlite3.Error as error:
         problem = f"{path.name} cannot be read as an SQLite database ({error})"

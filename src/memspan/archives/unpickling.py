@@ -1,7 +1,7 @@
 """Pickles read as data: plain containers, and what stands for the objects the caller knows. Nothing is imported, and
 nothing but the caller's own functions is called.
 
-``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 32 GiB for its memo, an array
+``pickle.Unpickler`` with a list of allowed names is not enough: five bytes have it clear 64 GiB for its memo, an array
 gets the memory its shape asks for, and what is allowed can be changed by the pickle (BUILD sets attributes). So the
 operations (``pickletools`` documents them) are interpreted here, those that data needs, and a name in the file is
 looked up in the caller's table. Everything else is refused by its name.

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, memories, portability, structure, trials, upkeep
+from memspan.cli import cubes, memories, pictures, portability, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -49,7 +49,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("tree", structure.tree, STRUCTURE, None),
     ("neighbors", structure.neighbors, STRUCTURE, None),
     ("themes", structure.themes, STRUCTURE, None),
-    ("map", structure.map_, STRUCTURE, None),
+    ("map", pictures.map_, STRUCTURE, None),
+    ("plot", pictures.plot, STRUCTURE, None),
+    ("timeline", pictures.timeline, STRUCTURE, None),
     ("move-category", structure.move_category, STRUCTURE, None),
     ("link", structure.link, STRUCTURE, None),
     ("unlink", structure.unlink, STRUCTURE, None),

@@ -49,7 +49,7 @@ def export(
     """Write a memory, or the part that the options name, to an archive.
 
     .jsonl is for exchange and version control, .memspan (a cube) for carrying all of it about, .parquet for analysis.
-    Never load a pickle from somebody you do not trust with anything but memspan, which builds only arrays from it.
+    Others that load a pickle run whatever is in it: write one only for a program that wants it.
     """
     with o.open_memory(store, encoder, namespace) as memory, output.progress("Exporting", show=not json) as advance:
         done = memory.export_to(

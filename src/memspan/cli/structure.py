@@ -1,11 +1,10 @@
-"""The commands about how memories hang together: tree, neighbors, themes, map, move-category, link, unlink; and the
+"""The commands about how memories hang together: tree, neighbors, themes, move-category, link, unlink; and the
 context in DSM's layout.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -103,37 +102,6 @@ def themes(
         nothing("No themes yet", "store more that hangs together, then try again", json=json)
 
 
-def map_(
-    query: Annotated[
-        str | None,
-        typer.Option("--query", "-q", metavar="TEXT", help="Draw the graph around its hits too.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="A page (.html) or a picture (.svg, .png); replaced.")
-    ] = Path("map.html"),
-    depth: Annotated[int, typer.Option("--depth", "-d", help="How many levels of the tree.")] = 4,
-    namespace: o.Namespace = None,
-    store: o.Store = None,
-    encoder: o.Encoder = None,
-    json: o.Json = False,
-) -> None:
-    """Draw the tree, and the graph around a query, as one page to look at offline.
-
-    A picture needs the extra "pictures".
-    """
-    from memspan.map import draw
-
-    with o.open_memory(store, encoder, namespace, reranker=None if query else "none") as memory:
-        drawn = draw(memory, out, query=query, depth=depth)
-    if json:
-        output.emit(as_dict(drawn))
-        return
-    print(drawn.path)
-    graph = f", {drawn.hits} hits and {drawn.dots - drawn.hits} around them" if query is not None else ""
-    told = f"{output.plural(drawn.segments, 'segment')} in {output.plural(drawn.parts, 'part')}{graph}"
-    typer.secho(told, err=True, fg=o.color("green"))
-
-
 def move_category(
     old: Annotated[str, typer.Argument(metavar="OLD", help='The category, such as "Work / Plans".')],
     new: Annotated[str, typer.Argument(metavar="NEW", help='Where it goes; "" takes the category away.')],
@@ -166,7 +134,7 @@ def link(
     with o.open_memory(store, "none", namespace) as memory:
         edge = memory.link(source, target, relation, weight)
     if json:
-        output.emit(as_dict(edge))
+        output.emit({name: value for name, value in as_dict(edge).items() if value is not None})
     else:
         print(f"{edge.source} {output.line(edge.kind)} {edge.target}")
 

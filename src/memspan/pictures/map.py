@@ -2,43 +2,32 @@
 
 Everything is laid out here, once, in units of one canvas; the page (``map.html``) and the static picture only draw what
 they are given. What is too small to be seen is counted together, so a picture of any store stays small.
-
-Stored text was written by others. It goes into the page as data: JSON without a character that HTML knows, shown as
-text. The page needs no network and may not use one: its policy names the hash of its own style and script.
 """
 
 from __future__ import annotations
 
-import base64
 import colorsys
-import contextlib
-import hashlib
-import io
 import itertools
-import json
 import os
-import re
-import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from importlib import resources
-from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments
 from memspan.arguments import DERIVED
-from memspan.errors import InvalidInput, MissingExtra, NotFound
+from memspan.errors import NotFound
 from memspan.memory import Memory
+from memspan.pictures import files
+from memspan.pictures.files import INK, PALE, PAPER, SOFT, line
 from memspan.records import Hit, Node, Segment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 1_200.0, 680.0  # of either drawing, in its own units
 MOST_PARTS = 1_500  # of the tree in one picture
@@ -48,10 +37,7 @@ LEVELS = 3  # of parts inside one another that are drawn at once
 ROOM = 1_500.0  # square units that a part's children need each for it to be opened: two short words
 HITS, AROUND = 10, 11  # of a query, and what each leads to: at most 120 dots
 STEPS = 300
-PAGES, PICTURES = (".html", ".htm"), (".svg", ".png")
 MARGIN = 24.0  # around either drawing in a static picture
-PAPER, INK, SOFT, PALE = "#fbfaf8", "#2b2e36", "#6d727f", "#aeb3bf"  # as in map.html, and these:
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "Malgun Gothic")  # those there are
 COLORS = {"next": "#6b7fb8", "mentions": "#c98a2b", "similar": "#3f9c8f", "stated": "#c0567d"}
 
 Box = tuple[float, float, float, float]
@@ -144,13 +130,7 @@ def draw(
     hits. The same memory gives the same file. Pictures need ``memspan[pictures]``. Raises InvalidInput, MissingExtra,
     NotFound when there is nothing to draw, StoreError; then no file was written.
     """
-    file = arguments.path(path)
-    suffix = file.suffix.lower()
-    if suffix not in PAGES + PICTURES:
-        mend = f"end its name in {', '.join((PAGES[0], *PICTURES))}"
-        raise InvalidInput("path", f"cannot draw a {suffix or 'file without a suffix'}", mend=mend)
-    if not file.parent.is_dir():
-        raise InvalidInput("path", f"there is no directory {file.parent}", mend="make it first, or name another")
+    file = files.target(path)
     root = memory.tree(depth=depth, examples=3, namespace=namespace)
     if not root.segments:
         raise NotFound("there is nothing to draw in this namespace", mend='store something first (memspan add "...")')
@@ -164,8 +144,8 @@ def draw(
         dots=dots,
         lines=lines,
     )
-    raw = page(picture).encode() if suffix in PAGES else still(picture, suffix[1:])
-    _put(file, raw)
+    raw = page(picture) if files.is_page(file) else still(picture, file.suffix[1:].lower())
+    files.put(file, raw)
     return Drawing(
         path=str(file),
         bytes=len(raw),
@@ -351,13 +331,8 @@ def spread(heavy: Sequence[bool], edges: Sequence[tuple[int, int]]) -> NDArray[n
 # The page
 
 
-def page(picture: Picture) -> str:
+def page(picture: Picture) -> bytes:
     """The picture as one HTML file."""
-    text = resources.files("memspan").joinpath("map.html").read_text(encoding="utf-8")
-    for tag in ("style", "script"):
-        inside = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
-        text = text.replace(f"'{tag}-hash'", f"'sha256-{digest}'")
     data = {
         "title": picture.title,
         "parts": [
@@ -368,33 +343,7 @@ def page(picture: Picture) -> str:
         "dots": [[dot.x, dot.y, dot.rank, dot.text, dot.about] for dot in picture.dots],
         "lines": picture.lines,
     }
-    raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("{data}", re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", raw))
-
-
-def line(text: str, limit: int) -> str:
-    """Text on one line of at most ``limit`` characters, without those that control or reorder what is around them."""
-    shown = "".join(" " if sign.isspace() else sign for sign in text if sign.isspace() or _plain(sign))
-    joined = " ".join(shown.split())
-    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
-
-
-def _plain(sign: str) -> bool:
-    return not unicodedata.category(sign).startswith("C")
-
-
-def _put(file: Path, raw: bytes) -> None:
-    """Write the whole file or none of it."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(raw)
-        os.replace(aside, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise InvalidInput(
-            "path", f"{file} cannot be written ({error.strerror})", mend="name a file you can write"
-        ) from error
+    return files.page("map.html", data)
 
 
 # The static picture
@@ -402,36 +351,21 @@ def _put(file: Path, raw: bytes) -> None:
 
 def still(picture: Picture, kind: str) -> bytes:
     """The picture as "svg" or "png": the whole tree, and under it the graph. Raises MissingExtra."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.font_manager import get_font_names
-    except ImportError as error:
-        raise MissingExtra(f"drawing a {kind} needs matplotlib", mend='pip install "memspan[pictures]"') from error
     drawings = [(picture.title, _tree)]
     if picture.query is not None:
         drawings.append((f"around “{picture.query}”", _graph))
     wide, high = WIDTH + 2 * MARGIN, HEIGHT + 3 * MARGIN
     tall = high * len(drawings)
-    figure = Figure(figsize=(wide / 100, tall / 100), facecolor=PAPER)
-    raw = io.BytesIO()
-    there = set(get_font_names())
-    settings: Any = {
-        "font.family": [name for name in FONTS if name in there],
-        "svg.fonttype": "none",
-        "svg.hashsalt": "memspan",  # or its ids would differ each time
-        "text.parse_math": False,  # what was stored is text, dollar signs too
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here has it: drawn as a box
-        for number, (title, paint) in enumerate(drawings, 1):
+
+    def paint(figure: Figure) -> None:
+        for number, (title, draw_in) in enumerate(drawings, 1):
             axes = figure.add_axes((MARGIN / wide, (tall - number * high + MARGIN) / tall, WIDTH / wide, HEIGHT / tall))
             axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
             axes.axis("off")
             axes.text(2, -12, line(title, 120), fontsize=11, color=INK, weight="bold")
-            paint(axes, picture)
-        figure.savefig(raw, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return raw.getvalue()
+            draw_in(axes, picture)
+
+    return files.still(kind, (wide / 100, tall / 100), paint)
 
 
 def _tree(axes: Axes, picture: Picture) -> None:
