@@ -151,6 +151,11 @@ def test_an_array_that_says_another_shape_than_it_has_bytes_is_refused(shape: An
         unpickled(array_of(shape, bytes(4)), NAMES).array()
 
 
+def test_an_array_of_nothing_in_more_columns_than_there_can_be_is_refused() -> None:
+    with pytest.raises(Refused, match="an array of the shape"):
+        unpickled(array_of((0, 2**70)), NAMES).array()
+
+
 def test_what_holds_itself_and_what_doubles_without_end_is_told_row_by_row(tmp_path: Path) -> None:
     ring: list[Any] = []
     ring.append(ring)
