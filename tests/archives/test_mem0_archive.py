@@ -9,9 +9,11 @@ import pickle
 import sqlite3
 import sys
 import types
+import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memspan import Memory
@@ -200,6 +202,24 @@ def test_the_folder_of_a_local_qdrant_holds_what_get_all_returns(memory: Memory,
     (tea,) = memory.get_all(user_id="ana")
     assert (tea.text, dict(tea.metadata), tea.recorded_at) == ("Prefers tea.", {"topic": "drinks"}, at(2025, 3, 1, 10))
     assert memory.import_from(tmp_path / "qdrant").added == 0
+
+
+@pytest.mark.usefixtures("_qdrant")
+def test_ids_that_are_uuids_and_times_that_are_no_texts_are_read(memory: Memory, tmp_path: Path) -> None:
+    made = {"data": "Prefers tea.", "created_at": at(2025, 3, 1, 10)}
+    memory.import_from(folder(tmp_path / "qdrant", mem0=[point(uuid.UUID(TEA["id"]), made, np.zeros(2))]))
+    memory.import_from(folder(tmp_path / "again", mem0=[point(TEA["id"], made)]))
+    (tea,) = memory.get_all()
+    assert tea.recorded_at == at(2025, 3, 1, 10)
+
+
+@pytest.mark.usefixtures("_qdrant")
+def test_a_collection_that_is_damaged_is_told_and_the_others_come_in(memory: Memory, tmp_path: Path) -> None:
+    place = folder(tmp_path / "qdrant", bad=[point(1, {"data": "Lost."})], good=[point(2, {"data": "Kept."})])
+    (place / "collection" / "bad" / "storage.sqlite").write_bytes(b"SQLite format 3\0" + bytes(4096))
+    done = memory.import_from(place)
+    assert [each.where for each in done.problems] == ["bad/storage.sqlite"]
+    assert [each.text for each in memory.get_all()] == ["Kept."]
 
 
 def test_the_folder_of_the_real_client_is_read(memory: Memory, tmp_path: Path) -> None:

@@ -151,8 +151,8 @@ def _without_state(*_: object) -> Numbers:
     return Numbers()
 
 
-def _class(*_: object) -> None:
-    """numpy.ndarray, which is only ever handed on."""
+def _ndarray(*_: object) -> None:
+    """What arrays are made of is only ever handed on."""
     raise refusal("an array that numpy.ndarray makes")
 
 
@@ -170,7 +170,7 @@ def _no_bytes() -> bytes:
 NAMES: Final[Names] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _without_state for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): Numbers for core in ("core", "_core")},
-    ("numpy", "ndarray"): _class,
+    ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): Kind,
     ("_codecs", "encode"): _encoded,
     ("__builtin__", "bytes"): _no_bytes,

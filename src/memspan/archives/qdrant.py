@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memspan.archives.base import Report, attempt
-from memspan.archives.tables import database, holds
+from memspan.archives.tables import columns, database
 from memspan.archives.unpickling import ANY, Names, Refused, Stand, unpickled
 from memspan.errors import InvalidInput
 
@@ -27,23 +27,28 @@ def recognises(path: Path) -> bool:
 
 
 def points(path: Path, report: Report) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
-    """The points of all collections, as (where it stands, collection, id, payload), in the order of their writing.
+    """The points of all collections, as (where it stands, collection, id, payload), in the order of their writing. A
+    collection that is damaged is reported.
 
     Raises InvalidInput naming ``path`` where there is no collection in it.
     """
-    files = sorted(each for each in (path / "collection").glob(f"*/{STORAGE}") if holds(each, "points", ["point"]))
-    if not files:
-        problem = f"{path.name} has no collection of a local Qdrant client"
-        raise InvalidInput("path", problem, mend="name the folder that has meta.json and collection in it")
-    for file in files:
-        with database(file) as connection:
+    found = False
+    for file in sorted((path / "collection").glob(f"*/{STORAGE}")):
+        name = f"{file.parent.name}/{STORAGE}"
+        with attempt(report, name), database(file) as connection:
+            if "point" not in columns(connection, "points"):
+                continue
+            found = True
             for number, blob in connection.execute("SELECT rowid, point FROM points ORDER BY rowid"):
-                where = f"{file.parent.name}/{STORAGE}[{number}]"
+                where = f"{name}[{number}]"
                 with attempt(report, where):
                     about = _point(blob)
                     if not isinstance(about["id"], (str, int, _Uuid)):
                         raise InvalidInput("point", f"has a {type(about['id']).__name__} as its id")
                     yield where, file.parent.name, str(about["id"]), about.get("payload") or {}
+    if not found:
+        problem = f"{path.name} has no collection of a local Qdrant client"
+        raise InvalidInput("path", problem, mend="name the folder that has meta.json and collection in it")
 
 
 def _point(blob: Any) -> Mapping[str, Any]:
