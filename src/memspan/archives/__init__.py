@@ -19,15 +19,13 @@ from memspan.segmenting import shown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format by ``name``. ``suffixes`` of the file it makes, none for a directory. ``whole``: nothing is lost.
-    ``vectors``: it has room for a vector of each segment, ``tokens`` also for token matrices; ``matrix``: it is nothing
-    without vectors."""
+    """A format by ``name``. ``suffixes`` of the file it makes, none for a directory. ``vectors``: it has room for a
+    vector of each segment, ``tokens`` also for token matrices; ``matrix``: it is nothing without vectors."""
 
     name: str
     about: str
     suffixes: tuple[str, ...] = ()
     writes: bool = False
-    whole: bool = False
     vectors: bool = False
     tokens: bool = False
     matrix: bool = False
@@ -39,21 +37,21 @@ class Format:
 
 FORMATS: tuple[Format, ...] = (
     Format(name="jsonl", about="everything but vectors as JSON lines: stable, to be compared and versioned",
-           suffixes=(".jsonl", ".ndjson"), writes=True, whole=True),
+           suffixes=(".jsonl", ".ndjson"), writes=True),
     Format(name="cube", about="everything, vectors too, in one file with checksums and a signature",
-           suffixes=(".memspan",), writes=True, whole=True, vectors=True, tokens=True),
+           suffixes=(".memspan",), writes=True, vectors=True, tokens=True),
     Format(name="parquet", about="everything, vectors too, as a table for analysis",
-           suffixes=(".parquet",), writes=True, whole=True, vectors=True),
+           suffixes=(".parquet",), writes=True, vectors=True),
     Format(name="csv", about="Latent Memory's embeddings.csv and metadata.json, in a folder",
-           writes=True, whole=True, vectors=True, matrix=True),
+           writes=True, vectors=True, matrix=True),
     Format(name="npy", about="Latent Memory's embeddings.npy and metadata.json, in a folder",
-           writes=True, whole=True, vectors=True, matrix=True),
+           writes=True, vectors=True, matrix=True),
     Format(name="hdf5", about="Latent Memory's HDF5 file",
-           suffixes=(".hdf5", ".h5"), writes=True, whole=True, vectors=True, matrix=True),
+           suffixes=(".hdf5", ".h5"), writes=True, vectors=True, matrix=True),
     Format(name="pickle", about="Latent Memory's pickle",
-           suffixes=(".pkl", ".pickle"), writes=True, whole=True, vectors=True, matrix=True),
+           suffixes=(".pkl", ".pickle"), writes=True, vectors=True, matrix=True),
     Format(name="faiss", about="Latent Memory's faiss_index.bin and metadata.json, in a folder",
-           writes=True, whole=True, vectors=True, matrix=True),
+           writes=True, vectors=True, matrix=True),
     Format(name="records", about="Latent Memory's summaries of conversations as JSON, YAML or an SQLite table"),
     Format(name="mcp", about="the memory.jsonl of the reference MCP server"),
     Format(name="mem0", about="mem0: what get_all returns, its history.db, its local Qdrant folder"),
