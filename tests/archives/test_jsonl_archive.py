@@ -204,6 +204,16 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path) -> None:
         assert other.import_from(tmp_path / "a.jsonl", dry_run=True).added == 0
 
 
+def test_an_archive_that_is_replaced_stays_as_private_as_it_was(tmp_path: Path) -> None:
+    with Memory(tmp_path / "a", encoder=None) as memory:
+        file = tmp_path / "a.jsonl"
+        out(memory, file)
+        file.chmod(0o400)
+        memory.add("A secret.")
+        assert b"A secret." in out(memory, file)
+        assert file.stat().st_mode & 0o777 == 0o400
+
+
 def test_an_interrupted_import_goes_on_where_it_was(tmp_path: Path) -> None:
     with Memory(tmp_path / "a", encoder=None) as memory, Memory(tmp_path / "b", encoder=None) as other:
         memory.add([{"role": "user", "content": f"Turn {number}."} for number in range(1_000)], session="s")

@@ -310,6 +310,8 @@ def aside(path: Path) -> Iterator[Path]:
             else:
                 with part.open("rb+") as file:
                     os.fsync(file.fileno())
+                if place.is_file():  # who may read what is replaced may read this, and nobody else
+                    shutil.copymode(place, part)
                 part.replace(place)
         finally:
             if part.is_dir():

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -209,8 +208,6 @@ class SegmentFile:
         raw = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
         with aside(self.path) as part:
             part.write_bytes(raw)
-            if self.exists():
-                shutil.copymode(self.path, part)
         self.seen = hashlib.sha256(raw).digest()
 
     def archive(self, segments: Sequence[MemorySegment]) -> None:
