@@ -20,6 +20,9 @@ from memspan.segmenting import WordTokenizer
 Open = Callable[..., Memory]
 
 CALLS: dict[str, Callable[[Memory], object]] = {
+    "export_to": lambda memory: memory.export_to("closed.jsonl"),
+    "import_from": lambda memory: memory.import_from("closed.jsonl"),
+    "embeddings": lambda memory: memory.embeddings(),
     "add": lambda m: m.add("Words."),
     "add_file": lambda m: m.add_file(__file__),
     "search": lambda m: m.search("words"),
