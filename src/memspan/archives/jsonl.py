@@ -61,12 +61,12 @@ def read(path: Path, report: Report) -> Iterator[Record]:
 
 def read_lines(file: IO[bytes], name: str, report: Report, *, headed: bool = True) -> Iterator[Record]:
     """The records of an open file, which ``name`` says in reports."""
-    for number, raw in lines(file, name, report):
-        where = f"{name}:{number}"
-        if headed and number == 1:
-            yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
-            continue
-        with attempt(report, where):
+    numbered = lines(file, name, report)
+    if headed:
+        number, raw = next(numbered, (1, b"{}"))
+        yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), f"{name}:{number}")
+    for number, raw in numbered:
+        with attempt(report, f"{name}:{number}"):
             yield record_of(decoded(raw))
 
 

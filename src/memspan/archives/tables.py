@@ -17,8 +17,10 @@ BEGINNING = b"SQLite format 3\0"
 def database(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that reads the file at ``path``; text that is not UTF-8 has its bad bytes replaced.
 
-    Raises InvalidInput naming ``path`` where SQLite cannot read it.
+    Raises InvalidInput naming ``path`` where it is no file, or SQLite cannot read it.
     """
+    if not path.is_file():
+        raise InvalidInput("path", f"there is no file {path}", mend="name an SQLite file, or another --format")
     wal = path.with_name(f"{path.name}-wal")
     # what is still in the log must be read with it; where there is none, nothing is written beside the file
     mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
