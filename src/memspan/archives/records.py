@@ -123,6 +123,6 @@ def _table(path: Path, report: Report) -> Iterator[object]:
             columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
             for values in connection.execute(f"SELECT {columns} FROM {TABLE}"):
                 yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where what it says of a file quotes its bytes
         problem = f"{path.name} is no SQLite file that can be read ({error})"
         raise InvalidInput("path", problem, mend="it was cut short, or damaged") from error

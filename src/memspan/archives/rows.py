@@ -219,7 +219,7 @@ def records(
 def _pooled(vector: Vector | None, where: str, report: Report) -> NDArray[np.float16] | None:
     if vector is None or not vector.any():
         return None
-    length = float(np.linalg.norm(vector))
+    length = float(np.linalg.norm(vector.astype(np.float64)))
     if abs(length - 1) > UNEVEN:
         report(Problem(where=where, problem=f"its vector has the length {length:.3g} instead of 1, and was not used"))
         return None

@@ -30,7 +30,7 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.text_factory = _text
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where what it says of a file quotes its bytes
         problem = f"{path.name} cannot be read as an SQLite database ({error})"
         raise InvalidInput("path", problem, mend="it is damaged or in use; copy it with its -wal file") from error
 
