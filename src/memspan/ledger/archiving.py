@@ -15,7 +15,7 @@ from memspan.activations.tokens import Activation
 from memspan.ledger.activations import agreed
 from memspan.ledger.base import Reference, Restorable, Restored, Seqs, Taking, instant, microseconds
 from memspan.ledger.feeding import Feeding, given
-from memspan.ledger.rows import PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.rows import LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage
 
@@ -265,10 +265,11 @@ def _place(
     if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
         recorded_at = now()  # it changed since, and nobody said when
     if known and not new.dated:
-        recorded_at = max(recorded_at, known[-1].recorded_at + 1)
+        recorded_at = max(recorded_at, min(known[-1].recorded_at + 1, LAST))
     if new.counted and any(kept.version == new.version for kept in known):
         restored.conflicts.add(new.id)
-    at = sum((kept.recorded_at, kept.said) < (recorded_at, said) for kept in known)
+    place = _standing(recorded_at, None if new.ended_at is None else microseconds(new.ended_at), said)
+    at = sum(_standing(kept.recorded_at, kept.ended_at, kept.said) < place for kept in known)
     before, after = known[:at], known[at:]
     ended_at = None if new.ended_at is None else microseconds(new.ended_at)
     if after:
@@ -298,6 +299,14 @@ def _place(
     restored.there += 1
     restored.same[new.id] = _id(other)
     return None
+
+
+def _standing(recorded_at: int, ended_at: int | None, said: bytes) -> tuple[int, bool, bytes]:
+    """What a version is sorted by among those of its segment: when it was recorded, or where it ended before that,
+    because a clock was put back, when it ended."""
+    if ended_at is not None and ended_at < recorded_at:
+        return ended_at, False, said
+    return recorded_at, True, said
 
 
 def _count_anew(connection: sqlite3.Connection, versions: Sequence[_Kept], least: int) -> None:
