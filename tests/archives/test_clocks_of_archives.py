@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from memspan import Memory
+from memspan import Memory, Segment
+from memspan.archives.jsonl import version_of
 from tests.archives.conftest import out
 
 AHEAD = "2999-01-01T00:00:00.500000+00:00"
@@ -74,3 +75,32 @@ def test_what_another_system_says_without_a_time_comes_after_the_end_of_time(mem
         assert memory.import_from(tmp_path / "mem0.json").added == 1
     (held,) = memory.get_all()
     assert len(memory.history(held.id)) == 2
+
+
+def test_a_version_of_a_document_that_was_replaced_elsewhere_ends_no_sooner_than_it_began(
+    memory: Memory, tmp_path: Path
+) -> None:
+    (note := tmp_path / "note.md").write_text("# One\n\nFirst words.")
+    (id,) = memory.add_file(note).ids
+    memory.export_to(tmp_path / "first.jsonl")
+    with Memory(tmp_path / "beside", encoder=None) as beside:
+        beside.import_from(tmp_path / "first.jsonl")
+        note.write_text("# One\n\nOther words.")
+        memory.add_file(note)
+        for text in ("Changed beside.", "Changed beside again."):  # after the note was replaced here
+            beside.update(id, text)
+        beside.export_to(tmp_path / "second.jsonl")
+        out(memory, tmp_path / "third.jsonl")
+        memory.import_from(tmp_path / "second.jsonl")
+        beside.import_from(tmp_path / "third.jsonl")
+        assert beside.get_all()[0].text == memory.get_all()[0].text == "# One\n\nOther words."
+    assert [event.text for event in memory.history(id)][1:] == ["Changed beside.", "Changed beside again."]
+    first, other = _again(memory, tmp_path)
+    with other:
+        assert out(other, tmp_path / "again.jsonl") == first
+        assert all(row.ended_at is None or row.ended_at >= row.recorded_at for row in _versions(first))
+
+
+def _versions(archive: bytes) -> list[Segment]:
+    values = map(json.loads, archive.splitlines())
+    return [version_of(value).segment for value in values if value["type"] == "segment"]

@@ -274,8 +274,8 @@ def _place(
     ended_at = None if new.ended_at is None else microseconds(new.ended_at)
     if after:
         ended_at = min(after[0].recorded_at, after[0].recorded_at if ended_at is None else ended_at)
-    if ended_at is None and draft.document_id is not None:
-        ended_at = ended.get(draft.document_id)
+    if ended_at is None and draft.document_id is not None and draft.document_id in ended:
+        ended_at = max(recorded_at, ended[draft.document_id])
     least = before[-1].version + 1 if before else 1
     version = max(least, new.version)
     if after and version >= after[0].version:
@@ -338,7 +338,8 @@ def _file(connection: sqlite3.Connection, number: int, filing: Filing, *, reopen
             ended_at = last
         else:
             connection.execute(
-                "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+                "UPDATE segments SET ended_at = max(recorded_at, ?)"
+                " WHERE namespace = ? AND ended_at IS NULL AND document IN"
                 f" (SELECT id FROM documents WHERE {others})",
                 (recorded_at, number, number, filing.owner),
             )

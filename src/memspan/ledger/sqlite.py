@@ -495,7 +495,8 @@ def _open_document(connection: sqlite3.Connection, number: int, document: Docume
         earlier = "namespace = ? AND owner = ? AND id <> ? AND ended_at IS NULL"
         where = (number, document.owner, key)
         connection.execute(
-            "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+            "UPDATE segments SET ended_at = max(recorded_at, ?)"
+            " WHERE namespace = ? AND ended_at IS NULL AND document IN"
             f" (SELECT id FROM documents WHERE {earlier})",
             (moment, number, *where),
         )
