@@ -65,7 +65,9 @@ def test_a_version_that_ended_before_it_was_recorded_stands_where_it_ended(memor
         assert memory.get(ID, namespace=str(number)).text == "Said later."
         assert [event.version for event in memory.history(ID, namespace=str(number))] == [1, 2]
     first = out(memory, tmp_path / "first.jsonl", namespace="0")
-    assert out(memory, tmp_path / "second.jsonl", namespace="1") == first.replace(b'"namespace": "0"', b'"namespace": "1"')
+    assert out(memory, tmp_path / "second.jsonl", namespace="1") == first.replace(
+        b'"namespace": "0"', b'"namespace": "1"'
+    )
 
 
 def test_what_another_system_says_without_a_time_comes_after_the_end_of_time(memory: Memory, tmp_path: Path) -> None:

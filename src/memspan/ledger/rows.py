@@ -47,6 +47,7 @@ def uuid7() -> bytes:
     value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
     return (value | int.from_bytes(os.urandom(8)) >> 2).to_bytes(16)
 
+
 LAST = microseconds(datetime.max.replace(tzinfo=UTC))  # the end of the year 9999
 
 
