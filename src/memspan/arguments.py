@@ -235,6 +235,19 @@ def useful(argument: str, value: object) -> bool:
     return value
 
 
+def flags(**values: object) -> None:
+    """Each True or False; a text such as "no" would count as True."""
+    for argument, value in values.items():
+        if not isinstance(value, bool):
+            raise InvalidInput(argument, f"{shown(value)} is neither True nor False", mend="give a bool")
+
+
+def progress(value: object) -> None:
+    """None, or what can be called."""
+    if value is not None and not callable(value):
+        raise InvalidInput("progress", f"is a {type(value).__name__}", mend="give a function (done, all, what)")
+
+
 def judgement(argument: str, value: object) -> Judgement:
     """A dict {"query", "id", "useful"}; useful is True where it is left out."""
     if isinstance(value, Judgement):

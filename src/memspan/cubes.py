@@ -185,7 +185,7 @@ def _records(path: Path) -> Iterator[Header | Archived]:
     def refuse(problem: Problem) -> None:
         raise InvalidInput("path", f"{problem.where}: {problem.problem}", mend="it was altered, or made by another")
 
-    for record in archives.of(path, None).module.read(path, refuse):
+    for record in archives.reading(archives.of(path, None), path, refuse):
         if not isinstance(record, Header | Archived):
             raise InvalidInput("path", f"{path} is no archive of memspan's own", mend="import it into a store first")
         yield record

@@ -185,7 +185,7 @@ class Import:
 
     def _batches(self) -> Iterator[_Gathered]:
         gathered = _Gathered()
-        for record in self._format.module.read(self._path, self._report):
+        for record in archives.reading(self._format, self._path, self._report):
             if isinstance(record, Header):
                 self._header = record
                 self._expect()

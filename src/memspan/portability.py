@@ -51,9 +51,14 @@ class Portability(Store):
         the file of a private key to sign a cube with, ``about`` what a cube shall say beside where it comes from, JSON
         values. Raises InvalidInput, MissingExtra, StoreError.
         """
+        arguments.flags(history=history, compat=compat)
+        arguments.progress(progress)
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         target = arguments.path(path)
         chosen = archives.for_writing(target, format)
+        if compat and not chosen.matrix:
+            problem = f"{chosen.name} is none of Latent Memory's formats"
+            raise InvalidInput("compat", problem, mend="export without it, or as csv, npy, hdf5, pickle or faiss")
         if chosen.vectors:
             self._projection.settle(scope.namespace, progress=progress)
         if key is not None and chosen.name != "cube":
@@ -113,6 +118,8 @@ class Portability(Store):
 
         Raises NotFound, InvalidInput, MissingExtra, StoreError.
         """
+        arguments.flags(restore_deleted=restore_deleted, vectors=vectors, strict=strict, dry_run=dry_run)
+        arguments.progress(progress)
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         source = arguments.path(path)
         chosen = archives.of(source, format)

@@ -15,6 +15,7 @@ from memspan import Memory
 
 SIDES = st.sampled_from((0, 1))
 PICK = st.integers(0, 1_000)
+FILES = st.sampled_from(("jsonl", "memspan", "parquet"))
 
 
 class Apart(RuleBasedStateMachine):
@@ -76,17 +77,18 @@ class Apart(RuleBasedStateMachine):
         if (id := self._some(side, pick)) is not None:
             self.memories[side].feedback("what was said?", id, useful)
 
-    @rule(giver=SIDES, twice=st.booleans())
-    def give(self, giver: int, twice: bool) -> None:
+    @rule(giver=SIDES, twice=st.booleans(), suffix=FILES, history=st.booleans())
+    def give(self, giver: int, twice: bool, suffix: str = "jsonl", history: bool = True) -> None:
         taker = 1 - giver
         self.files += 1
-        file = self.place / f"{self.files}.jsonl"
-        self.memories[giver].export_to(file)
+        file = self.place / f"{self.files}.{suffix}"
+        self.memories[giver].export_to(file, history=history)
         done = self.memories[taker].import_from(file)
         assert done.failed == 0
         for id, states in self.known[giver].items():
             if id not in self.deleted[taker]:
-                self.known[taker].setdefault(id, set()).update(states)
+                now = next(state for state in reversed(self.latest[id]) if state in states)
+                self.known[taker].setdefault(id, set()).update(states if history else {now})
         if twice:
             again = self.memories[taker].import_from(file)
             assert (again.added, again.links, again.conflicts) == (0, 0, ())

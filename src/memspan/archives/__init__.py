@@ -7,12 +7,13 @@ written, ``write(path, contents)``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from memspan.archives.base import HEAD
+from memspan.archives.base import HEAD, Record, Report
 from memspan.errors import InvalidInput, NotFound
 from memspan.segmenting import shown
 
@@ -96,21 +97,37 @@ def for_writing(path: Path, name: str | None) -> Format:
 def of(path: Path, name: str | None) -> Format:
     """The format of what stands at ``path``: the one named, or the first that recognises it.
 
-    Raises NotFound where nothing is there, InvalidInput where no format knows it.
+    Raises NotFound where nothing is there, InvalidInput where no format knows it, or it is no file and no folder: what
+    comes out of a pipe or a device may never come, or never end.
     """
-    if not path.exists():
-        raise NotFound(f"there is nothing at {path}", mend="check the name, and where you are")
-    if name is not None:
-        return named(name)
     head = b""
     try:
+        if not path.exists():
+            raise NotFound(f"there is nothing at {path}", mend="check the name, and where you are")
+        if not (path.is_file() or path.is_dir()):
+            raise InvalidInput("path", f"{path} is no file and no folder", mend="save it to a file first")
+        if name is not None:
+            return named(name)
         if path.is_file():
             with path.open("rb") as file:
                 head = file.read(HEAD)
     except OSError as error:
-        raise InvalidInput("path", f"{path} cannot be read ({error.strerror})", mend="make it readable") from error
+        raise _unreadable(path, error) from error
     for format in FORMATS:
         if format.module.recognises(path, head):
             return format
     names = ", ".join(format.name for format in FORMATS)
     raise InvalidInput("format", f"{path} looks like none that is known", mend=f"name it: one of {names}")
+
+
+def reading(format: Format, path: Path, report: Report) -> Iterator[Record]:
+    """What ``read`` of the format's module gives. Raises as it does, and InvalidInput where the system refuses."""
+    try:
+        yield from format.module.read(path, report)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidInput:
+    mend = "check its permissions, and whether the format is one of files or of folders"
+    return InvalidInput("path", f"{path} cannot be read ({error.strerror or error})", mend=mend)

@@ -8,6 +8,7 @@ key they have there, so that reading them twice adds nothing.
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import re
@@ -298,9 +299,17 @@ def _broken(place: str, reason: str) -> InvalidInput:
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """Where to write what shall stand at ``path``, a file or a directory, whole or not at all."""
+    """Where to write what shall stand at ``path``, a file or a directory, whole or not at all.
+
+    Raises InvalidInput where something else stands there: a device or a pipe would be replaced.
+    """
     with translated(path):
-        place = path.resolve()  # a link stays a link
+        try:
+            place = path.resolve()  # a link stays a link
+        except RuntimeError as error:
+            raise InvalidInput("path", f"{path} is a link to itself", mend="remove it, or give another name") from error
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            raise InvalidInput("path", f"{path} is no file and no folder", mend="give another name")
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f".{uuid.uuid4().hex}.part")
         try:
@@ -326,6 +335,8 @@ def _into(part: Path, place: Path) -> None:
     for file in files:
         with file.open("rb+") as written:
             os.fsync(written.fileno())
+        if (place / file.name).is_dir():  # seen before any of them is moved
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place / file.name))
     if not place.exists():
         part.replace(place)
         return

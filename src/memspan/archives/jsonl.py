@@ -56,12 +56,15 @@ def read(path: Path, report: Report) -> Iterator[Record]:
 
 def read_lines(file: IO[bytes], name: str, report: Report) -> Iterator[Record]:
     """The records of an open file, which reports call ``name``. Raises as ``read`` does."""
-    for number, raw in lines(file, name, report):
-        where = f"{name}:{number}"
-        if number == 1:
-            yield header_of(decoded(raw.removeprefix(b"\xef\xbb\xbf")), where)
-            continue
-        with attempt(report, where):
+    numbered = lines(file, name, report)
+    number, raw = next(numbered, (1, b"{}"))
+    try:
+        value = decoded(raw.removeprefix(b"\xef\xbb\xbf"))
+    except InvalidInput:
+        value = {}
+    yield header_of(value, f"{name}:{number}")
+    for number, raw in numbered:
+        with attempt(report, f"{name}:{number}"):
             yield record_of(decoded(raw))
 
 
@@ -150,18 +153,24 @@ def header_of(value: Mapping[str, Any], where: str) -> Header:
         mend = "upgrade memspan (pip install -U memspan); nothing was imported"
         raise NewerStore(f"{where} is of format {value['format']}, this memspan reads up to {VERSION}", mend=mend)
     about = value.get("vectors")
-    vectors = None
-    if isinstance(about, dict):
-        encoder = arguments.name("vectors.encoder", about.get("encoder"))
-        if encoder is None:
-            raise InvalidInput("vectors.encoder", "is missing")
-        vectors = Vectors(
-            encoder=encoder,
-            dim=arguments.count("vectors.dim", about.get("dim"), most=1 << 16),
-            tokens=arguments.name("vectors.tokens", about.get("tokens")) or "none",
-            basis=arguments.name("vectors.basis", about.get("basis")),
-        )
+    try:
+        vectors = _vectors(about) if isinstance(about, dict) else None
+    except InvalidInput as error:
+        problem = f"{where} says of its vectors that {error.argument} {error.problem}"
+        raise InvalidInput("path", problem, mend="it was damaged, or made by something else") from error
     return Header(namespace=str(value.get("namespace") or "default"), vectors=vectors)
+
+
+def _vectors(about: Mapping[str, Any]) -> Vectors:
+    encoder = arguments.name("encoder", about.get("encoder"))
+    if encoder is None:
+        raise InvalidInput("encoder", "is missing")
+    return Vectors(
+        encoder=encoder,
+        dim=arguments.count("dim", about.get("dim"), most=1 << 16),
+        tokens=arguments.name("tokens", about.get("tokens")) or "none",
+        basis=arguments.name("basis", about.get("basis")),
+    )
 
 
 def record_of(value: Mapping[str, Any]) -> Archived:

@@ -80,7 +80,7 @@ def read(path: Path, report: Report) -> Iterator[Record]:
         reading = {"read_dictionary": words, "pre_buffer": False, "page_checksum_verification": True}
         with parquet.ParquetFile(path, metadata=about, **reading) as file:
             yield from _records(path, file, report)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:  # of a damaged file, any of them
         raise refused(path, f"cannot be read: {error}") from error
 
 

@@ -17,8 +17,10 @@ BEGINNING = b"SQLite format 3\0"
 def database(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that reads the file at ``path``; text that is not UTF-8 has its bad bytes replaced.
 
-    Raises InvalidInput naming ``path`` where SQLite cannot read it.
+    Raises InvalidInput naming ``path`` where it is no file, or SQLite cannot read it.
     """
+    if not path.is_file():
+        raise InvalidInput("path", f"there is no file {path}", mend="name an SQLite file, or another --format")
     wal = path.with_name(f"{path.name}-wal")
     # what is still in the log must be read with it; where there is none, nothing is written beside the file
     mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
@@ -28,7 +30,7 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where what it says of a file quotes its bytes
         problem = f"{path.name} cannot be read as an SQLite database ({error})"
         raise InvalidInput("path", problem, mend="it is damaged or in use; copy it with its -wal file") from error
 

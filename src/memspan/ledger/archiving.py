@@ -15,7 +15,7 @@ from memspan.activations.tokens import Activation
 from memspan.ledger.activations import agreed
 from memspan.ledger.base import Reference, Restorable, Restored, Seqs, Taking, instant, microseconds
 from memspan.ledger.feeding import Feeding, given
-from memspan.ledger.rows import PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.rows import LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage
 
@@ -265,16 +265,17 @@ def _place(
     if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
         recorded_at = now()  # it changed since, and nobody said when
     if known and not new.dated:
-        recorded_at = max(recorded_at, known[-1].recorded_at + 1)
+        recorded_at = max(recorded_at, min(known[-1].recorded_at + 1, LAST))
     if new.counted and any(kept.version == new.version for kept in known):
         restored.conflicts.add(new.id)
-    at = sum((kept.recorded_at, kept.said) < (recorded_at, said) for kept in known)
+    place = _standing(recorded_at, None if new.ended_at is None else microseconds(new.ended_at), said)
+    at = sum(_standing(kept.recorded_at, kept.ended_at, kept.said) < place for kept in known)
     before, after = known[:at], known[at:]
     ended_at = None if new.ended_at is None else microseconds(new.ended_at)
     if after:
         ended_at = min(after[0].recorded_at, after[0].recorded_at if ended_at is None else ended_at)
-    if ended_at is None and draft.document_id is not None:
-        ended_at = ended.get(draft.document_id)
+    if ended_at is None and draft.document_id is not None and draft.document_id in ended:
+        ended_at = max(recorded_at, ended[draft.document_id])
     least = before[-1].version + 1 if before else 1
     version = max(least, new.version)
     if after and version >= after[0].version:
@@ -298,6 +299,14 @@ def _place(
     restored.there += 1
     restored.same[new.id] = _id(other)
     return None
+
+
+def _standing(recorded_at: int, ended_at: int | None, said: bytes) -> tuple[int, bool, bytes]:
+    """What a version is sorted by among those of its segment: when it was recorded, or where it ended before that,
+    because a clock was put back, when it ended."""
+    if ended_at is not None and ended_at < recorded_at:
+        return ended_at, False, said
+    return recorded_at, True, said
 
 
 def _count_anew(connection: sqlite3.Connection, versions: Sequence[_Kept], least: int) -> None:
@@ -329,7 +338,8 @@ def _file(connection: sqlite3.Connection, number: int, filing: Filing, *, reopen
             ended_at = last
         else:
             connection.execute(
-                "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+                "UPDATE segments SET ended_at = max(recorded_at, ?)"
+                " WHERE namespace = ? AND ended_at IS NULL AND document IN"
                 f" (SELECT id FROM documents WHERE {others})",
                 (recorded_at, number, number, filing.owner),
             )

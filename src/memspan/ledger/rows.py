@@ -10,6 +10,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -47,9 +48,18 @@ def uuid7() -> bytes:
     return (value | int.from_bytes(os.urandom(8)) >> 2).to_bytes(16)
 
 
+LAST = microseconds(datetime.max.replace(tzinfo=UTC))  # the end of the year 9999
+
+
 def now() -> int:
     """Microseconds since 1970 UTC."""
     return time.time_ns() // 1000
+
+
+def after(recorded_at: int) -> int:
+    """Now, or just after what was recorded in the future: another machine's clock was ahead, or this one was put
+    back."""
+    return max(now(), min(recorded_at + 1, LAST))
 
 
 def id_bytes(id: str) -> bytes:

@@ -25,6 +25,7 @@ from memspan.ledger.feeding import given, served
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
+    after,
     chunks,
     find_problems,
     id_bytes,
@@ -128,14 +129,14 @@ class SqliteLedger(Archiving):
         with self.writing() as connection:
             agreed(connection, encoder)
             number = namespace_number(connection, namespace)
-            moment = now()
             olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
             if any(old[1] != revision.version for old, revision in zip(olds, revisions, strict=True)):
                 return None
-            for (seq, version, position, same, text, heard), revision in zip(olds, revisions, strict=True):
+            for (seq, version, position, same, text, recorded, heard), revision in zip(olds, revisions, strict=True):
+                moment = after(recorded)  # versions stand by their times wherever an archive takes them
                 connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
                 draft = replace(revision.draft, identity=revision.draft.identity or same)
-                heard_at = heard if draft.piece.text == text else None
+                heard_at = (recorded if heard is None else heard) if draft.piece.text == text else None
                 row = row_of(number, id_bytes(revision.id), version + 1, draft, position, moment, heard_at)
                 new, id, repeats = connection.execute(INSERT, row).fetchone()
                 if repeats:
@@ -452,10 +453,11 @@ class SqliteLedger(Archiving):
 
 def _current(
     connection: sqlite3.Connection, number: int, id: str, namespace: str
-) -> tuple[int, int, int, bytes, str, int]:
-    """(seq, version, position, identity, text, when that was heard) of a segment as it is now. Raises NotFound."""
-    row: tuple[int, int, int, bytes, str, int] | None = connection.execute(
-        "SELECT seq, version, position, identity, text, coalesce(heard_at, recorded_at) FROM segments"
+) -> tuple[int, int, int, bytes, str, int, int | None]:
+    """(seq, version, position, identity, text, when it was recorded, when that was heard before) of a segment as it is
+    now. Raises NotFound."""
+    row: tuple[int, int, int, bytes, str, int, int | None] | None = connection.execute(
+        "SELECT seq, version, position, identity, text, recorded_at, heard_at FROM segments"
         " WHERE namespace = ? AND id = ? AND ended_at IS NULL",
         (number, id_bytes(id)),
     ).fetchone()
@@ -493,7 +495,8 @@ def _open_document(connection: sqlite3.Connection, number: int, document: Docume
         earlier = "namespace = ? AND owner = ? AND id <> ? AND ended_at IS NULL"
         where = (number, document.owner, key)
         connection.execute(
-            "UPDATE segments SET ended_at = ? WHERE namespace = ? AND ended_at IS NULL AND document IN"
+            "UPDATE segments SET ended_at = max(recorded_at, ?)"
+            " WHERE namespace = ? AND ended_at IS NULL AND document IN"
             f" (SELECT id FROM documents WHERE {earlier})",
             (moment, number, *where),
         )
