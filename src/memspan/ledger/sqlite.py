@@ -132,8 +132,9 @@ class SqliteLedger(Archiving):
             olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
             if any(old[1] != revision.version for old, revision in zip(olds, revisions, strict=True)):
                 return None
+            # versions stand by their times wherever an archive takes them
+            moment = after(max((old[5] for old in olds), default=0))
             for (seq, version, position, same, text, recorded, heard), revision in zip(olds, revisions, strict=True):
-                moment = after(recorded)  # versions stand by their times wherever an archive takes them
                 connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
                 draft = replace(revision.draft, identity=revision.draft.identity or same)
                 heard_at = (recorded if heard is None else heard) if draft.piece.text == text else None
