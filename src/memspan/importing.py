@@ -226,6 +226,12 @@ class Import:
     def _version(self, version: Version, gathered: _Gathered) -> None:
         segment = version.segment
         draft = draft_of(segment, version.identity or identity_of(segment))
+        if (believed := self._activation(version)) is not None:
+            # kept apart from what the store's encoder makes of the same text, here and in other namespaces: nobody
+            # else shall search by a vector that an archive brought
+            draft = replace(draft, content=hashed("memspan archive", self._scope.namespace, draft.content))
+            gathered.activations[draft.content] = believed
+            gathered.texts[draft.content] = encoded_text(segment.text, segment.speaker, segment.heading)
         gathered.versions.append(
             Restorable(
                 id=segment.id,
@@ -237,21 +243,22 @@ class Import:
                 repeats=segment.repeats,
             )
         )
+
+    def _activation(self, version: Version) -> Activation | None:
+        """What the archive has of a version in place of what the store's encoder would make, where that can be used."""
         about = self._vectors
         if about is None or version.pooled is None or not version.pooled.any():
-            return
+            return None
         if version.pooled.shape != (about.dim,) or not np.isfinite(version.pooled).all():
-            where = f"{self._path.name}[{segment.id}]"
-            self._report(
-                Problem(where=where, problem="its vector has another length or is not finite, and was not used")
-            )
-            return
+            where = f"{self._path.name}[{version.segment.id}]"
+            problem = "its vector has another length or is not finite, and was not used"
+            self._report(Problem(where=where, problem=problem))
+            return None
         codec = self._projection.codec
         tokens = version.tokens if about.tokens != "none" else None
         if codec is not None and (tokens is None or len(tokens) % codec.width):
             tokens = LATER  # they are made here
-        gathered.activations[draft.content] = Activation(version.pooled.astype(np.float16), tokens)
-        gathered.texts[draft.content] = encoded_text(segment.text, segment.speaker, segment.heading)
+        return Activation(version.pooled.astype(np.float16), tokens)
 
     def _item(self, item: Item, gathered: _Gathered) -> None:
         """What another system kept, as the first version of one segment or several."""

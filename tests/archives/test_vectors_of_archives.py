@@ -112,3 +112,25 @@ def test_a_store_that_was_opened_without_its_encoder_takes_them_too(tmp_path: Pa
     with Memory(tmp_path / "b", encoder=WordEncoder()) as other:
         assert other.stats()["pending"] == 0
         assert found(other)
+
+
+def test_a_vector_that_an_archive_brought_is_nobody_elses(tmp_path: Path) -> None:
+    forged = tmp_path / "forged"
+    with Memory(forged, encoder=WordEncoder()) as memory:
+        memory.add(TURNS, session="s")
+        memory.add("The vault is in the cellar.")
+        folder = Path(memory.export_to(tmp_path / "folder", "npy").path)
+    matrix = np.load(folder / "embeddings.npy")
+    matrix[-1] = -matrix[-1]  # one of a hundred: no comparison of a few finds it
+    np.save(folder / "embeddings.npy", matrix)
+    with Memory(tmp_path / "store", encoder=WordEncoder(), namespace="victim") as memory:
+        assert memory.import_from(folder, namespace="guest").vectors == 101
+        memory.add("The vault is in the cellar.")
+        memory.add("The vault is in the cellar.", namespace="guest", session="mine")
+        (_, true), (_, others) = memory.embeddings(), memory.embeddings(namespace="guest")
+        true = true[0]
+        assert true @ WordEncoder().encode(["The vault is in the cellar."]).pooled[0] > 0.99
+        assert sorted(round(float(other @ true)) for other in others[-2:]) == [-1, 1]
+        assert memory.verify()["ok"]
+        memory.delete_all(namespace="guest")
+        assert memory.verify()["ok"]
