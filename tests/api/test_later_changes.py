@@ -143,7 +143,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sixty days ago, until it is set."""
     clock = Clock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=60))
-    monkeypatch.setattr("memspan.ledger.sqlite.now", clock)
+    for module in ("sqlite", "rows"):
+        monkeypatch.setattr(f"memspan.ledger.{module}.now", clock)
     return clock
 
 

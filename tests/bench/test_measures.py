@@ -152,7 +152,8 @@ def test_too_few_segments_to_measure_are_refused() -> None:
 
 
 def test_the_speed_run_measures_everything_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "STARTS", 1)
+    for name, less in (("STARTS", 1), ("SAMPLE", 256), ("QUERIES", 40)):
+        monkeypatch.setattr(speed, name, less)
     report = speed.run(segments=1_000, encoder="hash")
     assert report["segments"] == 1_000
     assert set(report["bars"]) == set(speed.BARS) - {speed.RATIO}, "hashing is no model to be compared with"

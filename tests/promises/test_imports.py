@@ -66,7 +66,7 @@ def campaign(place: Path, turns: int, seed: int) -> None:
 
 
 def test_an_import_that_is_killed_again_and_again_ends_with_everything_once(tmp_path: Path) -> None:
-    campaign(tmp_path, 120, seed=1)
+    campaign(tmp_path, 80, seed=1)
 
 
 @pytest.mark.soak
