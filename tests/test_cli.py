@@ -479,9 +479,10 @@ def test_piped_hits_are_one_line_each(memspan: Run) -> None:
     assert (len(id), time[4], text) == (36, "-", "First line. Second line.")
 
 
-def test_a_reader_that_leaves_early_is_no_error(memspan: Run) -> None:
-    for number in range(50):
-        memspan("add", f"Memory number {number}. " + "word " * 100)
+def test_a_reader_that_leaves_early_is_no_error(memspan: Run, home: Path) -> None:
+    turns = [{"role": "user", "content": f"Memory number {number}. " + "word " * 100} for number in range(50)]
+    (home / "turns.json").write_text(json.dumps(turns), encoding="utf-8")
+    memspan("add", "--messages", home / "turns.json")
     with spawn("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stderr

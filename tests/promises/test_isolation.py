@@ -113,7 +113,11 @@ def removals() -> dict[str, Callable[[Memory, Tenant], int]]:
 
 
 @pytest.mark.parametrize("how", removals())
-@pytest.mark.parametrize("snapshots", [True, False], ids=["with snapshots", "without snapshots"])
+@pytest.mark.parametrize(
+    "snapshots",
+    [True, pytest.param(False, marks=pytest.mark.soak)],
+    ids=["with snapshots", "without snapshots"],
+)
 def test_deleting_one_tenant_leaves_all_others_as_they_were_to_the_bit(
     tmp_path: Path, request: pytest.FixtureRequest, how: str, snapshots: bool
 ) -> None:
