@@ -252,16 +252,11 @@ def _place(
     row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
     said = _digest([row[1:][at] for at in _SAID])
     document = None if draft.document_id is None else id_bytes(draft.document_id)
-    # a document that its source has again, after another one: what it says is said anew
-    back = not new.counted and document and known and (known[-1].document != document or known[-1].ended_at is not None)
-    for kept in () if back else known:
-        # what another system says, it may have said for longer than the version here was recorded
-        longer = not new.counted and (not new.dated or kept.recorded_at > recorded_at)
-        if kept.said == said and (kept.recorded_at == recorded_at or longer):
-            restored.there += 1
-            if new.repeats > kept.repeats:
-                connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, kept.seq))
-            return None
+    if (same := _same(new, known, recorded_at, said, document)) is not None:
+        restored.there += 1
+        if new.repeats > same.repeats:
+            connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, same.seq))
+        return None
     if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
         recorded_at = now()  # it changed since, and nobody said when
     if known and not new.dated:
@@ -298,6 +293,20 @@ def _place(
     ).fetchone()
     restored.there += 1
     restored.same[new.id] = _id(other)
+    return None
+
+
+def _same(
+    new: Restorable, known: Sequence[_Kept], recorded_at: int, said: bytes, document: bytes | None
+) -> _Kept | None:
+    """Which of the ``known`` versions the new one is. What another system says it may have said for longer than the
+    version here was recorded; unless it is in a document that its source has again, after another one: that is new."""
+    if not new.counted and document and known and (known[-1].document != document or known[-1].ended_at is not None):
+        return None
+    for kept in known:
+        longer = not new.counted and (not new.dated or kept.recorded_at > recorded_at)
+        if kept.said == said and (kept.recorded_at == recorded_at or longer):
+            return kept
     return None
 
 
