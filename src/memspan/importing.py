@@ -103,6 +103,14 @@ class Import:
 
     def run(self, *, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
         """Take it over. Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole."""
+        self._added = 0
+        try:
+            return self._taken(revive, dry_run, progress)
+        finally:  # once, and not for each batch: views that fold what is new meanwhile would take half the time
+            if not dry_run:
+                self._projection.written(self._scope.namespace, self._added, pending=0)
+
+    def _taken(self, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
         done = Imported(path=str(self._path), format=self._format.name, dry_run=dry_run)
         same: dict[str, str] = {}
         conflicts: set[str] = set()
@@ -123,6 +131,7 @@ class Import:
                 revive=revive,
                 dry_run=dry_run,
             )
+            self._added += restored.added
             same.update(restored.same)
             conflicts |= restored.conflicts
             done = replace(
@@ -135,8 +144,6 @@ class Import:
                 links=done.links + restored.links,
                 vectors=done.vectors + len(gathered.activations),
             )
-            if not dry_run:
-                self._projection.written(self._scope.namespace, restored.added, pending=0)
             if progress is not None:
                 progress(done.read, 0, "importing")
         return replace(

@@ -278,6 +278,8 @@ class Projection:
     def tend(self, namespace: str) -> None:
         """Compact those views of ``namespace`` whose tail has grown long, and arenas of which much is dead."""
         for view in self.views:
+            if self._stopping:  # it is only faster with it, and whoever closes waits
+                return
             if view.failure or view.due(namespace):
                 self._guarded(view, namespace)
         self._ledger.drop_encodings()

@@ -23,7 +23,6 @@ from memspan.memory import Memory
 from memspan.views.base import Progress
 
 ENCODER = "hash:384"  # as many dimensions as the default model has, without its time
-BATCH = 1_024
 
 
 def run(
@@ -43,12 +42,10 @@ def run(
     with tempfile.TemporaryDirectory(prefix="memspan-archives-") as scratch:
         store = Path(scratch, "store")
         with Memory(store, encoder=encoder) as memory:
-            for start in range(0, len(found), BATCH):
-                turns = [{"role": "user", "content": text} for text in found[start : start + BATCH]]
-                memory.add(turns, session=f"session {start}")
-                if progress is not None:
-                    progress(start, len(found), "storing")
-            memory.compact()
+            if progress is not None:
+                progress(0, 0, "storing")
+            turns = [{"role": "user", "content": text} for text in found]
+            memory.add(turns, session="all")
             memory.export_to(expected := Path(scratch, "expected.jsonl"))
         report["open_mb"] = _measured("open", store, store, "", encoder)["peak_mb"]
         for done, each in enumerate(chosen):
