@@ -385,6 +385,7 @@ def test_without_an_encoder_there_are_no_vectors_to_compare_with() -> None:
     assert list(report["lengths"][0]["results"]) == ["memspan default"]
 
 
+@pytest.mark.soak
 def test_with_a_model_nearly_all_named_needles_of_a_small_haystack_are_found_and_most_of_the_others() -> None:
     report = needle.run(tokens=TOKENS, encoder="minilm")
     found = report["lengths"][0]["results"]

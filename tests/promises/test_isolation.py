@@ -112,7 +112,9 @@ def removals() -> dict[str, Callable[[Memory, Tenant], int]]:
     }
 
 
-@pytest.mark.parametrize("how", removals())
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=() if how in ("by scope", "by id") else pytest.mark.soak) for how in removals()]
+)
 @pytest.mark.parametrize(
     "snapshots",
     [True, pytest.param(False, marks=pytest.mark.soak)],
