@@ -50,7 +50,7 @@ def export(
         raise InvalidInput("format", problem, mend="use jsonl, or give the store an encoder: memspan rebuild --encoder")
     with ledger.reading():  # all passes of a format see this one moment
         seqs = ledger.archive(scope, filters, history=history)
-        segments = len(ledger.archive(scope, filters, history=False))
+        segments = len(ledger.archive(scope, filters, history=False)) if history else len(seqs)
         part = filters is not None or not history or scope != Scope(namespace=scope.namespace)
         named = ledger.named(scope.namespace, seqs.tolist()) if part else None
         passes = 0

@@ -103,49 +103,44 @@ class Import:
 
     def run(self, *, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
         """Take it over. Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole."""
-        self._added = 0
-        try:
-            return self._taken(revive, dry_run, progress)
-        finally:  # once, and not for each batch: views that fold what is new meanwhile would take half the time
-            if not dry_run:
-                self._projection.written(self._scope.namespace, self._added, pending=0)
-
-    def _taken(self, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
         done = Imported(path=str(self._path), format=self._format.name, dry_run=dry_run)
         same: dict[str, str] = {}
         conflicts: set[str] = set()
-        for gathered in self._batches():
-            self._compare(gathered)
-            given = {} if dry_run else gathered.activations
-            restored = self._ledger.restore(
-                self._scope.namespace,
-                Taking(
-                    filings=gathered.filings,
-                    refiled=gathered.refiled,
-                    versions=gathered.versions,
-                    references=gathered.references,
-                    same=same,
-                ),
-                None if self._projection.recorded == "null" else given,
-                self._projection.recorded,
-                revive=revive,
-                dry_run=dry_run,
-            )
-            self._added += restored.added
-            same.update(restored.same)
-            conflicts |= restored.conflicts
-            done = replace(
-                done,
-                read=done.read + len(gathered.versions),
-                added=done.added + restored.added,
-                updated=done.updated + restored.updated,
-                there=done.there + restored.there,
-                deleted=done.deleted + restored.deleted,
-                links=done.links + restored.links,
-                vectors=done.vectors + len(gathered.activations),
-            )
-            if progress is not None:
-                progress(done.read, 0, "importing")
+        try:
+            for gathered in self._batches():
+                self._compare(gathered)
+                given = {} if dry_run else gathered.activations
+                restored = self._ledger.restore(
+                    self._scope.namespace,
+                    Taking(
+                        filings=gathered.filings,
+                        refiled=gathered.refiled,
+                        versions=gathered.versions,
+                        references=gathered.references,
+                        same=same,
+                    ),
+                    None if self._projection.recorded == "null" else given,
+                    self._projection.recorded,
+                    revive=revive,
+                    dry_run=dry_run,
+                )
+                same.update(restored.same)
+                conflicts |= restored.conflicts
+                done = replace(
+                    done,
+                    read=done.read + len(gathered.versions),
+                    added=done.added + restored.added,
+                    updated=done.updated + restored.updated,
+                    there=done.there + restored.there,
+                    deleted=done.deleted + restored.deleted,
+                    links=done.links + restored.links,
+                    vectors=done.vectors + len(gathered.activations),
+                )
+                if progress is not None:
+                    progress(done.read, 0, "importing")
+        finally:  # once, and not for each batch: views that fold what is new meanwhile would take half the time
+            if not dry_run:
+                self._projection.written(self._scope.namespace, done.added, pending=0)
         return replace(
             done,
             conflicts=tuple(sorted(conflicts)),

@@ -76,20 +76,19 @@ def named(name: str) -> Format:
 
 def for_writing(path: Path, name: str | None) -> Format:
     """The format to write ``path`` in: the one named, or the one its suffix says. Raises InvalidInput."""
+    names = ", ".join(each.name for each in FORMATS if each.writes)
     if name is not None:
         format = named(name)
     else:
         suffix = path.suffix.lower()
         found = [each for each in FORMATS if each.writes and suffix in each.suffixes]
         if not found:
-            names = ", ".join(each.name for each in FORMATS if each.writes)
             problem = f"the name {path.name!r} says no format"
             raise InvalidInput(
                 "format", problem, mend=f"end it in .jsonl, .memspan or .parquet, or name one of {names}"
             )
         format = found[0]
     if not format.writes:
-        names = ", ".join(each.name for each in FORMATS if each.writes)
         raise InvalidInput("format", f"{format.name} can only be read", mend=f"use one of {names}")
     return format
 
