@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidFilter,
         InvalidInput,
+        KeyNeeded,
         MemspanError,
         MissingExtra,
         ModelNotFound,
         NewerStore,
         NotAStore,
+        NotEncrypted,
         NotFound,
         NotUndoable,
         NotWritable,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreFull,
+        WrongKey,
     )
     from memspan.memory import Memory
     from memspan.records import (
@@ -69,9 +72,9 @@ _HOMES = {
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
-        "StoreFull",
+        "InvalidInput", "KeyNeeded", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore",
+        "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed",
+        "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
     ),
 }  # fmt: skip
 
@@ -92,6 +95,7 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "Judgement",
+    "KeyNeeded",
     "Memory",
     "MemspanError",
     "Message",
@@ -101,6 +105,7 @@ __all__ = [
     "NewerStore",
     "Node",
     "NotAStore",
+    "NotEncrypted",
     "NotFound",
     "NotUndoable",
     "NotWritable",
@@ -116,6 +121,7 @@ __all__ = [
     "StoreFull",
     "Theme",
     "Tuned",
+    "WrongKey",
     "as_dict",
 ]
 
