@@ -32,17 +32,23 @@ recalls = st.lists(days, max_size=12).map(sorted)
 
 
 def standing(
-    recalled: Sequence[Sequence[float]], importance: float | Sequence[float] = 0.5, heard: float = 0.0
+    recalled: Sequence[Sequence[float]],
+    importance: float | Sequence[float] = 0.5,
+    kinds: Sequence[str] | None = None,
+    *,
+    heard: float = 0.0,
 ) -> Standing:
     """Segments heard on day ``heard``, each recalled so many days after; 1970 began then."""
     rows = len(recalled)
     return Standing(
         importance=np.broadcast_to(np.array(importance, np.float64), (rows,)),
-        heard_at=np.full(rows, heard * DAY),
+        heard_at=np.full(rows, -1e6 * DAY),  # when it happened: a memory is as old as it is known
+        stored_at=np.full(rows, heard * DAY),
         accesses=np.array([len(each) for each in recalled], np.float64),
         accessed_at=np.array([(heard + each[-1]) * DAY if each else 0.0 for each in recalled]),
         relevance=np.full(rows, 0.5),
         categorised=np.zeros(rows),
+        kinds=tuple(kinds or ["episodic"] * rows),
     )
 
 
@@ -50,7 +56,7 @@ def left(
     curve: ForgettingCurve, day: float, recalled: Sequence[float] = (), importance: float = 0.5, kind: str = "episodic"
 ) -> float:
     """What is left on ``day`` of one segment that was heard on day 0."""
-    (one,) = strength(standing([recalled], importance), day * DAY, kinds=[kind], curve=curve)
+    (one,) = strength(standing([recalled], importance, [kind]), day * DAY, curve)
     return float(one)
 
 
@@ -86,18 +92,14 @@ def test_the_more_important_is_never_the_weaker(
     assert left(curve, day, recalled, less, kind) <= left(curve, day, recalled, more, kind) * (1 + 1e-12)
 
 
-@given(curves, st.lists(st.tuples(kinds, importances, recalls), max_size=30), st.randoms(use_true_random=False))
+@given(curves, st.lists(st.tuples(kinds, importances, recalls), max_size=30))
 def test_a_segment_is_as_strong_among_others_as_alone(
-    curve: ForgettingCurve, segments: list[tuple[str, float, list[float]]], random: object
+    curve: ForgettingCurve, segments: list[tuple[str, float, list[float]]]
 ) -> None:
     day = 5000.0
-    together = strength(
-        standing([recalled for _, _, recalled in segments], [importance for _, importance, _ in segments]),
-        day * DAY,
-        kinds=[kind for kind, _, _ in segments],
-        curve=curve,
-    )
-    alone = [left(curve, day, recalled, importance, kind) for kind, importance, recalled in segments]
+    kinds, importances, recalled = zip(*segments, strict=True) if segments else ((), (), ())
+    together = strength(standing(recalled, importances, kinds), day * DAY, curve)
+    alone = [left(curve, day, recalls, importance, kind) for kind, importance, recalls in segments]
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
@@ -130,10 +132,10 @@ def test_recalls_of_one_afternoon_count_as_one(name: str) -> None:
 @pytest.mark.parametrize("name", CURVES)
 def test_a_segment_that_is_gone_has_no_strength_and_one_from_the_future_is_whole(name: str) -> None:
     known = standing([(), (), ()], [math.nan, 0.5, 0.5], heard=100)
-    found = strength(known, 40 * DAY, kinds=["episodic"] * 3, curve=curve_named(name))
+    found = strength(known, 40 * DAY, curve_named(name))
     assert math.isnan(found[0])
     assert found[1:].tolist() == [1, 1]
-    assert strength(standing([]), 0.0, kinds=[], curve=curve_named(name)).shape == (0,)
+    assert strength(standing([]), 0.0, curve_named(name)).shape == (0,)
 
 
 def test_an_unknown_curve_is_named_with_those_there_are() -> None:
@@ -153,7 +155,7 @@ def test_each_day_of_recall_adds_the_first_stability_once_more(times: int, wait:
 
 def test_an_episode_nobody_asks_for_has_faded_after_90_days_and_ebbinghaus_is_the_usual_curve() -> None:
     assert left(Ebbinghaus(), 89) > Ebbinghaus.faded > left(Ebbinghaus(), 90)
-    assert strength(standing([()]), 90 * DAY, kinds=["episodic"]).tolist() == [left(Ebbinghaus(), 90)]
+    assert strength(standing([()]), 90 * DAY).tolist() == [left(Ebbinghaus(), 90)]
 
 
 # FSRS, card by card by its own library

@@ -142,28 +142,26 @@ def curve_named(name: str) -> ForgettingCurve:
     return make()
 
 
-def traces(standing: Standing, kinds: Sequence[str], now: float | Floats) -> Traces:
-    """What ``standing`` says of n segments of these n kinds at ``now``, in microseconds since 1970."""
+def traces(standing: Standing, now: float | Floats) -> Traces:
+    """What ``standing`` says of n segments at ``now``, in microseconds since 1970."""
     table = {name: (kind.stability, kind.growth) for name, kind in KINDS.items()}
-    stability, growth = np.array([table[kind] for kind in kinds], np.float64).reshape(-1, 2).T
+    stability, growth = np.array([table[kind] for kind in standing.kinds], np.float64).reshape(-1, 2).T
     used = standing.accesses > 0
-    span = np.where(used, standing.accessed_at - standing.heard_at, 0.0).clip(min=0) / DAY
+    span = np.where(used, standing.accessed_at - standing.stored_at, 0.0).clip(min=0) / DAY
     return Traces(
         stability=stability,
         growth=growth,
         importance=standing.importance,
         recalls=np.minimum(standing.accesses, np.maximum(np.floor(span), 1)),
         span=span,
-        idle=(now - np.maximum(standing.heard_at, standing.accessed_at)).clip(min=0) / DAY,
+        idle=(now - np.maximum(standing.stored_at, standing.accessed_at)).clip(min=0) / DAY,
     )
 
 
-def strength(
-    standing: Standing, now: float | Floats, *, kinds: Sequence[str], curve: ForgettingCurve | None = None
-) -> Floats:
+def strength(standing: Standing, now: float | Floats, curve: ForgettingCurve | None = None) -> Floats:
     """float64[n] in [0, 1]: how much is left of each of n segments at ``now``, in microseconds since 1970.
 
     By Ebbinghaus's curve unless another is given. NaN for a segment that is gone.
     """
     chosen = Ebbinghaus() if curve is None else curve
-    return chosen.strength(traces(standing, kinds, now))
+    return chosen.strength(traces(standing, now))

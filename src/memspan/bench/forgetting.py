@@ -89,12 +89,14 @@ def _strengths(curve: ForgettingCurve, pattern: Pattern, days: NDArray[Any]) -> 
     known = Standing(
         importance=np.full(len(days), pattern.importance),
         heard_at=np.zeros(len(days)),
+        stored_at=np.zeros(len(days)),
         accesses=so_far.astype(np.float64),
         accessed_at=np.concatenate([[0.0], recalls])[so_far] * DAY,
         relevance=np.full(len(days), 0.5),
         categorised=np.zeros(len(days)),
+        kinds=(pattern.kind,) * len(days),
     )
-    return strength(known, days * DAY, kinds=[pattern.kind] * len(days), curve=curve)
+    return strength(known, days * DAY, curve)
 
 
 def _card_by_card(pattern: Pattern) -> float | None:

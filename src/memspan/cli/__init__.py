@@ -68,6 +68,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("reencode", upkeep.reencode, CARE, None),
     ("fit-tokens", upkeep.fit_tokens, CARE, None),
     ("tune", upkeep.tune, CARE, None),
+    ("prune", upkeep.prune, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )
