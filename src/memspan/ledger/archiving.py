@@ -348,6 +348,7 @@ def _place(
         heard_at = microseconds(new.heard_at or new.recorded_at)
         new = replace(new, version=same.version + 1)
         recorded_at, same = after_time(same.ended_at), None
+        row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
     if same is not None:
         restored.there += 1
         if new.repeats > same.repeats:
