@@ -70,6 +70,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("tune", upkeep.tune, CARE, None),
     ("encrypt", encryption.encrypt, CARE, None),
     ("rekey", encryption.rekey, CARE, None),
+    ("prune", upkeep.prune, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )
