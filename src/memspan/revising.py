@@ -73,7 +73,7 @@ class Revising(Portability):
         for name, value in {"valid_from": valid_from, "valid_to": valid_to, "expires_at": expires_at}.items():
             if value is not UNCHANGED:
                 changes[name] = parse_time(value, name)
-        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
+        pieces = None if text is None else self._cut(self._admitted(check_text(text, "text"), "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"
             raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
