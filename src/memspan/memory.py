@@ -19,6 +19,7 @@ from memspan.drafting import Batch, Common
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Idempotency
+from memspan.quarantine import Quarantine
 from memspan.records import (
     Added,
     AsOf,
@@ -39,7 +40,7 @@ from memspan.records import (
 )
 from memspan.redaction import Redactor, all_redacted, redacted
 from memspan.retrieval import hit_of
-from memspan.revising import Revising, nothing_in
+from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -63,7 +64,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Revising):
+class Memory(Quarantine):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

@@ -297,6 +297,22 @@ class Judgement:
     at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """A source, by class and agent: how far it is to be believed, in [0, 1], how many ``segments`` are current that it
+    said, and what that goes by: how many judgements found them ``useful`` or ``rejected`` them, how many were
+    ``contradicted`` by another source that was found right, how many are ``quarantined``."""
+
+    source: Source
+    agent_id: str | None
+    trust: float
+    segments: int = 0
+    useful: int = 0
+    rejected: int = 0
+    contradicted: int = 0
+    quarantined: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Version:
     """A version of a segment as an archive holds it, with what makes it the same when it comes back.
