@@ -175,6 +175,7 @@ def active_context(
     recipe: o.Recipe = "dsm",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -200,6 +201,7 @@ def active_context(
             as_of=as_of,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:
