@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Segment,
         Step,
         Theme,
+        Trust,
         Tuned,
         as_dict,
     )
@@ -68,7 +69,7 @@ _HOMES = {
     "memspan.config": ("Config",),
     "memspan.records": (
         "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Operation", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Operation", "Scope", "Segment", "Step", "Theme", "Trust", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
@@ -120,6 +121,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Theme",
+    "Trust",
     "Tuned",
     "WrongKey",
     "as_dict",

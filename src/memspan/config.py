@@ -8,6 +8,7 @@ line), the environment variable (an empty one counts as unset), the configuratio
     encoder     MEMSPAN_ENCODER      auto
     reranker    MEMSPAN_RERANKER     none
     namespace   MEMSPAN_NAMESPACE    default
+    redact      MEMSPAN_REDACT       none
     model       MEMSPAN_MODEL        none: the model is searched for
     cache       MEMSPAN_CACHE        <user cache directory>
     key_file    MEMSPAN_KEY_FILE     none
@@ -48,16 +49,17 @@ class Config:
     the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
     ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
     ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
-    ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``namespace``: the one used when a call
-    names none. ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built
-    for this machine are kept; safe to delete. ``key`` opens encrypted stores; ``key_file`` is a
-    text file that holds it.
+    ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``redact``: what is replaced before it is
+    stored, ``"none"``, ``"secrets"``, ``"personal"`` or ``"all"``. ``namespace``: the one used when a call names none.
+    ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built for this
+    machine are kept; safe to delete. ``key`` opens encrypted stores; ``key_file`` is a text file that holds it.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")
     encoder: str = "auto"
     tokens: str = "auto"
     reranker: str = "none"
+    redact: str = "none"
     namespace: str = "default"
     model: Path | None = None
     cache: Path = field(default_factory=_cache)

@@ -236,7 +236,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike."""
+    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike.
+
+    ``stripped``: how many contexts of memspan's own were found in it and left out. ``skipped``: how many texts were not
+    stored, as they were nothing but that, or turns of the assistant that repeat what somebody else had said.
+    """
 
     ids: tuple[str, ...]
     added: int
@@ -244,6 +248,8 @@ class Added:
     document_id: str | None = None
     pending: int = 0
     operation: str | None = None
+    stripped: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +295,22 @@ class Judgement:
     id: str
     useful: bool
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """A source, by class and agent: how far it is to be believed, in [0, 1], how many ``segments`` are current that it
+    said, and what that goes by: how many judgements found them ``useful`` or ``rejected`` them, how many were
+    ``contradicted`` by another source that was found right, how many are ``quarantined``."""
+
+    source: Source
+    agent_id: str | None
+    trust: float
+    segments: int = 0
+    useful: int = 0
+    rejected: int = 0
+    contradicted: int = 0
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -77,7 +77,7 @@ class Revising(Portability):
         ttl = None if kind is None else KINDS[kind].ttl
         if ttl is not None and expires_at is UNCHANGED:
             changes["expires_at"] = datetime.now(UTC) + ttl
-        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
+        pieces = None if text is None else self._cut(self._admitted(check_text(text, "text"), "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"
             raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments, encoders, rerankers, tuning
+from memspan import arguments, encoders, redaction, rerankers, tuning
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -43,6 +43,7 @@ from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Judgement, Query, Scope, Tuned
+from memspan.redaction import Redactor, redacted
 from memspan.reencoding import alone, fitted, reencode
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
@@ -75,6 +76,7 @@ class Store:
         reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         key: Key | None = None,
+        redact: str | Redactor | Callable[[str], str] | None = AUTO,
         config: Config | None = None,
         actor: str | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class Store:
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
+        self._redactor = redaction.make(config.redact if redact == AUTO else redact)
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
@@ -384,7 +387,10 @@ class Store:
         scope = self._scope(namespace, None, None, None, None)
         space = scope.namespace
         given = [] if judgements is None else arguments.judgements(judgements)
-        given = [replace(each, id=self._ledger.get(space, each.id).id) for each in given]
+        given = [
+            replace(each, query=redacted(each.query, self._redactor), id=self._ledger.get(space, each.id).id)
+            for each in given
+        ]
         said = {(each.query, each.id): each for each in (*self._ledger.judgements(space), *given)}
         seqs = {}
         for id in {id for _, id in said}:

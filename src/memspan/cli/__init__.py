@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, encryption, memories, pictures, portability, structure, trials, truth, upkeep
+from memspan.cli import cubes, encryption, memories, pictures, portability, structure, trials, trust, truth, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -40,6 +40,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("update", memories.update, REMEMBER, None),
     ("supersede", truth.supersede, REMEMBER, None),
     ("delete", memories.delete, REMEMBER, "forget"),
+    ("quarantine", trust.quarantine, REMEMBER, None),
+    ("release", trust.release, REMEMBER, None),
     ("undo", truth.undo, REMEMBER, None),
     ("rewind", truth.rewind, REMEMBER, None),
     ("search", memories.search, RECALL, "recall"),
@@ -47,6 +49,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("trust", trust.trust, RECALL, None),
     ("operations", truth.operations, RECALL, None),
     ("feedback", memories.feedback, RECALL, None),
     ("active-context", structure.active_context, RECALL, None),

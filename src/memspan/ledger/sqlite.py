@@ -336,6 +336,22 @@ class SqliteLedger(Changing):
             ).fetchall()
         return tuple(str(uuid.UUID(bytes=id)) for (id,) in rows) or None
 
+    def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
+        """The identities of those turns (content, identity) whose content stands here as said by the same user's
+        others than the assistant, and which are not here themselves."""
+        sql = (
+            "SELECT 1 FROM segments WHERE namespace = ?1 AND content = ?2 AND ended_at IS NULL AND user_id IS ?4"
+            " AND role IS NOT 'assistant' AND NOT EXISTS"
+            " (SELECT 1 FROM segments WHERE namespace = ?1 AND identity = ?3 AND ended_at IS NULL)"
+        )
+        with self.reading() as connection:
+            number = namespace_number(connection, scope.namespace)
+            return {
+                identity
+                for content, identity in turns
+                if connection.execute(sql, (number, content, identity, scope.user_id)).fetchone() is not None
+            }
+
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]:
         """The titles of those documents that have one."""
         with self.reading() as connection:
