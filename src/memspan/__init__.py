@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidFilter,
         InvalidInput,
+        LLMError,
         MemspanError,
         MissingExtra,
         ModelNotFound,
@@ -67,8 +68,9 @@ _HOMES = {
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "InvalidInput", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore",
+        "NotFound", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
+        "StoreFull",
     ),
 }  # fmt: skip
 
@@ -89,6 +91,7 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "Judgement",
+    "LLMError",
     "Memory",
     "MemspanError",
     "Message",
