@@ -27,11 +27,19 @@ from memspan.segmenting import parse_time, shown
 OPERATORS: tuple[str, ...] = get_args(Condition.__annotations__["operator"]) or (
     "eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "contains"
 )  # fmt: skip
-TIMES = ("occurred_at", "recorded_at")
+TIMES = ("occurred_at", "recorded_at", "valid_from", "valid_to", "expires_at")
 NUMBERS = ("importance", "position", "version", "tokens", "repeats")
-STRINGS = ("id", "user_id", "agent_id", "run_id", "session", "document_id", "role", "speaker", "source", "text")
+STRINGS = (
+    "id", "user_id", "agent_id", "run_id", "session", "document_id", "role", "speaker", "source", "kind",
+    "state", "text",
+)  # fmt: skip
 FIELDS = (*TIMES, *NUMBERS, *STRINGS, "category")
-NOT_FILTERED = ("namespace", "as_of", "threshold")  # arguments of their own: as metadata they would match nothing
+NOT_FILTERED = (
+    "namespace",
+    "as_of",
+    "valid_at",
+    "threshold",
+)  # arguments of their own: as metadata they would match nothing
 EXACT = ("eq", "ne", "in", "nin")
 ORDERED = ("gt", "gte", "lt", "lte")
 MAX_DEPTH = 16
