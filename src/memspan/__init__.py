@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NewerStore,
         NotAStore,
         NotFound,
+        NotUndoable,
         NotWritable,
         RerankerError,
         StoreBusy,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Message,
         Neighbor,
         Node,
+        Operation,
         Scope,
         Segment,
         Step,
@@ -64,13 +66,13 @@ _HOMES = {
     "memspan.config": ("Config",),
     "memspan.records": (
         "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Operation", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
         "InvalidInput", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore",
-        "NotFound", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
-        "StoreFull",
+        "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt",
+        "StoreError", "StoreFull",
     ),
 }  # fmt: skip
 
@@ -102,7 +104,9 @@ __all__ = [
     "Node",
     "NotAStore",
     "NotFound",
+    "NotUndoable",
     "NotWritable",
+    "Operation",
     "RerankerError",
     "Scope",
     "Segment",

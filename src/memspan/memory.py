@@ -70,7 +70,7 @@ class Memory(Revising):
     Encoder, or None for keywords only. ``reranker`` reads the best candidates of a search once more, together with the
     question: ``"auto"`` (the configured one, none by default), a spec of ``memspan.rerankers``, a Reranker, or None;
     when it fails, searches answer as without it. ``tokenizer`` counts a context's tokens: None for the encoder's own, a
-    path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer.
+    path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer. ``actor``: who ``operations`` says it was.
 
     Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError,
     InvalidInput.
@@ -378,7 +378,7 @@ class Memory(Revising):
         seed = self._ledger.get(scope.namespace, id)
         start = Scored(np.array([seed.seq], np.int64), np.ones(1, np.float32))
         reached = self._graph.expand(
-            self._selections.of(scope),
+            self._selections.of(scope, None, AsOf(superseded=True)),
             start,
             kinds=arguments.kinds(kinds),
             hops=arguments.count("hops", hops, most=MOST_HOPS),

@@ -392,6 +392,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     signed_by: str | None = None
     dry_run: bool = False
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,7 @@ class Feeding(Activations):
             for near, far, index in (("source", "target", ""), ("target", "source", "INDEXED BY edges_target")):
                 for chunk in chunks(seqs):
                     rows = connection.execute(
-                        f"SELECT a.seq, b.seq, kind, weight FROM segments AS a"
+                        f"SELECT a.seq, b.seq, e.kind, e.weight FROM segments AS a"
                         f" CROSS JOIN edges AS e {index} ON e.namespace = a.namespace AND e.{near} = a.id"
                         f" CROSS JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far}"
                         f" AND {current} WHERE a.seq IN ({marks(chunk)}) AND +a.namespace = ?",

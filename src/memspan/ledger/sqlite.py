@@ -63,10 +63,12 @@ from memspan.records import (
 
 
 class SqliteLedger(Changing):
-    """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only."""
+    """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only.
+    ``actor`` is who the log says changed something."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, actor: str | None = None) -> None:
         super().__init__(path)
+        self.actor = actor
         try:
             with self.exclusive() as connection:
                 schema.migrate(connection, path)
