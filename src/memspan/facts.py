@@ -97,6 +97,46 @@ class Reply:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What became of asking a model about one part of a session or document as it is now.
+
+    ``key`` names the part, ``version`` the versions of its segments. "done", "failed" and "refused" are final for that
+    version; "waiting" has been tried ``attempts`` times and is tried again by a later run, three times in all.
+    """
+
+    key: str
+    version: str
+    state: State
+    reason: Reason | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """What a run of ``Memory.extract`` did.
+
+    ``ids``: the facts and summaries that were written; each of ``operations`` can be undone. ``ended``: how many were
+    taken away, as their sources do not say so any more. ``jobs``: each part that was asked about, or was not because an
+    earlier run failed at it; what was done before is not among them. ``dropped`` counts statements that do not hold, by
+    ``memspan.facts.DROPPED``. ``left``: parts that were not asked about, and ``stopped`` why: the "budget" was spent,
+    or the "server" did not answer; ``problem`` is what its last error said. Tokens as the server counts them, else
+    estimated; a call that failed counts in full.
+    """
+
+    ids: tuple[str, ...] = ()
+    ended: int = 0
+    jobs: tuple[Job, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    left: int = 0
+    stopped: Literal["budget", "server"] | None = None
+    problem: str | None = None
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    operations: tuple[str, ...] = ()
+
+
 class Meter:
     """What a run has cost so far, against its budget; tokens as the server counts them, else estimated.
 
