@@ -333,7 +333,7 @@ def test_a_server_that_is_busy_at_first_is_waited_for(memory: Memory, server: Se
 
 def test_a_server_that_is_down_is_not_asked_about_everything(memory: Memory, server: Server, llm: ChatEndpoint) -> None:
     for number in range(5):
-        memory.add([{"role": "user", "content": f"This is day {number}."}], session=f"day {number}")
+        memory.add([{"role": "user", "name": "Ben", "content": f"I saw film {number}."}], session=f"day {number}")
     server.script = [(500, {})] * 9
     done = memory.extract(llm)
     assert (done.calls, len(done.jobs), done.left, done.stopped) == (2, 2, 4, "server")
