@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         InvalidFilter,
         InvalidInput,
         KeyNeeded,
+        LLMError,
         MemspanError,
         MissingExtra,
         ModelNotFound,
@@ -73,9 +74,9 @@ _HOMES = {
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "KeyNeeded", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore",
-        "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed",
-        "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
+        "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore",
+        "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy",
+        "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
     ),
 }  # fmt: skip
 
@@ -97,6 +98,7 @@ __all__ = [
     "InvalidInput",
     "Judgement",
     "KeyNeeded",
+    "LLMError",
     "Memory",
     "MemspanError",
     "Message",

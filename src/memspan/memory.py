@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from memspan import arguments, redaction
 from memspan.context import Order, pack, pack_active
-from memspan.drafting import Batch, Common, expiring
+from memspan.drafting import Common
 from memspan.errors import EncoderMismatch, InvalidInput
+from memspan.extraction import Extracting
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Idempotency
 from memspan.pruning import Pruning
@@ -55,7 +56,6 @@ from memspan.views.base import Progress, Scored
 from memspan.views.graph import communities
 from memspan.views.labels import Words, label
 
-LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MOST_TOKENS = 10_000_000
 MOST_ROWS = 1_000_000_000
 BULK = 4_096  # vectors read at once
@@ -65,7 +65,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Pruning, Quarantine):
+class Memory(Pruning, Quarantine, Extracting):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -184,33 +184,6 @@ class Memory(Pruning, Quarantine):
             return Added(ids=already, added=0, repeated=len(already), document_id=known.id)
         batch.document(text, document.media, known)
         return self._write(scope, batch, None, wait, progress)
-
-    def _write(
-        self, scope: Scope, batch: Batch, idempotency: Idempotency | None, wait: bool, progress: Progress | None
-    ) -> Added:
-        if idempotency is not None and (done := self._ledger.replay(scope.namespace, idempotency)) is not None:
-            return replace(done, stripped=batch.stripped, skipped=batch.skipped)
-        large = len(batch.drafts) > LARGE
-        projection = self._projection
-        activations = projection.activations(batch.texts) if wait and not large else {}
-        try:
-            added = self._ledger.append(
-                scope.namespace,
-                expiring(batch.drafts, datetime.now(UTC)),
-                documents=batch.documents,
-                activations=None if projection.recorded == "null" else activations,
-                encoder=projection.recorded,
-                idempotency=idempotency,
-            )
-        except EncoderMismatch:  # another process has just switched the store over: nothing was written
-            self._follow()
-            return self._write(scope, batch, idempotency, wait, progress)
-        pending = added.pending
-        if pending and large and wait:
-            self._projection.settle(scope.namespace, progress=progress)
-            pending = self._ledger.count_pending(scope.namespace)
-        self._projection.written(scope.namespace, added.added, pending=pending)
-        return replace(added, pending=pending, stripped=batch.stripped, skipped=batch.skipped)
 
     def link(
         self, a: str, b: str, relation: str = "related", weight: float = 1.0, *, namespace: str | None = None

@@ -98,6 +98,7 @@ class Draft:
     identity: bytes = b""
     terms: tuple[str, ...] = ()
     names: tuple[str, ...] = ("",)
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,7 @@ class Store:
         named = config.namespace if namespace is None else namespace
         self.namespace = arguments.scope(named, None, None, None, None).namespace
         self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
+        self._configured_llm = config.llm
         self._closed = False
         self._turning = threading.RLock()
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder

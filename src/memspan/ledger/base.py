@@ -168,7 +168,7 @@ class Why:
     undoes: str | None = None
 
 
-UPDATE, ERASE, IMPORT = Why(verb="update"), Why(verb="erase"), Why(verb="import")
+ADD, UPDATE, ERASE, IMPORT = Why(verb="add"), Why(verb="update"), Why(verb="erase"), Why(verb="import")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +306,13 @@ def names_in(encoded: str) -> tuple[str, ...]:
     return (found.title or "", *found.names)
 
 
+def cites(metadata: Mapping[str, Any]) -> list[str]:
+    """The ids of the segments of which a derived one cites passages: ``{"cites": [{"id", "start", "end"}, ...]}``."""
+    listed = metadata.get("cites")
+    given = [each.get("id") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    return [id for id in given if isinstance(id, str)]
+
+
 class Ledger(Protocol):
     """All calls are safe from several threads; several processes may hold one store open. Errors are StoreErrors."""
 
@@ -321,6 +328,7 @@ class Ledger(Protocol):
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         idempotency: Idempotency | None = None,
+        why: Why = ADD,
     ) -> Added: ...
     def revise(
         self,

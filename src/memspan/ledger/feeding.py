@@ -212,7 +212,7 @@ class Feeding(Activations):
         """Rows after ``after``, current and ended, in ascending order of seq, at most ``limit``."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, names"
+                "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, source, names"
                 " FROM segments AS s LEFT JOIN mentions AS m ON m.seq = s.seq"
                 " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
                 (namespace_number(connection, namespace), after, limit),

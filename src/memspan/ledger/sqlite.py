@@ -20,6 +20,7 @@ from memspan.keys import Keys
 from memspan.ledger import log, schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
 from memspan.ledger.base import (
+    ADD,
     Changed,
     DocumentDraft,
     Idempotency,
@@ -29,7 +30,7 @@ from memspan.ledger.base import (
     instant,
     microseconds,
 )
-from memspan.ledger.changing import END, ENDED, Changing, back, current, missing
+from memspan.ledger.changing import END, ENDED, Changing, back, current, derive_from, missing
 from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import given, served
 from memspan.ledger.log import Change
@@ -90,12 +91,14 @@ class SqliteLedger(Changing):
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         idempotency: Idempotency | None = None,
+        why: Why = ADD,
     ) -> Added:
         """Write ``drafts`` in order, or count a repeat where the same identity is there already.
 
         ``activations`` are by ``Draft.content``; contents without one are queued as pending. None: the store keeps
         none. ``encoder`` is what they were made by, as the store records it; None does not ask. A document
-        replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch.
+        replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch, and NotFound where
+        something that a draft is derived from is not there any more.
         """
         with self.writing() as connection:
             agreed(connection, encoder)
@@ -122,6 +125,7 @@ class SqliteLedger(Changing):
                     written.append(draft)
                     pending += self.derive(connection, number, seq, draft, activations)
                     _advance(draft, position, positions)
+            changes += derive_from(connection, number, namespace, ids, drafts)
             self.keep(connection, given(activations, written))
             document_id = documents[0].id if len(documents) == 1 else None
             added = Added(
@@ -130,7 +134,7 @@ class SqliteLedger(Changing):
                 repeated=repeated,
                 document_id=document_id,
                 pending=pending,
-                operation=self.logged(connection, number, Why(verb="add"), changes),
+                operation=self.logged(connection, number, why, changes),
             )
             if idempotency is not None:
                 told = json.dumps([ids, document_id, added.operation])
