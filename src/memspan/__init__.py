@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memspan.backups import restore
     from memspan.config import Config
     from memspan.errors import (
         AdapterError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from memspan.memory import Memory
     from memspan.records import (
         Added,
+        BackedUp,
         Citation,
         Context,
         Document,
@@ -59,11 +61,12 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "memspan.backups": ("restore",),
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Added", "BackedUp", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message",
+        "Neighbor", "Node", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
@@ -75,6 +78,7 @@ _HOMES = {
 __all__ = [
     "AdapterError",
     "Added",
+    "BackedUp",
     "BudgetTooSmall",
     "Citation",
     "Config",
@@ -112,6 +116,7 @@ __all__ = [
     "Theme",
     "Tuned",
     "as_dict",
+    "restore",
 ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, memories, pictures, portability, structure, trials, upkeep
+from memspan.cli import backups, cubes, memories, pictures, portability, structure, trials, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -64,6 +64,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("reencode", upkeep.reencode, CARE, None),
     ("fit-tokens", upkeep.fit_tokens, CARE, None),
     ("tune", upkeep.tune, CARE, None),
+    ("backup", backups.backup, CARE, None),
+    ("restore", backups.restore, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

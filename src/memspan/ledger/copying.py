@@ -1,0 +1,156 @@
+"""The files of a store byte by byte, all as of one moment, while other processes write.
+
+- **The ledger.** A read transaction holds SQLite to its moment: of the log (WAL) only what came before that moment is
+  folded into the database file, and the log does not begin anew unless all of it has been folded in. So the database
+  file and the log as it was at that moment say together what the transaction sees, whatever happens meanwhile; mostly
+  the log is folded in first and there is nothing of it to copy. No page passes through SQLite: those that did not
+  change are the same bytes in every copy, also where pages are encrypted, and no key is asked for.
+- **The arenas** are appended to, and dead records are written over with zeros, by whoever holds the write lock. They
+  are copied first, without it, then what was appended since, with it; there the moment is. What lives at that moment
+  was whole in the first copy or came after it.
+- **The snapshots** of views never change. They are opened in the moment and read later, though they be replaced since.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from memspan.ledger.sqlite import SqliteLedger
+
+LEDGER = "ledger.db"
+WAL_HEADER, FRAME_HEADER = 32, 24  # bytes; https://www.sqlite.org/fileformat2.html#walformat
+SMALL = 4 << 20  # bytes of new arena records that may be copied while writers wait
+ROUNDS = 4  # at copying them without the lock
+LEFT_OUT = (LEDGER, "open.lock")  # how names begin that are no part of what is stored: a ledger's own, and its copies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Bytes ``begin`` to ``end`` of the file ``name``, a path in the store with slashes; what comes before was given
+    earlier. ``read(at, size)`` gives fewer bytes only where the file ends."""
+
+    name: str
+    begin: int
+    end: int
+    read: Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When it was, what the store was then: ``schema``, current ``segments``; ``files`` are those that belong to it."""
+
+    at: datetime
+    store_id: str
+    schema: int
+    segments: int
+    files: tuple[str, ...]
+
+
+def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: int) -> Moment:
+    """Have ``take`` read every part of the store whose ledger is at ``path``. Parts begin at multiples of ``unit``.
+
+    Writers wait while the last records of the arenas are read, milliseconds, and else go on. Raises StoreError, and
+    what ``take`` raises.
+    """
+    store = path.parent
+    reached: dict[str, int] = {}
+    for _ in range(ROUNDS):
+        ahead = {name: end // unit * unit for name, end in _arenas(ledger, store).items()}
+        if sum(end - reached.get(name, 0) for name, end in ahead.items()) <= SMALL:
+            break
+        with ExitStack() as opened:
+            for name, end in ahead.items():
+                for part in _opened(opened, store, name, reached.get(name, 0), end):
+                    take(part)
+                    reached[name] = end
+    with ExitStack() as opened, ledger.newest() as reader:  # which sees nothing yet
+        _fold(reader)  # most of it, before anybody waits
+        with ledger.writing():
+            log = _fold(reader)
+            arenas = _arenas(ledger, store)  # from here on it sees this moment
+            at = datetime.now(UTC)
+            begun = {LEDGER, *arenas}
+            for name, end in arenas.items():
+                for part in _opened(opened, store, name, reached.get(name, 0), end):
+                    take(part)
+            for part in _opened(opened, store, f"{LEDGER}-wal", 0, log):
+                take(part)
+                begun.add(part.name)
+            rest = [part for name in _beside(reader, store) for part in _opened(opened, store, name, 0)]
+        take(Part(name=LEDGER, begin=0, end=path.stat().st_size, read=_raw(path)))
+        for part in rest:
+            take(part)
+        counts = ledger.counts()
+        return Moment(
+            at=at,
+            store_id=str(ledger.value("store_id")),
+            schema=counts["schema"],
+            segments=sum(space["segments"] for space in counts["namespaces"].values()),
+            files=tuple(sorted(begun | {part.name for part in rest})),
+        )
+
+
+def _arenas(ledger: SqliteLedger, store: Path) -> dict[str, int]:
+    """How far each arena file was committed, by name."""
+    return {file.relative_to(store).as_posix(): end for file, end in ledger.arenas()}
+
+
+def _fold(reader: sqlite3.Connection) -> int | None:
+    """Fold the log into the database file as far as nobody who reads holds it back; how many bytes of the log are still
+    needed, None for all of it."""
+    busy, frames, folded = reader.execute("PRAGMA wal_checkpoint (PASSIVE)").fetchone()
+    if busy or frames < 0:  # somebody else is at it
+        return None
+    (page,) = reader.execute("PRAGMA page_size").fetchone()
+    return 0 if frames == folded else WAL_HEADER + int(frames) * (FRAME_HEADER + int(page))
+
+
+def _beside(reader: sqlite3.Connection, store: Path) -> Iterator[str]:
+    """The snapshots in use, and whatever else a store keeps beside its ledger."""
+    for (file,) in reader.execute("SELECT file FROM snapshots ORDER BY file"):
+        yield f"views/{file}"
+    for entry in sorted(store.iterdir()):
+        if entry.is_file() and not entry.name.startswith(LEFT_OUT) and entry.suffix not in (".lock", ".part"):
+            yield entry.name
+
+
+def _opened(opened: ExitStack, store: Path, name: str, begin: int, end: int | None = None) -> list[Part]:
+    """The part of a file that stays open with ``opened``; none where there is nothing of it, for what is damaged in the
+    store is so in its copy."""
+    try:
+        file = opened.enter_context((store / name).open("rb", buffering=0)).fileno()
+    except FileNotFoundError:
+        return []
+    size = os.fstat(file).st_size
+    end = size if end is None else min(end, size)
+    return [Part(name=name, begin=begin, end=end, read=partial(_read, file))] if begin < end else []
+
+
+_descriptors: dict[tuple[int, int], int] = {}  # of database files, by device and inode
+
+
+def _raw(path: Path) -> Callable[[int, int], bytes]:
+    """How to read a database file past SQLite, which has it open in this process.
+
+    Closing any descriptor of a file drops every lock this process has on it, those of SQLite too: so says POSIX. The
+    one that is opened here is for that never closed.
+    """
+    found = path.stat()
+    key = (found.st_dev, found.st_ino)
+    if key not in _descriptors:
+        _descriptors[key] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    return partial(_read, _descriptors[key])
+
+
+def _read(file: int, at: int, size: int) -> bytes:
+    found = b""
+    while len(found) < size and (more := os.pread(file, size - len(found), at + len(found))):
+        found += more
+    return found
