@@ -429,7 +429,7 @@ def _there(path: Path, last: _List, *, pruning: bool) -> Mapping[str, bytes]:
 
 
 def _sweep(path: Path, lists: Sequence[Path]) -> None:
-    """Remove what an interrupted backup left: files that were being written, and a pack newer than every list."""
+    """Remove what an interrupted backup left: half-written files, and a pack newer than every list."""
     newest = max(map(_number, lists), default=0)
     with translated(path):
         for file in path.iterdir():
