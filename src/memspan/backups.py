@@ -213,6 +213,8 @@ def restore(
     """
     found = _chosen(_known(source), at)
     place = arguments.path(target)
+    if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(found.about.path)):
+        raise InvalidInput("target", f"{place} is among the backups", mend="give a directory elsewhere")
     with translated(place):
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             mend = "name a new or empty directory; nothing is ever restored over something"

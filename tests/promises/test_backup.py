@@ -57,7 +57,7 @@ def writing(store: Path, seed: int) -> Iterator[list[int]]:
 
 
 def prefixes(memory: Memory) -> list[int]:
-    """How far each writer had come: its numbers up to there are in the store, each once, and no call is there by half."""
+    """How far each writer had come: its numbers up to there are there, each once, and no call is there by half."""
     told: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number in range(WRITERS):
         for segment in memory.get_all(user_id=str(number), limit=100_000):

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from memspan.ledger.sqlite import SqliteLedger
 
@@ -84,7 +86,7 @@ def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: i
                 take(part)
                 begun.add(part.name)
             rest = [part for name in _beside(reader, store) for part in _opened(opened, store, name, 0)]
-        take(Part(name=LEDGER, begin=0, end=path.stat().st_size, read=_raw(path)))
+        take(_database(opened, path))
         for part in rest:
             take(part)
         counts = ledger.counts()
@@ -125,31 +127,41 @@ def _opened(opened: ExitStack, store: Path, name: str, begin: int, end: int | No
     """The part of a file that stays open with ``opened``; none where there is nothing of it, for what is damaged in the
     store is so in its copy."""
     try:
-        file = opened.enter_context((store / name).open("rb", buffering=0)).fileno()
+        file = opened.enter_context((store / name).open("rb"))
     except FileNotFoundError:
         return []
-    size = os.fstat(file).st_size
+    size = os.fstat(file.fileno()).st_size
     end = size if end is None else min(end, size)
     return [Part(name=name, begin=begin, end=end, read=partial(_read, file))] if begin < end else []
 
 
-_descriptors: dict[tuple[int, int], int] = {}  # of database files, by device and inode
+def _read(file: IO[bytes], at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)
 
 
-def _raw(path: Path) -> Callable[[int, int], bytes]:
-    """How to read a database file past SQLite, which has it open in this process.
+def _database(opened: ExitStack, path: Path) -> Part:
+    """The database file, past SQLite, which has it open in this process.
 
     Closing any descriptor of a file drops every lock this process has on it, those of SQLite too: so says POSIX. The
-    one that is opened here is for that never closed.
+    one that is opened here is for that never closed. https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks
     """
     found = path.stat()
+    if not hasattr(os, "pread"):  # where it is not so
+        (part,) = _opened(opened, path.parent, path.name, 0)
+        return part
     key = (found.st_dev, found.st_ino)
-    if key not in _descriptors:
-        _descriptors[key] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-    return partial(_read, _descriptors[key])
+    with _opening:
+        if key not in _descriptors:
+            _descriptors[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return Part(name=LEDGER, begin=0, end=found.st_size, read=partial(_pread, _descriptors[key]))
 
 
-def _read(file: int, at: int, size: int) -> bytes:
+_descriptors: dict[tuple[int, int], int] = {}  # by device and inode
+_opening = threading.Lock()
+
+
+def _pread(file: int, at: int, size: int) -> bytes:
     found = b""
     while len(found) < size and (more := os.pread(file, size - len(found), at + len(found))):
         found += more
