@@ -88,9 +88,12 @@ def make(
         raise InvalidInput("path", problem, mend="give a directory elsewhere, on another disk if there is one")
     store_id = str(ledger.value("store_id"))
     with _alone(path):
-        if (known := _marked(path, store_id)) != store_id:
+        if not (path / MARKER).exists():
+            with translated(path):
+                _write_aside(path / MARKER, json.dumps({"format": FORMAT, "store_id": store_id}).encode() + b"\n")
+        if (other := _owner(path)) != store_id:
             mend = "give each store a directory of its own"
-            raise InvalidInput("path", f"{path} holds the backups of another store ({known})", mend=mend)
+            raise InvalidInput("path", f"{path} holds the backups of another store ({other})", mend=mend)
         lists = _lists(path)
         _sweep(path, lists)
         last = next((found for found in map(_readable, reversed(lists)) if found is not None), None)
@@ -151,7 +154,7 @@ class _Making:
 
     def finish(self, moment: Moment) -> BackedUp:
         """Have it on the disk, and only then in the list of what there is."""
-        self._sizes = {name: self._sizes[name] for name in moment.files}
+        self._sizes = {name: self._sizes[name] for name in moment.files if name in self._sizes}
         done = BackedUp(
             path=str(self._path),
             number=self._number,
@@ -169,10 +172,13 @@ class _Making:
                 self._part.replace(_pack(self._path, self._number))
             else:
                 self._part.unlink()
+            _sync(self._path)
             _put(
                 self._path,
                 _List(about=done, rows={name: bytes(self._rows[name]) for name in self._sizes}, sizes=self._sizes),
             )
+        if self._progress is not None:
+            self._progress(done.bytes, done.bytes, "backing up")
         return done
 
     def give_up(self) -> None:
@@ -300,27 +306,24 @@ def _known(path: str | os.PathLike[str]) -> Path:
     place = arguments.path(path)
     if not (place / MARKER).is_file():
         raise InvalidInput("path", f"{place} holds no backups", mend="name the directory given to memspan backup")
+    _owner(place)
     return place
 
 
-def _marked(path: Path, store_id: str) -> str:
-    """The store whose backups are in the directory: ``store_id`` from now on where there are none. Raises StoreCorrupt,
-    NewerStore."""
+def _owner(path: Path) -> str:
+    """The id of the store whose backups are in the directory. Raises StoreCorrupt, NewerStore."""
     marker = path / MARKER
     with translated(path):
-        if not marker.exists():
-            _write_aside(marker, json.dumps({"format": FORMAT, "store_id": store_id}).encode() + b"\n")
-            return store_id
         raw = marker.read_bytes()
     try:
         told = json.loads(raw)
-        newer, store = told["format"] > FORMAT, str(told["store_id"])
+        newer, store_id = told["format"] > FORMAT, str(told["store_id"])
     except (ValueError, KeyError, TypeError) as error:
-        mend = f"write into it {json.dumps({'format': FORMAT, 'store_id': store_id})}"
-        raise StoreCorrupt(f"{marker} is damaged", mend=mend) from error
+        about = {"format": FORMAT, "store_id": "the store_id that memspan stats tells"}
+        raise StoreCorrupt(f"{marker} is damaged", mend=f"write into it {json.dumps(about)}") from error
     if newer:
         raise NewerStore(f"{path} holds backups of a newer memspan", mend="upgrade memspan (pip install -U memspan)")
-    return store
+    return store_id
 
 
 @contextmanager

@@ -238,6 +238,7 @@ class Store:
             "channels": self._retrieval.active(),
             "search_failure": self._retrieval.failure,
             "judgements": counts["judgements"],
+            "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
             "tuning": {
                 name: learned.plain()
                 for name in namespaces

@@ -69,7 +69,7 @@ def restore(
     """
     from memspan import backups
 
-    target = Config.load(store=store).store
+    target = Config.load(store=store).store.absolute()
     with output.progress("Restoring", show=not json) as advance:
         done = backups.restore(source, target, at=at, progress=advance)
     report = None

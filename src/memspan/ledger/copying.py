@@ -1,8 +1,8 @@
 """The files of a store byte by byte, all as of one moment, while other processes write.
 
 - **The ledger.** A read transaction holds SQLite to its moment: of the log (WAL) only what came before that moment is
-  folded into the database file, and the log does not begin anew unless all of it has been folded in. So the database
-  file and the log as it was at that moment say together what the transaction sees, whatever happens meanwhile; mostly
+  folded into the database file, and the log does not begin anew unless all up to that moment has been. So the database
+  file and the log as long as it was then say together what the transaction sees, whatever happens meanwhile; mostly
   the log is folded in first and there is nothing of it to copy. No page passes through SQLite: those that did not
   change are the same bytes in every copy, also where pages are encrypted, and no key is asked for.
 - **The arenas** are appended to, and dead records are written over with zeros, by whoever holds the write lock. They
@@ -21,8 +21,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from memspan.ledger.sqlite import SqliteLedger
 
@@ -58,8 +58,8 @@ class Moment:
 def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: int) -> Moment:
     """Have ``take`` read every part of the store whose ledger is at ``path``. Parts begin at multiples of ``unit``.
 
-    Writers wait while the last records of the arenas are read, milliseconds, and else go on. Raises StoreError, and
-    what ``take`` raises.
+    Writers wait while the log is folded, at most two seconds for somebody who reads, and while the last records of the
+    arenas are read; else they go on. Raises StoreError, and what ``take`` raises.
     """
     store = path.parent
     reached: dict[str, int] = {}
@@ -72,30 +72,29 @@ def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: i
                 for part in _opened(opened, store, name, reached.get(name, 0), end):
                     take(part)
                     reached[name] = end
+    ledger.fold()
     with ExitStack() as opened, ledger.newest() as reader:  # which sees nothing yet
-        _fold(reader)  # most of it, before anybody waits
         with ledger.writing():
-            log = _fold(reader)
+            needed = _fold(reader)
             arenas = _arenas(ledger, store)  # from here on it sees this moment
             at = datetime.now(UTC)
-            begun = {LEDGER, *arenas}
             for name, end in arenas.items():
                 for part in _opened(opened, store, name, reached.get(name, 0), end):
                     take(part)
-            for part in _opened(opened, store, f"{LEDGER}-wal", 0, log):
-                take(part)
-                begun.add(part.name)
+            log = _opened(opened, store, f"{LEDGER}-wal", 0, needed)
+            begun = [part.read(0, WAL_HEADER) for part in log]
             rest = [part for name in _beside(reader, store) for part in _opened(opened, store, name, 0)]
-        take(_database(opened, path))
-        for part in rest:
+        for part in (_database(opened, path), *log, *rest):
             take(part)
+        if [part.read(0, WAL_HEADER) for part in log] != begun:  # it began anew: all of it had been folded in
+            log = []
         counts = ledger.counts()
         return Moment(
             at=at,
             store_id=str(ledger.value("store_id")),
             schema=counts["schema"],
             segments=sum(space["segments"] for space in counts["namespaces"].values()),
-            files=tuple(sorted(begun | {part.name for part in rest})),
+            files=(LEDGER, *(part.name for part in (*log, *rest)), *arenas),
         )
 
 
@@ -105,8 +104,8 @@ def _arenas(ledger: SqliteLedger, store: Path) -> dict[str, int]:
 
 
 def _fold(reader: sqlite3.Connection) -> int | None:
-    """Fold the log into the database file as far as nobody who reads holds it back; how many bytes of the log are still
-    needed, None for all of it."""
+    """Fold the log into the database file as far as nobody who reads holds it back; how many bytes of it are needed
+    beside that, None for all of it."""
     busy, frames, folded = reader.execute("PRAGMA wal_checkpoint (PASSIVE)").fetchone()
     if busy or frames < 0:  # somebody else is at it
         return None
@@ -127,7 +126,7 @@ def _opened(opened: ExitStack, store: Path, name: str, begin: int, end: int | No
     """The part of a file that stays open with ``opened``; none where there is nothing of it, for what is damaged in the
     store is so in its copy."""
     try:
-        file = opened.enter_context((store / name).open("rb"))
+        file = opened.enter_context((store / name).open("rb", buffering=0))
     except FileNotFoundError:
         return []
     size = os.fstat(file.fileno()).st_size
@@ -135,7 +134,7 @@ def _opened(opened: ExitStack, store: Path, name: str, begin: int, end: int | No
     return [Part(name=name, begin=begin, end=end, read=partial(_read, file))] if begin < end else []
 
 
-def _read(file: IO[bytes], at: int, size: int) -> bytes:
+def _read(file: FileIO, at: int, size: int) -> bytes:
     file.seek(at)
     return file.read(size)
 

@@ -20,7 +20,6 @@ from memspan.ledger import schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
 from memspan.ledger.archiving import Archiving
 from memspan.ledger.base import DocumentDraft, Operation, Revision, Use, instant, microseconds
-from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import given, served
 from memspan.ledger.rows import (
     COLUMNS,
@@ -446,10 +445,7 @@ class SqliteLedger(Archiving):
         with self.writing() as connection:  # a lock taken half-way, as these do alone, is refused and not waited for
             connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
             connection.execute("PRAGMA optimize")
-        with self.exclusive() as connection:
-            connection.execute("PRAGMA busy_timeout = 2000")  # writers wait while this waits for the last reader
-            connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        self.fold()
 
 
 def _current(
