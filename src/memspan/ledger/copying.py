@@ -88,12 +88,13 @@ def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: i
             take(part)
         if [part.read(0, WAL_HEADER) for part in log] != begun:  # it began anew: all of it had been folded in
             log = []
-        counts = ledger.counts()
+        (schema,) = reader.execute("PRAGMA user_version").fetchone()
+        (segments,) = reader.execute("SELECT count(*) FROM segments WHERE ended_at IS NULL").fetchone()
         return Moment(
             at=at,
             store_id=str(ledger.value("store_id")),
-            schema=counts["schema"],
-            segments=sum(space["segments"] for space in counts["namespaces"].values()),
+            schema=schema,
+            segments=segments,
             files=(LEDGER, *(part.name for part in (*log, *rest)), *arenas),
         )
 
