@@ -69,6 +69,12 @@ def prefixes(memory: Memory) -> list[int]:
     return [len(told[number]) for number in range(WRITERS)]
 
 
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arenas as small as they are here are copied ahead of the moment, as large ones are."""
+    monkeypatch.setattr("memspan.ledger.copying.SMALL", 1 << 12)
+
+
 def campaign(tmp_path: Path, count: int, seed: int) -> None:
     choose = random.Random(seed)
     store, place = tmp_path / "store", tmp_path / "backups"
@@ -95,6 +101,7 @@ def campaign(tmp_path: Path, count: int, seed: int) -> None:
         assert backups.check(place, kept.number) == kept
 
 
+@pytest.mark.usefixtures("ahead")
 def test_a_backup_under_eight_writers_restores_to_a_prefix_of_what_each_wrote(
     tmp_path: Path, words: WordEncoder
 ) -> None:
@@ -102,6 +109,7 @@ def test_a_backup_under_eight_writers_restores_to_a_prefix_of_what_each_wrote(
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("ahead")
 def test_fifty_backups_under_eight_writers_restore_to_a_prefix_of_what_each_wrote(
     tmp_path: Path, words: WordEncoder
 ) -> None:

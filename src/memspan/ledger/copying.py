@@ -59,7 +59,8 @@ def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: i
     """Have ``take`` read every part of the store whose ledger is at ``path``. Parts begin at multiples of ``unit``.
 
     Writers wait while the log is folded, at most two seconds for somebody who reads, and while the last records of the
-    arenas are read; else they go on. Raises StoreError, and what ``take`` raises.
+    arenas are read, and the log where another process is folding it just then; else they go on. Raises StoreError, and
+    what ``take`` raises.
     """
     store = path.parent
     reached: dict[str, int] = {}
@@ -83,8 +84,11 @@ def copy(ledger: SqliteLedger, path: Path, take: Callable[[Part], None], unit: i
                     take(part)
             log = _opened(opened, store, f"{LEDGER}-wal", 0, needed)
             begun = [part.read(0, WAL_HEADER) for part in log]
+            if needed is None:  # what is written next may come to stand within that
+                for part in log:
+                    take(part)
             rest = [part for name in _beside(reader, store) for part in _opened(opened, store, name, 0)]
-        for part in (_database(opened, path), *log, *rest):
+        for part in (_database(opened, path), *(log if needed is not None else ()), *rest):
             take(part)
         if [part.read(0, WAL_HEADER) for part in log] != begun:  # it began anew: all of it had been folded in
             log = []
@@ -106,9 +110,10 @@ def _arenas(ledger: SqliteLedger, store: Path) -> dict[str, int]:
 
 def _fold(reader: sqlite3.Connection) -> int | None:
     """Fold the log into the database file as far as nobody who reads holds it back; how many bytes of it are needed
-    beside that, None for all of it."""
+    beside that. None where somebody else is at folding it: as many as there are, with what of an earlier log may stand
+    behind those that count."""
     busy, frames, folded = reader.execute("PRAGMA wal_checkpoint (PASSIVE)").fetchone()
-    if busy or frames < 0:  # somebody else is at it
+    if busy or frames < 0:
         return None
     (page,) = reader.execute("PRAGMA page_size").fetchone()
     return 0 if frames == folded else WAL_HEADER + int(frames) * (FRAME_HEADER + int(page))
