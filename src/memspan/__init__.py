@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memspan.backups import restore
     from memspan.config import Config
     from memspan.errors import (
         AdapterError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from memspan.memory import Memory
     from memspan.records import (
         Added,
+        BackedUp,
         Citation,
         Context,
         Document,
@@ -66,11 +68,12 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "memspan.backups": ("restore",),
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Operation", "Scope", "Segment", "Step", "Theme", "Trust", "Tuned", "as_dict",
+        "Added", "BackedUp", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message",
+        "Neighbor", "Node", "Operation", "Scope", "Segment", "Step", "Theme", "Trust", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
@@ -83,6 +86,7 @@ _HOMES = {
 __all__ = [
     "AdapterError",
     "Added",
+    "BackedUp",
     "BudgetTooSmall",
     "Citation",
     "Config",
@@ -127,6 +131,7 @@ __all__ = [
     "Tuned",
     "WrongKey",
     "as_dict",
+    "restore",
 ]
 
 

@@ -419,6 +419,25 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackedUp:
+    """A backup: its ``number`` in the directory ``path``, counted from 1, and the moment ``at`` that it holds.
+
+    Of the store then: its ``store_id``, ``schema``, current ``segments`` of all namespaces, and ``bytes`` of its files.
+    ``memspan`` is the version that made the backup, ``written`` how many of those bytes no earlier one had.
+    """
+
+    path: str
+    number: int
+    at: datetime
+    store_id: str
+    schema: int
+    memspan: str
+    segments: int
+    bytes: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
     """What ``Memory.tune`` found for a namespace, from so many ``questions`` with a useful segment and all their
     ``judgements``.

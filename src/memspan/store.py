@@ -255,6 +255,7 @@ class Store:
             "search_failure": self._retrieval.failure,
             "judgements": counts["judgements"],
             "log": self._ledger.log_head(),
+            "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
             "tuning": {
                 name: learned.plain()
                 for name in namespaces

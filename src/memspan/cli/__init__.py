@@ -14,7 +14,19 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, encryption, memories, pictures, portability, structure, trials, trust, truth, upkeep
+from memspan.cli import (
+    backups,
+    cubes,
+    encryption,
+    memories,
+    pictures,
+    portability,
+    structure,
+    trials,
+    trust,
+    truth,
+    upkeep,
+)
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -74,6 +86,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("encrypt", encryption.encrypt, CARE, None),
     ("rekey", encryption.rekey, CARE, None),
     ("prune", upkeep.prune, CARE, None),
+    ("backup", backups.backup, CARE, None),
+    ("restore", backups.restore, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

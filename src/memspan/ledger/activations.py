@@ -174,6 +174,14 @@ class Activations(Connections):
         total = {name: sum(file[name] for file in files) for name in ("bytes", "live_bytes", "tensors")}
         return {**total, "references": refs, "lost": lost, "files": files}
 
+    def arenas(self) -> list[tuple[Path, int]]:
+        """The arena files of a store on disk, and how far each was committed."""
+        with self.reading() as connection:
+            return [
+                (Path(self._arenas.name(number)), finish)
+                for number, finish in connection.execute("SELECT number, finish FROM arenas ORDER BY number")
+            ]
+
     def tensor_problems(self) -> Iterator[str]:
         """Names each token matrix that is not what was written, by file and place."""
         with self.reading() as connection:
