@@ -97,13 +97,13 @@ class Batch:
     def derived(
         self, text: str, sources: tuple[str, ...], metadata: Mapping[str, Any], occurred_at: datetime | None
     ) -> None:
-        """A text made of the segments ``sources``, which nobody said: one segment, never a repeat of what was said, but
-        of the same that was derived before."""
-        (piece,) = self._cut(text, "text")
-        self._add(piece, None, position=0, occurred_at=occurred_at, metadata=metadata)
-        draft = self.drafts[-1]
-        same = hashed(identity(draft), "derived", metadata.get("what"))
-        self.drafts[-1] = replace(draft, derived_from=sources, identity=same)
+        """A text made of the segments ``sources``, which nobody said: a segment, or several where it is too long for
+        one; never a repeat of what was said, but of the same that was derived before."""
+        for piece in self._cut(redacted(text, self._redactor), "text"):
+            self._add(piece, None, position=0, occurred_at=occurred_at, metadata=metadata)
+            draft = self.drafts[-1]
+            same = hashed(identity(draft), "derived", metadata.get("what"))
+            self.drafts[-1] = replace(draft, derived_from=sources, identity=same)
 
     def claim(
         self, text: str, media: str, *, uri: str | None, title: str | None, said: tuple[str | None, ...] = ()

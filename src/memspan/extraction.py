@@ -205,15 +205,16 @@ class Extracting(Revising):
         """Write what a model said of a part, and unless it is the ``first`` time, end what it said before and not now.
         Raises NotFound."""
         versions = {row.id: row.version for row in part.rows}
-        batch = Batch(self._cut, Common(scope=part.scope, source="derived", kind="semantic"))
-        told = [_metadata(model, part, statement, versions) for statement in statements]
-        for statement, metadata in zip(statements, told, strict=True):
+        common = Common(scope=part.scope, source="derived", kind="semantic")
+        batch = Batch(self._cut, common, redactor=self._redactor)
+        for statement in statements:
             sources = tuple(dict.fromkeys(cite.id for cite in statement.cites))
-            batch.derived(statement.text, sources, metadata, statement.occurred_at)
+            told = _metadata(model, part, statement, versions)
+            batch.derived(statement.text, sources, told, statement.occurred_at)
         why, kept = Why(verb="extract"), dict[str, Mapping[str, Any]]()
         if statements:
             added = self._write(part.scope, batch, why=why)
-            kept = dict(zip(added.ids, told, strict=True))
+            kept = {id: draft.metadata for id, draft in zip(added.ids, batch.drafts, strict=True)}
             why = replace(why, operation=added.operation)
             run.ids += kept
             run.operations += [] if added.operation is None else [added.operation]

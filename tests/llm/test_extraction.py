@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from memspan import InvalidInput, Memory, as_dict
+from memspan.encoders.hash import HashEncoder
 from memspan.facts import PROMPT, Budget, estimated
 from memspan.llm import ChatEndpoint
 
@@ -155,6 +156,28 @@ def test_no_model_is_configured_and_none_is_asked(memory: Memory) -> None:
 def test_what_cannot_be_meant_is_refused_by_name(memory: Memory, options: dict[str, Any], argument: str) -> None:
     with pytest.raises(InvalidInput, match=argument):
         memory.extract(None, **options)
+
+
+def test_a_statement_too_long_for_a_segment_becomes_several(server: Server, llm: ChatEndpoint) -> None:
+    long = (
+        "I carried the heavy wardrobe up the narrow stairs. I painted our kitchen yellow with an old brush. "
+        "I planted tomatoes behind the shed before it rained. I repaired a broken chair using glue and string. "
+        "I baked bread for every neighbour on this street."
+    )
+    encoder = HashEncoder()
+    encoder.window = 32
+    with Memory(":memory:", encoder=encoder) as small:
+        small.add([{"role": "user", "name": "Ana", "content": long}], session="monday")
+        texts = [row.text for row in small.get_all()]
+        server.script = [
+            json.dumps({"summary": long.replace("I carried", "Ana carried"), "sources": [*range(1, len(texts) + 1)]})
+        ]
+        done = small.extract(llm)
+        written = small.get_all(filters={"source": "derived"})
+        assert [job.state for job in done.jobs] == ["done"]
+        assert len(written) == len(done.ids) > 1
+        assert " ".join(row.text for row in written) == long.replace("I carried", "Ana carried")
+        assert small.undo(done.operations[0]).segments == len(written)
 
 
 # ------------------------------------------------------------------------------------------------------ once and again
