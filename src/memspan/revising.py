@@ -306,7 +306,8 @@ class Revising(Portability):
         if not versions:
             raise NotUndoable("operation", f"segment {id} was erased since", mend=FINAL["erase"])
         now = versions[-1]
-        if (None if now.ended_at is not None else now.version) != expected:
+        as_left = now.ended_at is None if expected is not None else now.ended_at is not None
+        if not as_left or now.version != (target if expected is None else expected):
             later = self._ledger.operations(namespace, id, limit=1)
             by = f" by {later[0].id} ({later[0].verb})" if later else ""
             raise NotUndoable("operation", f"segment {id} was changed since{by}", mend="undo what came after it first")

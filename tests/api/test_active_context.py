@@ -160,8 +160,8 @@ def test_it_holds_what_a_search_finds_best_first_with_its_scores(river: Memory) 
     assert [citation.score for citation in context.citations] == pytest.approx([hit.score for hit in hits], abs=1e-4)
     first = context.text.split(BORDER)[2]
     told = dict(pair.split(":") for pair in first.split("scores=")[1].split("\n")[0].split())
-    priorities = ["importance", "recency", "frequency", "relevance", "total"]
-    assert list(told)[-5:] == priorities, "in this order in every process"
+    priorities = ["importance", "recency", "frequency", "relevance", "strength", "total"]
+    assert list(told)[-6:] == priorities, "in this order in every process"
     assert float(told["importance"]) == pytest.approx(hits[0].channels["importance"], abs=1e-3)  # type: ignore[index]
     assert {part.category for part in parts} == {"Land → Water", "uncategorised", "session 2026-05-30"}
     assert context.text.startswith("QUERY:\nhow deep is the river?\n")
