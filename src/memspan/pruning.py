@@ -101,10 +101,11 @@ class Pruning(Revising):
         was of use by ``feedback``, unless it has expired; what is quarantined; and the parts of a document of which
         another part stays.
 
-        Versions, links, use and judgements go into a cube at ``archive``, which is replaced, or else in the directory
-        "pruned" of the store, where ``undo`` of the operation finds them as long as the cube lies there. What is
-        removed is found by no search, no ``as_of`` and no ``history``. Raises InvalidInput, MissingExtra, StoreError;
-        then nothing was removed.
+        Versions, links, use and judgements go into a cube: the new file ``archive``, or else one in the directory
+        "pruned" of the store. ``undo`` of the operation brings them back as long as the cube lies there. No search, no
+        ``as_of`` and no ``history`` finds what is removed. A cube is not encrypted: an encrypted store must be told
+        where it may lie, as must one in memory. Raises InvalidInput, MissingExtra, StoreError; then nothing was
+        removed.
         """
         arguments.flags(dry_run=dry_run)
         arguments.progress(progress)
@@ -128,7 +129,7 @@ class Pruning(Revising):
                     ids = [each.id for each in found.fading]
                     stamps = self._ledger.stamps(scope.namespace, ids)
                     written = self._put_away(scope, ids, target, progress)
-                why = Why(verb="prune", detail={"archive": str(target)}, operation=key)
+                why = Why(verb="prune", detail={"archive": self._told(target)}, operation=key)
                 if self._ledger.prune(scope.namespace, stamps, why):
                     return replace(found, archive=str(target), bytes=written.bytes, operation=key, dry_run=False)
         finally:
@@ -150,7 +151,7 @@ class Pruning(Revising):
         if len(self._ledger.stamps(scope.namespace, ids)) == len(ids):  # fewer: it was interrupted, and goes on
             mend = "operations() tells what came after it; undo that"
             raise NotUndoable("operation", f"was taken back already, by {known.undone_by or 'an import'}", mend=mend)
-        file = Path(known.detail["archive"])
+        file = Path(known.detail["archive"]) if self.path is None else self.path / known.detail["archive"]
         if not file.is_file():
             problem = f"what was pruned is not at {file} any more"
             raise NotUndoable("operation", problem, mend="put it there again, or import it from where it is now")
@@ -212,7 +213,7 @@ class Pruning(Revising):
         first = np.flatnonzero(out | (weak & ~important))
         first = first[np.lexsort((seqs[first], left[first], ~out[first]))]
         rows = self._ledger.fetch(scope.namespace, seqs[first].tolist())
-        found = [(row, _told(row, bool(out[at]), float(left[at]))) for row, at in zip(rows, first, strict=True)]
+        found = [(row, _fade(row, bool(out[at]), float(left[at]))) for row, at in zip(rows, first, strict=True)]
         useful = {said.id for said in self._ledger.judgements(scope.namespace) if said.useful}
         going = [(row, each) for row, each in found if each.reason == "expired" or each.id not in useful]
         torn = self._torn(scope.namespace, [row for row, _ in going])
@@ -245,9 +246,14 @@ class Pruning(Revising):
     def _cube(self, given: str | os.PathLike[str] | None, operation: str) -> Path:
         """Where the archive of an operation shall stand. Raises InvalidInput where something does already."""
         if given is None:
-            if self.path is None:
-                problem = "is needed: a store in memory has no directory for it"
-                raise InvalidInput("archive", problem, mend="name a file: archive='pruned.memspan'")
+            if self.path is None or self._ledger.keys is not None:
+                why = (
+                    "a store in memory has no directory"
+                    if self.path is None
+                    else "a cube is not encrypted as this store is"
+                )
+                mend = "name a file, where it may lie in clear: archive='pruned.memspan'"
+                raise InvalidInput("archive", f"is needed: {why}", mend=mend)
             return self.path / FOLDER / f"{operation}.memspan"
         target = arguments.path(given)
         if target.suffix.lower() not in CUBE.suffixes:
@@ -255,6 +261,11 @@ class Pruning(Revising):
         if target.exists():
             raise InvalidInput("archive", f"{target} is there already", mend="name another file, so that both stay")
         return target
+
+    def _told(self, target: Path) -> str:
+        """How the log calls an archive: one in the store by its place there, for a store may be moved."""
+        own = self.path is not None and target.is_relative_to(self.path)
+        return target.relative_to(self.path or target).as_posix() if own else str(target)
 
     def _put_away(self, scope: Scope, ids: Sequence[str], target: Path, progress: Progress | None) -> Exported:
         """Write all there is of these segments into a cube, safe on the disk when this returns."""
@@ -283,7 +294,7 @@ class Pruning(Revising):
             target.unlink(missing_ok=True)
 
 
-def _told(row: Segment, expired: bool, left: float) -> Fading:
+def _fade(row: Segment, expired: bool, left: float) -> Fading:
     return Fading(
         id=row.id,
         kind=row.kind,

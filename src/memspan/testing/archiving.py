@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ import pytest
 from memspan.activations.tokens import Activation
 from memspan.drafting import draft_of, identity_of
 from memspan.errors import EncoderMismatch, NotFound
-from memspan.ledger.base import Ledger, Reference, Restorable, Revision, Taking, Use
+from memspan.ledger.base import Ledger, Reference, Restorable, Revision, Taking, Use, Why
 from memspan.records import Edge, Judgement, Scope, Segment, Usage
 from memspan.testing.parts import activations_of, check, drafts, same, write
 
@@ -117,6 +117,31 @@ class ArchivingContract:
             ledger.get("default", ids[1])
         same(ledger.restore("default", Taking(versions=rows), revive=True).added, 1)
         same(ledger.get("default", ids[1]).text, "two")
+
+    def test_pruning_removes_all_or_nothing_and_nothing_of_which_anything_was_written(self, ledger: Ledger) -> None:
+        one, two, _ = self._lived_in(ledger)
+        same(ledger.rows_of("default", [two, one, "no id"]).tolist(), [1, 2, 4])
+        later = datetime.now(UTC)
+        writes: dict[str, Callable[[], object]] = {
+            "use": lambda: ledger.used("default", {one: Use(times=1, at=later, relevance=0.1)}),
+            "a judgement": lambda: ledger.judge("default", [Judgement(query="who?", id=one, useful=True)]),
+            "a link": lambda: ledger.link("default", Edge(source=two, target=one, kind="reply")),
+            "a weight": lambda: ledger.link("default", Edge(source=two, target=one, kind="reply", weight=0.1)),
+            "a repeat": lambda: write(ledger, "two"),
+            "an end": lambda: ledger.delete("default", [two]),
+        }
+        for what, written in writes.items():
+            stamps = ledger.stamps("default", [one, two, "no id"])
+            same(sorted(stamps), sorted([one, two]))
+            written()
+            check(not ledger.prune("default", stamps, Why(verb="prune")), f"{what} was not seen")
+            same(len(ledger.rows_of("default", [one, two])), 3)
+        why = Why(verb="prune", detail={"archive": "there"}, operation="01a21698-0000-7000-8000-000000000001")
+        check(ledger.prune("default", ledger.stamps("default", [one, two]), why), "nothing was written since")
+        same(ledger.rows_of("default", [one, two]).tolist(), [])
+        (last,) = ledger.operations("default", limit=1)
+        same((last.id, last.verb, last.segments, last.detail), (why.operation, "prune", 2, {"archive": "there"}))
+        same([problem for _, _, problem in ledger.problems() if problem], [])
 
     def test_of_two_statements_the_later_counts_and_use_is_the_most(self, ledger: Ledger) -> None:
         ids = self._lived_in(ledger)
