@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from memspan import arguments
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Batch, Common
+from memspan.erasing import Erasing
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Idempotency
@@ -38,7 +39,7 @@ from memspan.records import (
     Theme,
 )
 from memspan.retrieval import hit_of
-from memspan.revising import Revising, nothing_in
+from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -62,7 +63,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Revising):
+class Memory(Erasing):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

@@ -1,4 +1,4 @@
-"""How what the SQLite ledger holds changes: new versions, ends, links, and what is removed; each with its log entry."""
+"""How what the SQLite ledger holds changes: new versions, ends, links; each with its log entry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
-from memspan.ledger.archiving import Archiving, settle
-from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Why
+from memspan.ledger.archiving import settle
+from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
+from memspan.ledger.removing import Removing
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
@@ -25,7 +26,7 @@ END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
 ENDED = "RETURNING id, version, document"
 
 
-class Changing(Archiving):
+class Changing(Removing):
     """The part of ``SqliteLedger`` that changes segments and links that are there."""
 
     def revise(
@@ -132,49 +133,6 @@ class Changing(Archiving):
         if ended:
             settle(connection, number, {document for _, _, document in ended if document is not None}, now())
             self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
-
-    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int:
-        """Remove segments with every version, vector and index entry; returns how many there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            gone = [
-                row
-                for chunk in chunks(ids)
-                for row in connection.execute(
-                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
-                    (number, *map(id_bytes, chunk)),
-                ).fetchall()
-            ]
-            count = self._erased(connection, number, gone, why)
-        self.erase_dead()
-        return count
-
-    def erase_scope(self, scope: Scope, filters: Filter | None) -> int:
-        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
-        with self.writing() as connection:
-            number = namespace_number(connection, scope.namespace)
-            clause, values = scope_sql(scope, filters, None)
-            clause = clause.replace("ended_at IS NULL", "1", 1)
-            if filters is not None:
-                latest = (
-                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
-                )
-                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
-                values = [number, *values]
-            gone = connection.execute(
-                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING id, version", (number, *values)
-            ).fetchall()
-            count = self._erased(connection, number, gone, ERASE)
-        self.erase_dead()
-        return count
-
-    def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
-        last: dict[bytes, int] = {}
-        for id, version in gone:
-            last[id] = max(version, last.get(id, 0))
-        if last:
-            self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
-        return len(last)
 
 
 class _Last(NamedTuple):

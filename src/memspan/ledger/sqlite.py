@@ -29,7 +29,6 @@ from memspan.ledger.base import (
     microseconds,
 )
 from memspan.ledger.changing import END, ENDED, Changing, back, current, missing
-from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.feeding import given, served
 from memspan.ledger.log import Change
 from memspan.ledger.rows import (
@@ -430,10 +429,7 @@ class SqliteLedger(Changing):
         with self.writing() as connection:  # a lock taken half-way, as these do alone, is refused and not waited for
             connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
             connection.execute("PRAGMA optimize")
-        with self.exclusive() as connection:
-            connection.execute("PRAGMA busy_timeout = 2000")  # writers wait while this waits for the last reader
-            connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        self.empty_log()
 
 
 def _replayed(connection: sqlite3.Connection, number: int, idempotency: Idempotency) -> Added | None:
@@ -442,7 +438,7 @@ def _replayed(connection: sqlite3.Connection, number: int, idempotency: Idempote
     ).fetchone()
     if row is None:
         return None
-    if row[0] != idempotency.payload:
+    if row[0] and row[0] != idempotency.payload:  # empty: a part of it was erased, and every hash of it
         raise IdempotencyConflict(
             "idempotency_key",
             f"{idempotency.key!r} was used before with another payload",
