@@ -14,7 +14,7 @@ from typing import Any
 
 from memspan import arguments, traces
 from memspan.activations.tokens import Activation
-from memspan.archives import jsonl
+from memspan.archives import cube, jsonl
 from memspan.drafting import content_key, identity_of
 from memspan.errors import InvalidInput, NotFound
 from memspan.filtering import parse_filter
@@ -112,7 +112,8 @@ class Erasing(Revising):
         if self.path is not None:
             directory = self.path
             looked = traces.look(directory, wanted, progress)
-            found = traces.unsaid(looked.found, self._said(directory), self._encoded)
+            alike = lambda text: self._ledger.keeps(activations[text])  # noqa: E731
+            found = traces.unsaid(looked.found, self._said(directory), self._encoded, alike)
             found += [Trace(file=file, offset=0, what="index") for file in remaining(self._ledger, directory)]
             found += [
                 Trace(file=Path(file).relative_to(directory).as_posix(), offset=offset, what="tokens")
@@ -136,8 +137,9 @@ class Erasing(Revising):
         """The versions of segments that are meant and lie in archives in the store, but not in it."""
         found: dict[str, list[Segment]] = {}
         for file in cubes(self.path):
+            if cube.inspect(file).namespace != scope.namespace:
+                continue
             versions = [record.segment for record in records(file) if isinstance(record, Version)]
-            versions = [segment for segment in versions if segment.namespace == scope.namespace]
             meant = set(ids or ()) if ids is not None else _inside(file, scope, filters)
             for segment in versions:
                 if segment.id in meant:

@@ -31,7 +31,8 @@ What = Literal["text", "word", "term", "name", "hash", "vector", "tokens"]
 PIECE, STRIDE = 32, 64  # characters of each piece of a text, and from the beginning of one to that of the next
 LEAST = 6  # bytes of a word: shorter ones stand in any file by chance
 SHORTEST = 4  # bytes of a text that is shorter than a piece: it is looked for whole
-SAMPLE = 32  # bytes of a vector or a token matrix
+LARGEST = {"vector": 1_000, "tokens": 1 << 14}  # bytes that stand together: more of a row may lie on another page
+FIRST = {"vector": 448, "tokens": 1 << 14}  # bytes that do of what is larger
 BLOCK = 8 << 20
 MOST = 64  # places of one form in one file that are told
 LEAST_BITS = 20
@@ -89,9 +90,9 @@ def needles(erased: Iterable[Erasable], activations: Mapping[str, Activation]) -
                 ("tokens", activation.tokens or b""),
             )
             for what, raw in raws:
-                middle = len(raw) // 2
-                samples = (raw[:SAMPLE], raw[middle : middle + SAMPLE])
-                look(what, each.encoded, *(part for part in samples if len(part) == SAMPLE and any(part)))
+                whole = raw if len(raw) <= LARGEST[what] else raw[: FIRST[what]]
+                if any(whole):
+                    look(what, each.encoded, whole)
     return list(found.values())
 
 
@@ -213,10 +214,14 @@ def _contents(path: Path, name: str) -> Iterator[tuple[str, Iterator[bytes]]]:
 
 
 def unsaid(
-    found: Sequence[tuple[str, int, Needle]], said: Iterable[str], encoded: Callable[[], Iterable[str]]
+    found: Sequence[tuple[str, int, Needle]],
+    said: Iterable[str],
+    encoded: Callable[[], Iterable[str]],
+    alike: Callable[[str], bool],
 ) -> list[Trace]:
     """Of what was found that which nothing says that is still stored. ``said`` is all of that; ``encoded`` the texts as
-    they are encoded, of which terms, names and hashes are made."""
+    they are encoded, of which terms, names and hashes are made; ``alike``: whether another text has the very vector or
+    token matrix of this one."""
     if not found:
         return []
     of = list(dict.fromkeys(needle.of for _, _, needle in found))
@@ -233,8 +238,11 @@ def unsaid(
         asked = set(of)
         for text in encoded():
             exact |= asked.intersection((text, *terms(text), *names_in(text)))
+    made = {needle.of for _, _, needle in found if needle.what in ("vector", "tokens")}
+    shared = {each for each in made - exact if alike(each)}
+    held_as: dict[What, set[str]] = {"hash": exact, "vector": exact | shared, "tokens": exact | shared}
     return [
         Trace(file=file, offset=offset, what=needle.what)
         for file, offset, needle in found
-        if needle.of not in exact and (needle.what in _EXACT or needle.of not in held)
+        if needle.of not in held_as.get(needle.what, exact | held)
     ]

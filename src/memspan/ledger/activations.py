@@ -247,6 +247,13 @@ class Activations(Connections):
             arenas = dict(connection.execute("SELECT number, finish FROM arenas").fetchall())
             self._arenas.sweep(arenas)
 
+    def keeps(self, activation: Activation) -> bool:
+        """Whether this very vector, or this token matrix, is kept of any text."""
+        key = None if activation.tokens is None else sha256(activation.tokens).digest()
+        sql = "SELECT 1 FROM activations WHERE pooled = ? OR tokens = ? LIMIT 1"
+        with self.reading() as connection:
+            return connection.execute(sql, (activation.pooled.tobytes(), key)).fetchone() is not None
+
     def unaccounted(self) -> Iterator[tuple[str, int]]:
         """Arena and offset where something stands that is of no row of the ledger."""
         with self.reading() as connection:

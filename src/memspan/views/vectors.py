@@ -405,7 +405,8 @@ def holds(serialised: NDArray[np.uint8], rows: NDArray[np.bool_]) -> bool:
     """Whether the graph of a snapshot holds a vector of any of these of its rows."""
     import faiss
 
-    return bool((_codes(faiss.deserialize_index(serialised))[rows] != ZERO).any())
+    graph = faiss.deserialize_index(serialised)  # whose memory the codes are
+    return bool((_codes(graph)[rows] != ZERO).any())
 
 
 def _codes(graph: Any) -> NDArray[np.uint8]:
