@@ -23,11 +23,14 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidFilter,
         InvalidInput,
+        KeyNeeded,
+        LLMError,
         MemspanError,
         MissingExtra,
         ModelNotFound,
         NewerStore,
         NotAStore,
+        NotEncrypted,
         NotFound,
         NotUndoable,
         NotWritable,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreFull,
+        WrongKey,
     )
     from memspan.memory import Memory
     from memspan.records import (
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
         Step,
         Theme,
         Trace,
+        Trust,
         Tuned,
         as_dict,
     )
@@ -67,14 +72,15 @@ _HOMES = {
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Edge", "Erased", "Event", "Hit", "Judgement", "Message", "Neighbor",
-        "Node", "Operation", "Receipt", "Scope", "Segment", "Step", "Theme", "Trace", "Tuned", "as_dict",
+        "Added", "Citation", "Context", "Document", "Edge", "Erased", "Event", "Hit", "Judgement", "Message",
+        "Neighbor", "Node", "Operation", "Receipt", "Scope", "Segment", "Step", "Theme", "Trace", "Trust", "Tuned",
+        "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
-        "StoreFull",
+        "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore",
+        "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy",
+        "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
     ),
 }  # fmt: skip
 
@@ -96,6 +102,8 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "Judgement",
+    "KeyNeeded",
+    "LLMError",
     "Memory",
     "MemspanError",
     "Message",
@@ -105,6 +113,7 @@ __all__ = [
     "NewerStore",
     "Node",
     "NotAStore",
+    "NotEncrypted",
     "NotFound",
     "NotUndoable",
     "NotWritable",
@@ -121,7 +130,9 @@ __all__ = [
     "StoreFull",
     "Theme",
     "Trace",
+    "Trust",
     "Tuned",
+    "WrongKey",
     "as_dict",
 ]
 

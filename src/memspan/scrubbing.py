@@ -25,6 +25,7 @@ from memspan.views.vectors import holds
 
 PRUNED = "pruned"  # the directory of archives of what was pruned
 FOREVER = -1
+LARGEST_HEADER = 1 << 20  # bytes; of an encrypted file the size is not there to be read
 
 
 @dataclass(slots=True, kw_only=True)
@@ -174,7 +175,7 @@ def headers(directory: Path) -> Iterator[str]:
     yield " ".join(("SQLite format 3", MARK.decode(), *cube.MEMBERS, cube.TYPE))
     for file in (directory / "views").glob("*.safetensors"):
         with suppress(OSError), file.open("rb") as opened:
-            yield opened.read(int.from_bytes(opened.read(8), "little")).decode(errors="replace")
+            yield opened.read(min(int.from_bytes(opened.read(8), "little"), LARGEST_HEADER)).decode(errors="replace")
 
 
 def archived(ledger: Ledger, directory: Path) -> Iterator[Archived]:

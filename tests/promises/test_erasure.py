@@ -141,7 +141,8 @@ def campaign(folder: Path, erasures: int, seed: int, encoder: WordEncoder) -> No
             assert not {hit.id for hit in beside.search(chosen[0].text, k=50)} & ids
             if number % 10 == 0:
                 assert memory.verify()["ok"], (seed, number, memory.verify()["problems"])
-        assert memory.verify()["ok"] and beside.verify()["ok"]
+        assert memory.verify()["ok"]
+        assert beside.verify()["ok"]
 
 
 def test_random_erasures_leave_no_trace_in_any_file(tmp_path: Path, words: WordEncoder, small_snapshots: None) -> None:
@@ -223,14 +224,16 @@ def test_a_row_that_an_index_still_holds_is_found(tmp_path: Path, words: WordEnc
         found = memory.verify_erasure("nothing of this was ever said").found
         assert {trace.file.split("-")[0] for trace in found if trace.what == "index"} == {
             "views/lexical", "views/vectors", "views/tree", "views/graph"}  # fmt: skip
-        assert memory.compact() and memory.verify_erasure("nothing of this was ever said").ok
+        assert memory.compact()
+        assert memory.verify_erasure("nothing of this was ever said").ok
 
 
 def test_what_others_say_as_well_is_no_trace(clean: Memory) -> None:
     (one,) = clean.add("The kettle of Frobnicator boils.").ids
     clean.add("Frobnicator has another kettle.")
     erased = clean.erase(one, vacuum=True, verify=True)
-    assert erased.receipt is not None and erased.receipt.ok
+    assert erased.receipt is not None
+    assert erased.receipt.ok
     assert clean.verify_erasure("Frobnicator").ok
     assert b"frobnicator" in raw(Path(str(clean.path)))
 
@@ -239,10 +242,13 @@ def test_a_receipt_says_what_was_looked_at_and_holds_nothing_of_it(clean: Memory
     (id,) = clean.add(SECRET, metadata={"note": "Xkcdhgfqzw"}).ids
     erased = clean.erase(id, verify=True)
     receipt = erased.receipt
-    assert receipt is not None and receipt.operation is not None
+    assert receipt is not None
+    assert receipt.operation is not None
     assert (receipt.operation.id, receipt.operation.verb) == (erased.operation, "erase")
     assert receipt.log_hash == clean.stats()["log"]["hash"]
-    assert "ledger.db" in receipt.files and receipt.bytes > 0 and receipt.vectors
+    assert "ledger.db" in receipt.files
+    assert receipt.bytes > 0
+    assert receipt.vectors
     told = repr(receipt).lower()
     assert not [each for each in (*terms(SECRET), "xkcdhgfqzw") if len(each) > 6 and each in told]
 
@@ -260,7 +266,8 @@ def test_what_was_derived_from_it_goes_with_it(clean: Memory) -> None:
     clean.link(own, source, "derived_from")
     erased = clean.erase(source, vacuum=True, verify=True)
     assert (erased.segments, erased.derived) == (3, 2)
-    assert erased.receipt is not None and erased.receipt.ok
+    assert erased.receipt is not None
+    assert erased.receipt.ok
     assert clean.get(own).text.startswith("I once")  # it is no model's word
 
 
@@ -300,7 +307,8 @@ def test_what_lies_only_in_an_archive_is_erased_there(clean: Memory) -> None:
           records=lambda: iter([Version(segment=row) for row in rows])))  # fmt: skip
     erased = clean.erase(user_id="anna", verify=True)
     assert (erased.segments, erased.versions, erased.archived) == (1, 0, 1)
-    assert erased.receipt is not None and erased.receipt.ok
+    assert erased.receipt is not None
+    assert erased.receipt.ok
     assert clean.verify()["ok"]
     assert not clean.verify_erasure("Zqawaybert.").found  # it lies in the archive still, and is no trace
     assert clean.erase(ids[1]).archived == 1
@@ -312,7 +320,8 @@ def test_backups_that_migrations_made_go_too(clean: Memory) -> None:
     (id,) = clean.add(SECRET).ids
     shutil.copy(store / "ledger.db", store / "ledger.db.before-0003")
     erased = clean.erase(id)
-    assert "ledger.db.before-0003" in erased.rewritten and not list(store.glob("*.before-*"))
+    assert "ledger.db.before-0003" in erased.rewritten
+    assert not list(store.glob("*.before-*"))
 
 
 def test_an_erasure_cannot_be_undone_and_its_entries_tell_nothing(clean: Memory) -> None:
@@ -333,8 +342,10 @@ def test_what_a_reader_holds_back_is_told_and_done_later(clean: Memory) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM segments").fetchone()
     erased = clean.erase(id, vacuum=True, verify=True)
-    assert any("log" in each for each in erased.due) and not erased.vacuumed
-    assert erased.receipt is not None and {trace.file for trace in erased.receipt.found} >= {"ledger.db-wal"}
+    assert any("log" in each for each in erased.due)
+    assert not erased.vacuumed
+    assert erased.receipt is not None
+    assert {trace.file for trace in erased.receipt.found} >= {"ledger.db-wal"}
     reader.close()
     with Memory(store, encoder=WordEncoder()) as again:
         assert again.verify_erasure(SECRET).ok

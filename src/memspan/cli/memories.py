@@ -44,15 +44,20 @@ def add(
     importance: o.Importance = 0.5,
     meta: o.Metadata = None,
     at: o.When = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     source: Annotated[
         Source | None,
-        typer.Option("--source", metavar="KIND", help="user, assistant, tool, document or system.", show_default=False),
+        typer.Option("--source", help="Where it comes from.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option("--idempotency-key", metavar="KEY", help="Makes a retry safe.", show_default=False),
     ] = None,
     wait: o.Now = True,
+    redact: o.Redact = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -74,7 +79,7 @@ def add(
             raise InvalidInput("--messages", "is not a list", mend='write [{"role": "user", "content": "..."}]')
     else:
         content = o.text_from(text, "TEXT")
-    with o.open_memory(store, encoder, namespace, create=True) as memory:
+    with o.open_memory(store, encoder, namespace, redact=redact, create=True) as memory:
         added = memory.add(
             content,
             **o.scope(user, agent, run, session),
@@ -82,6 +87,10 @@ def add(
             importance=importance,
             metadata=o.metadata_from(meta),
             occurred_at=at,
+            kind=kind,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            expires_at=expires,
             source=source,
             idempotency_key=key,
             wait=wait,
@@ -93,7 +102,10 @@ def add(
         print(id)
     repeated = f", {added.repeated} already there" if added.repeated else ""
     pending = f", {added.pending} waiting to be indexed" if added.pending else ""
-    typer.secho(f"{output.plural(added.added, 'segment')} stored{repeated}{pending}", err=True, fg=o.color("green"))
+    stripped = f", {output.plural(added.stripped, 'recalled context')} taken out" if added.stripped else ""
+    skipped = f", {output.plural(added.skipped, 'text')} with nothing new left out" if added.skipped else ""
+    told = f"{output.plural(added.added, 'segment')} stored{repeated}{stripped}{skipped}{pending}"
+    typer.secho(told, err=True, fg=o.color("green"))
 
 
 def ingest(
@@ -106,6 +118,11 @@ def ingest(
     importance: o.Importance = 0.5,
     meta: o.Metadata = None,
     at: o.When = None,
+    redact: o.Redact = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -125,7 +142,7 @@ def ingest(
     files = list(_files(paths, glob or [], skipped))
     counts: Counter[str] = Counter()
     interrupted = False
-    with o.open_memory(store, encoder, namespace, create=True) as memory:
+    with o.open_memory(store, encoder, namespace, redact=redact, create=True) as memory:
         try:
             with output.progress("Storing", show=not json) as advance:
                 for done, path in enumerate(files):
@@ -138,6 +155,10 @@ def ingest(
                             importance=importance,
                             metadata=metadata,
                             occurred_at=at,
+                            kind=kind,
+                            valid_from=valid_from,
+                            valid_to=valid_to,
+                            expires_at=expires,
                             wait=False,
                         )
                     except (InvalidInput, MissingExtra, OSError) as error:
@@ -186,10 +207,13 @@ def search(
     filters: o.Filters = None,
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)
     ] = False,
     recipe: o.Recipe = "default",
+    redact: o.Redact = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -211,8 +235,11 @@ def search(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             explain=explain,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:
@@ -238,6 +265,9 @@ def context(
     recipe: o.Recipe = "default",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -260,9 +290,12 @@ def context(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             order=order,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:
@@ -280,6 +313,9 @@ def list_(
         typer.Option("--after", metavar="ID", help="Go on after this id.", show_default=False),
     ] = None,
     filters: o.Filters = None,
+    as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -291,7 +327,13 @@ def list_(
     """List memories, newest last, a page at a time."""
     with o.open_memory(store, "none", namespace) as memory:
         segments = memory.get_all(
-            **o.scope(user, agent, run, session), filters=o.filters_from(filters), limit=limit, after=after
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+            as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
+            limit=limit,
+            after=after,
         )
     following = segments[-1].id if segments and len(segments) == limit else None
     if json:
@@ -337,6 +379,10 @@ def update(
     ] = None,
     meta: o.Metadata = None,
     at: o.When = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     namespace: o.Namespace = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
@@ -348,8 +394,11 @@ def update(
         "importance": importance,
         "metadata": o.metadata_from(meta),
         "occurred_at": at,
+        "kind": kind,
     }
-    if text is None and all(value is None for value in changes.values()):
+    times = {"valid_from": valid_from, "valid_to": valid_to, "expires_at": expires}
+    changes |= {name: None if value == "none" else value for name, value in times.items() if value is not None}
+    if text is None and all(value is None for value in (*changes.values(), *times.values())):
         raise InvalidInput("TEXT", "is missing and nothing else changes", mend="give a new text or an option to change")
     with o.open_memory(store, encoder, namespace) as memory:
         segment = memory.update(id, o.text_from(text, "TEXT") if text else None, **changes)
@@ -374,7 +423,7 @@ def delete(
     store: o.Store = None,
     json: o.Json = False,
 ) -> None:
-    """Delete memories for good: text, tensors and index entries. A tombstone without content stays in the history."""
+    """Take memories away: nothing finds them any more. history keeps them, undo brings them back; erase removes."""
     if bool(ids) == everything:
         problem = "came together with ids" if ids else "is missing, and no id is given"
         raise InvalidInput("--all", problem, mend="give ids, or --all with a scope such as --user ana")

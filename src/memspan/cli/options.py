@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from memspan import records
 from memspan.config import Config
 from memspan.errors import InvalidFilter, InvalidInput, NotAStore
 
@@ -41,6 +42,15 @@ Reranker = Annotated[
         metavar="NAME",
         help="none, onnx:DIRECTORY, cross-encoder:NAME or http:MODEL@http://HOST:PORT/v1.",
         rich_help_panel=WHERE,
+        show_default=False,
+    ),
+]
+Redact = Annotated[
+    str | None,
+    typer.Option(
+        "--redact",
+        metavar="WHAT",
+        help="Put placeholders for secrets, personal data or all of it.",
         show_default=False,
     ),
 ]
@@ -86,6 +96,26 @@ When = Annotated[
 ]
 Threshold = Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False)]
+ValidAt = Annotated[
+    str | None, typer.Option("--valid-at", metavar="TIME", help="What was true then.", show_default=False)
+]
+Superseded = Annotated[
+    bool,
+    typer.Option("--superseded", help="Also what is not true any more, expired or merged.", show_default=False),
+]
+Kind = Annotated[
+    records.Kind | None,
+    typer.Option("--kind", help="What it is; core is always in the context, working fades.", show_default=False),
+]
+ValidFrom = Annotated[
+    str | None, typer.Option("--valid-from", metavar="TIME", help="It holds since then.", show_default=False)
+]
+ValidTo = Annotated[
+    str | None, typer.Option("--valid-to", metavar="TIME", help="It holds until then.", show_default=False)
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", metavar="TIME", help="Not found after that.", show_default=False)
+]
 Recipe = Annotated[
     str,
     typer.Option(
@@ -108,16 +138,18 @@ def open_memory(
     namespace: str | None,
     *,
     reranker: str | None = "none",
+    redact: str | None = None,
     create: bool | Literal["nothing"] = False,
 ) -> Memory:
     """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
 
-    ``reranker`` None is the configured one: only a command that searches needs to load it.
+    ``reranker`` None is the configured one: only a command that searches needs to load it. ``redact``: what is replaced
+    before it is stored, None as configured.
 
     A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store; one
     that only tells what it would write has an empty one in memory where there is none (``create`` "nothing").
     """
-    config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
+    config = Config.load(store=store, encoder=encoder, reranker=reranker, redact=redact, namespace=namespace)
     if not create and nothing_at(config.store):
         raise NotAStore(
             f"there is no memory at {config.store}",

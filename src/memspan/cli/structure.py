@@ -175,6 +175,9 @@ def active_context(
     recipe: o.Recipe = "dsm",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -198,8 +201,11 @@ def active_context(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:

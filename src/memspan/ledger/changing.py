@@ -17,7 +17,7 @@ from memspan.ledger.archiving import settle
 from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
-from memspan.ledger.removing import Removing
+from memspan.ledger.removing import DERIVED_FROM, Removing
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
@@ -215,6 +215,20 @@ def _relink(connection: sqlite3.Connection, number: int, relinks: Sequence[Relin
         told = json.dumps([each.kind, before, each.weight], ensure_ascii=False)
         changes.append(Change(key[1], other=key[3], link=told))
     return changes
+
+
+def derive_from(
+    connection: sqlite3.Connection, number: int, namespace: str, ids: Sequence[str], drafts: Sequence[Draft]
+) -> list[Change]:
+    """Link what was just written to what it is derived from. Raises NotFound where that is not there any more."""
+    links = [
+        Relink(source=id, target=target, kind=DERIVED_FROM, weight=1.0)
+        for id, draft in zip(ids, drafts, strict=True)
+        for target in draft.derived_from
+    ]
+    for link in links:
+        current(connection, number, link.target, namespace)
+    return _relink(connection, number, links)
 
 
 def back(change: Change) -> Relink:

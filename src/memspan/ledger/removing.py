@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from memspan.ledger.archiving import Archiving
-from memspan.ledger.base import ERASE, Due, Removal, Why
+from memspan.ledger.archiving import Archiving, stamps_of
+from memspan.ledger.base import ERASE, Due, Removal, Stamp, Why, cites
 from memspan.ledger.connections import BUSY_SECONDS
 from memspan.ledger.log import Change
 from memspan.ledger.rows import chunks, id_bytes, marks, namespace_number
@@ -20,7 +20,8 @@ from memspan.ledger.where import scope_sql
 from memspan.records import Filter, Scope
 
 DUE = "scrubbing"  # of the store: what the last erasures have left to do
-DERIVED = ("derived_from", "summarises")
+DERIVED_FROM = "derived_from"
+DERIVED = (DERIVED_FROM, "summarises")
 """Links from what was made of a segment to that segment: it quotes it, and goes with it."""
 
 SAID = {
@@ -62,7 +63,7 @@ class Removing(Archiving):
             _going(connection)
             keys = [(key,) for id in ids if (key := id_bytes(id))]
             connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", keys)
-            done = self._removed(connection, number, why, archived, vacuum)
+            done = self._erased(connection, number, why, archived, vacuum)
         self.erase_dead()
         return done
 
@@ -85,21 +86,39 @@ class Removing(Archiving):
                 f"INSERT OR IGNORE INTO going SELECT id, 0 FROM segments AS s WHERE namespace = ? AND {clause}",
                 (number, *values),
             )
-            done = self._removed(connection, number, ERASE, archived, vacuum)
+            done = self._erased(connection, number, ERASE, archived, vacuum)
         self.erase_dead()
         return done
 
-    def _removed(
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
+        """Remove segments, all or nothing; False, and nothing removed, when anything was written of one of them since
+        it had its stamp. What was derived from them stays: it is not gone, but put away."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            if stamps_of(connection, number, list(stamps)) != stamps:
+                return False
+            _going(connection)
+            connection.executemany("INSERT INTO going VALUES (?, 0)", [(id_bytes(id),) for id in stamps])
+            self._removed(connection, number, why, ())
+        self.erase_dead()
+        return True
+
+    def _erased(
         self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str], vacuum: bool
     ) -> Removal:
-        """Remove what stands in ``going``, with what was derived from it, and write down that it was."""
-        connection.execute(
-            "INSERT OR IGNORE INTO going WITH RECURSIVE made (id) AS (SELECT id FROM going UNION"
-            " SELECT e.source FROM made JOIN edges AS e ON e.namespace = ?1 AND e.target = made.id"
-            f" WHERE e.kind IN ({marks(DERIVED)}) AND EXISTS (SELECT 1 FROM segments AS d"
-            " WHERE d.namespace = ?1 AND d.id = e.source AND d.source = 'derived')) SELECT id, 1 FROM made",
-            (number, *DERIVED),
+        """Remove what stands in ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
+        connection.executemany(
+            "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number)]
         )
+        done = self._removed(connection, number, why, archived)
+        if done.operation is not None:
+            due = _due(connection)
+            told = json.dumps([done.operation, vacuum or (due is not None and due.vacuum)])
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (DUE, told))
+        return done
+
+    def _removed(self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str]) -> Removal:
+        """Remove every version of what stands in ``going``, and write down that it was."""
         last = connection.execute(
             "SELECT s.id, max(s.version), min(s.seq), g.derived FROM going AS g JOIN segments AS s"
             " ON s.namespace = ? AND s.id = g.id GROUP BY s.id ORDER BY min(s.seq)",
@@ -113,15 +132,11 @@ class Removing(Archiving):
             "DELETE FROM segments WHERE namespace = ? AND id IN (SELECT id FROM going)", (number,)
         ).rowcount
         _forget_keys(connection, number)
-        operation = self.logged(connection, number, why, changes)
-        due = _due(connection)
-        told = json.dumps([operation, vacuum or (due is not None and due.vacuum)])
-        connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (DUE, told))
         return Removal(
             segments=len(last),
             versions=versions,
             derived=sum(derived for *_, derived in last),
-            operation=operation,
+            operation=self.logged(connection, number, why, changes),
             first=min((first for _, _, first, _ in last), default=None),
         )
 
@@ -193,6 +208,31 @@ def _going(connection: sqlite3.Connection) -> None:
     """An empty table for the ids of what goes; ``derived``: it goes because another one does."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS going (id BLOB PRIMARY KEY, derived INTEGER) WITHOUT ROWID")
     connection.execute("DELETE FROM going")
+
+
+def _derived(connection: sqlite3.Connection, number: int) -> set[bytes]:
+    """What was derived from what is in ``going``, and from that in turn: by the passages it cites in any version, or by
+    what it is linked to."""
+    made: dict[bytes, set[bytes]] = {}
+    for id, raw in connection.execute(
+        "SELECT id, metadata FROM segments WHERE namespace = ? AND source = 'derived' AND metadata IS NOT NULL",
+        (number,),
+    ):
+        for source in cites(json.loads(raw)):
+            made.setdefault(id_bytes(source), set()).add(id)
+    for id, source in connection.execute(
+        "SELECT e.source, e.target FROM segments AS d JOIN edges AS e ON e.namespace = d.namespace AND e.source = d.id"
+        f" AND e.kind IN ({marks(DERIVED)}) WHERE d.namespace = ? AND d.source = 'derived'",
+        (*DERIVED, number),
+    ):
+        made.setdefault(source, set()).add(id)
+    found: set[bytes] = set()
+    left = [id for (id,) in connection.execute("SELECT id FROM going")] if made else []
+    while left:
+        new = made.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
 
 
 def _due(connection: sqlite3.Connection) -> Due | None:
