@@ -62,12 +62,13 @@ class Erasing(Revising):
             named(scope, namespace, filters, "erase")
         away = self._archived(scope, parsed, ids)
         content = self._content(scope, parsed, ids, away) if verify else []
+        before = self._ledger.due()
         if ids is None:
             gone = self._ledger.erase_scope(scope, parsed, archived=sorted(away), vacuum=vacuum)
         else:
             gone = self._ledger.erase(scope.namespace, ids, archived=sorted(away), vacuum=vacuum)
         own = {scope.namespace: gone.first} if gone.first is not None else {}
-        scrubbed = self._scrub(own, wait=True)
+        scrubbed = self._scrub(own if before is None else None, wait=True)
         return Erased(
             namespace=scope.namespace,
             segments=gone.segments + len(away),

@@ -130,8 +130,9 @@ def campaign(folder: Path, erasures: int, seed: int, encoder: WordEncoder) -> No
             stays = everything(memory, folder / "all.jsonl", ids)
             erased = memory.erase(sorted(ids), vacuum=True, verify=True)
             assert (erased.segments, erased.versions) == (len(ids), len(gone)), (seed, number)
-            assert erased.due == () and erased.vacuumed, (seed, number)
-            assert erased.receipt is not None and erased.receipt.found == (), (seed, number, erased.receipt.found)
+            assert (erased.due, erased.vacuumed) == ((), True), (seed, number)
+            assert erased.receipt is not None
+            assert erased.receipt.found == (), (seed, number, erased.receipt.found)
             held = raw(store)
             left = [each for each in only(memory, gone) if each.lower().encode() in held]
             memory.export_to(folder / "all.jsonl")
@@ -290,7 +291,8 @@ def test_an_archive_of_what_was_pruned_loses_it_and_keeps_the_rest(clean: Memory
                            records=lambda: iter([Version(segment=row) for row in rows])))  # fmt: skip
     erased = clean.erase(ids[0], vacuum=True, verify=True)
     assert "pruned/one.memspan" in erased.rewritten
-    assert erased.receipt is not None and erased.receipt.ok, erased.receipt.found
+    assert erased.receipt is not None
+    assert erased.receipt.ok, erased.receipt.found
     with Memory(":memory:", encoder=None) as other:
         other.import_from(target)
         assert {row.text for row in other.get_all()} == {"Zqprunedbertx.", "Zqprunedcarlx."}

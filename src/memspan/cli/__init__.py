@@ -14,7 +14,19 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, encryption, memories, pictures, portability, structure, trials, trust, truth, upkeep
+from memspan.cli import (
+    cubes,
+    encryption,
+    erasure,
+    memories,
+    pictures,
+    portability,
+    structure,
+    trials,
+    trust,
+    truth,
+    upkeep,
+)
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -42,6 +54,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("delete", memories.delete, REMEMBER, "forget"),
     ("quarantine", trust.quarantine, REMEMBER, None),
     ("release", trust.release, REMEMBER, None),
+    ("erase", erasure.erase, REMEMBER, None),
     ("undo", truth.undo, REMEMBER, None),
     ("rewind", truth.rewind, REMEMBER, None),
     ("search", memories.search, RECALL, "recall"),
@@ -67,6 +80,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("stats", upkeep.stats, CARE, None),
     ("compact", upkeep.compact, CARE, None),
     ("verify", upkeep.verify, CARE, None),
+    ("verify-erasure", erasure.verify_erasure, CARE, None),
     ("rebuild", upkeep.rebuild, CARE, None),
     ("reencode", upkeep.reencode, CARE, None),
     ("fit-tokens", upkeep.fit_tokens, CARE, None),

@@ -111,9 +111,9 @@ class Removing(Archiving):
             "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number)]
         )
         done = self._removed(connection, number, why, archived)
-        if done.operation is not None:
-            due = _due(connection)
-            told = json.dumps([done.operation, vacuum or (due is not None and due.vacuum)])
+        if done.operation is not None or vacuum:
+            due = _due(connection) or Due(operation="", vacuum=False)
+            told = json.dumps([done.operation or due.operation, vacuum or due.vacuum])
             connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (DUE, told))
         return done
 
