@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from memspan import arguments, redaction
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Common
+from memspan.erasing import Erasing
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.extraction import Extracting
 from memspan.filtering import parse_filter
@@ -65,7 +66,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Pruning, Quarantine, Extracting):
+class Memory(Erasing, Pruning, Quarantine, Extracting):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +20,6 @@ import numpy as np
 
 from memspan import archives, arguments
 from memspan.activations.arena import sync_directory
-from memspan.archives import cube
-from memspan.archives.base import Contents, Header, Item, Tie, refused
 from memspan.errors import InvalidInput, NotFound, NotUndoable
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -29,29 +27,24 @@ from memspan.forgetting import DAY, ForgettingCurve, curve_named, strength
 from memspan.importing import Import
 from memspan.kinds import KINDS
 from memspan.ledger.base import Seqs, Why
-from memspan.ledger.rows import id_bytes, uuid7
+from memspan.ledger.rows import uuid7
 from memspan.records import (
-    Archived,
-    Edge,
     Exported,
     Fading,
-    Filing,
     Filter,
     Junction,
     Operation,
-    Problem,
     Pruned,
     Scope,
     Segment,
-    Version,
 )
 from memspan.revising import Revising
+from memspan.scrubbing import PRUNED
 from memspan.segmenting import shown, summary
 from memspan.views.base import Progress
 
 IMPORTANT = 0.9  # from which a segment stays however weak it is
 CUBE = archives.named("cube")
-FOLDER = "pruned"  # of a store's directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,44 +151,13 @@ class Pruning(Revising):
         taking = Import(self._ledger, self._projection, file, CUBE, scope, self._cut, None)
         done = taking.run(revive=True, dry_run=False, progress=None, why=Why(verb="undo", undoes=known.id))
         self._projection.settle(scope.namespace)
-        own = self.path is not None and file.parent == self.path / FOLDER
+        own = self.path is not None and file.parent == self.path / PRUNED
         if own and len(self._ledger.stamps(scope.namespace, ids)) == len(ids):
             file.unlink()  # all of it is here again
         if done.operation is None:
             problem = "all that was pruned was said again since"
             raise NotUndoable("operation", problem, mend="delete that first, if it shall be what it was")
         return self._ledger.operation(scope.namespace, done.operation)[0]
-
-    def erase(
-        self,
-        id: str | Sequence[str] | None = None,
-        *,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove segments for good, those named or everything in a scope: text, vectors and index entries of every
-        version, and what of them lies pruned in the store. Returns how many there were. What is left is a tombstone
-        without content; ``undo`` cannot bring it back.
-
-        Raises InvalidInput when neither is said.
-        """
-        where: dict[str, Any] = {"user_id": user_id, "agent_id": agent_id, "run_id": run_id, "session": session}
-        count = super().erase(id, namespace=namespace, **where, filters=filters)
-        scope = self._scope(namespace, **where)
-        gone: set[str] = set()
-        for file in sorted((self.path / FOLDER).glob("*.memspan")) if self.path is not None else ():
-            if cube.inspect(file).namespace != scope.namespace:
-                continue
-            if id is not None:
-                ids = {str(uuid.UUID(bytes=raw)) for each in arguments.ids(id) if (raw := id_bytes(each))}
-            else:
-                ids = _inside(file, scope, parse_filter(filters))
-            gone |= _without(file, ids)
-        return count + len(gone)
 
     def _fading(self, scope: Scope, filters: Filter | None, rule: _Rule) -> Pruned:
         """What goes by the rule now, and what stays although it is weak."""
@@ -254,7 +216,7 @@ class Pruning(Revising):
                 )
                 mend = "name a file, where it may lie in clear: archive='pruned.memspan'"
                 raise InvalidInput("archive", f"is needed: {why}", mend=mend)
-            return self.path / FOLDER / f"{operation}.memspan"
+            return self.path / PRUNED / f"{operation}.memspan"
         target = arguments.path(given)
         if target.suffix.lower() not in CUBE.suffixes:
             raise InvalidInput("archive", f"{target.name!r} is no name of a cube", mend="end it in .memspan")
@@ -324,53 +286,3 @@ def _kinds(given: object) -> tuple[str, ...] | None:
     if not several or any(kind not in fading for kind in several):
         raise InvalidInput("kinds", f"{shown(given)} names no kind that fades", mend=f"use {', '.join(fading)}")
     return several
-
-
-def _inside(file: Path, scope: Scope, filters: Filter | None) -> set[str]:
-    """The ids of the segments in a cube that are in ``scope`` and pass ``filters``."""
-    with Pruning(":memory:", encoder=None) as held:
-        held.import_from(file, CUBE.name, namespace=scope.namespace, vectors=False)
-        seqs = held._ledger.archive(scope, filters, history=True)
-        return held._ledger.named(scope.namespace, seqs.tolist())[0]
-
-
-def _without(file: Path, ids: Collection[str]) -> set[str]:
-    """Write a cube anew without these segments, or remove it where nothing would be left; those it held."""
-    versions = [record.segment for record in _records(file) if isinstance(record, Version)]
-    gone = {segment.id for segment in versions if segment.id in ids}
-    left = {segment.document_id for segment in versions if segment.id not in gone}
-    if not left:
-        file.unlink()
-    elif gone:
-        about = cube.inspect(file)
-        cube.write(
-            file,
-            Contents(
-                header=Header(namespace=about.namespace, vectors=about.vectors),
-                records=lambda: (record for record in _records(file) if _stays(record, gone, left)),
-                about=about.about,
-            ),
-        )
-    return gone
-
-
-def _records(file: Path) -> Iterator[Archived]:
-    """What a cube of our own holds. Raises InvalidInput where any of it cannot be read."""
-    problems: list[Problem] = []
-    for record in cube.read(file, problems.append):
-        if problems:
-            raise refused(file, f"holds what cannot be read: {problems[0].problem}")
-        if not isinstance(record, (Header, Item, Tie)):
-            yield record
-
-
-def _stays(record: Archived, gone: Collection[str], documents: Collection[str | None]) -> bool:
-    match record:
-        case Version():
-            return record.segment.id not in gone
-        case Filing():
-            return record.id in documents
-        case Edge():
-            return record.source not in gone and record.target not in gone
-        case _:
-            return record.id not in gone

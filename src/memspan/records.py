@@ -288,6 +288,63 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A place where something of what was erased still stands: in ``file`` (relative to the store, with the member
+    after a "!" where it is an archive), at byte ``offset`` of it; ``what``: "text", "word", "term", "name", "hash",
+    "vector" or "tokens". What stands there is not told."""
+
+    file: str
+    offset: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What ``Memory.verify_erasure`` looked for and found: ``texts`` that were given, in ``needles`` forms, in so many
+    ``files`` and ``bytes`` of the store; ``vectors``: also by what the encoder makes of them. ``operation`` erased it,
+    ``log_hash`` is of the last of the log's ``log_entries``. It holds nothing of what was erased."""
+
+    path: str
+    checked_at: datetime
+    operation: Operation | None
+    log_entries: int
+    log_hash: str | None
+    texts: int
+    needles: int
+    vectors: bool
+    files: tuple[str, ...]
+    bytes: int
+    found: tuple[Trace, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no trace was found."""
+        return not self.found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What ``Memory.erase`` removed: so many ``segments`` with so many ``versions``; of the segments ``derived`` were
+    made of others that went, and ``archived`` lay only in archives that ``prune`` made.
+
+    ``rewritten`` are files of the store that were made anew without them, or removed. ``vacuumed``: free space too.
+    ``due`` is what could not be finished yet, and why: it is done at the next open, or by the next erasure. ``receipt``
+    tells of a look through the files afterwards, where that was asked for.
+    """
+
+    namespace: str
+    segments: int
+    versions: int
+    derived: int = 0
+    archived: int = 0
+    operation: str | None = None
+    rewritten: tuple[str, ...] = ()
+    vacuumed: bool = False
+    due: tuple[str, ...] = ()
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What somebody said of a segment a query found: that it was ``useful`` or not. ``at`` None is now, when it is
     stored."""

@@ -211,7 +211,7 @@ class Revising(Portability):
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         parsed = parse_filter(filters)
-        _named(scope, namespace, filters, "delete_all")
+        named(scope, namespace, filters, "delete_all")
         return self._ledger.delete_scope(scope, parsed)
 
     def supersede(
@@ -370,32 +370,9 @@ class Revising(Portability):
         done = self._revise(scope.namespace, plan, distinct=True, why=why)
         return self._ledger.operation(scope.namespace, done.operation)[0]
 
-    def erase(
-        self,
-        id: str | Sequence[str] | None = None,
-        *,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove segments for good, those named or everything in a scope: text, vectors and index entries of every
-        version. Returns how many there were. What is left is a tombstone without content; ``undo`` cannot bring it
-        back.
 
-        Raises InvalidInput when neither is said.
-        """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        if id is not None:
-            return self._ledger.erase(scope.namespace, arguments.ids(id))
-        parsed = parse_filter(filters)
-        _named(scope, namespace, filters, "erase")
-        return self._ledger.erase_scope(scope, parsed)
-
-
-def _named(scope: Scope, namespace: str | None, filters: object, verb: str) -> None:
+def named(scope: Scope, namespace: str | None, filters: object, verb: str) -> None:
+    """Raises InvalidInput where nothing says what ``verb`` shall remove."""
     if namespace is None and not filters and scope == Scope(namespace=scope.namespace):
         mend = "say what: user_id=, agent_id=, run_id=, session=, filters=, or namespace= for all of it"
         raise InvalidInput("scope", f"{verb}() would remove a whole namespace nobody named", mend=mend)

@@ -47,6 +47,7 @@ from memspan.redaction import Redactor, redacted
 from memspan.reencoding import alone, fitted, reencode
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
+from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
@@ -108,6 +109,8 @@ class Store:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()
+            if self._ledger.due() is not None:  # a crash, or somebody who was reading, kept an erasure from its end
+                self._scrub(wait=False)
         except BaseException:
             self._ledger.close()
             raise
@@ -290,7 +293,18 @@ class Store:
         rewritten = self._projection.compact(self._ledger.namespaces(), force=outdated, progress=progress)
         self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
+        self._scrub(wait=False)
         return {"rewritten": rewritten, "bytes_before": before, "bytes_after": self.stats()["bytes"]["total"]}
+
+    def _scrub(self, first: dict[str, int] | None = None, *, wait: bool) -> Scrubbed:
+        """Do what erasures have left to do: see ``memspan.scrubbing``. ``wait`` where another process is at it."""
+        known, views = json.loads(self._recorded), list(self._projection.views)
+        if (
+            self._encoder is None and known is not None and self.path is not None
+        ):  # its vectors have an index all the same
+            views.append(VectorView(self._ledger, self.path / "views", known["dim"]))
+        with turn(self.path, wait=wait) as mine:
+            return scrub(self._ledger, views, self.path, first) if mine else Scrubbed(due=["another process is at it"])
 
     def verify(self, *, progress: Progress | None = None) -> dict[str, Any]:
         """Read everything back the way searches do and compare it with what was written.

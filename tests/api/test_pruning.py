@@ -456,14 +456,14 @@ def test_an_erasure_takes_what_lies_pruned_too(old: Memory) -> None:
     old.feedback("which?", first, useful=False)
     done = old.prune(dry_run=False)
     assert pruned_with(old, "tea number 0") != []
-    assert old.erase(first.upper()) == 1
+    assert old.erase(first.upper()).segments == 1
     assert pruned_with(old, "tea number 0", first) == []
-    assert old.erase(first) == 0
+    assert old.erase(first).segments == 0
     old.undo(str(done.operation))
     assert ids(old) == [second, third, fourth]
     assert old.verify()["ok"]
     done = old.prune(dry_run=False)
-    assert old.erase([second, third, fourth]) == 3
+    assert old.erase([second, third, fourth]).segments == 3
     assert pruned_with(old, "Ana drank tea") == []
     with pytest.raises(NotUndoable):
         old.undo(str(done.operation))
@@ -477,10 +477,10 @@ def test_an_erasure_of_a_scope_takes_of_what_lies_pruned_what_is_in_it(path: Pat
 
     with aged(path, 100, fill) as memory:
         done = memory.prune(dry_run=False)
-        assert memory.erase(user_id="ben", filters={"category": "Drinks"}) == 1
+        assert memory.erase(user_id="ben", filters={"category": "Drinks"}).segments == 1
         assert pruned_with(memory, "milk") == []
-        assert memory.erase(user_id="ana") == 4
-        assert memory.erase(user_id="ana", namespace="elsewhere") == 0
+        assert memory.erase(user_id="ana").segments == 4
+        assert memory.erase(user_id="ana", namespace="elsewhere").segments == 0
         memory.undo(str(done.operation))
         assert [segment.text for segment in memory.get_all()] == ["Ben ate bread."]
 

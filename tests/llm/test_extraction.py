@@ -229,7 +229,7 @@ def test_what_was_made_of_an_erased_segment_is_erased_with_it(memory: Memory, ll
     memory.extract(llm)
     facts = {row.text: row.id for row in memory.get_all(filters={"what": "fact"})}
     (source,) = memory.get_all(filters={"text": TURNS[0]["content"]})
-    assert memory.erase(source.id) == 3  # it, its fact and the summary
+    assert memory.erase(source.id).segments == 3  # it, its fact and the summary
     assert [event.event for event in memory.history(facts[FACTS[0]])] == ["ERASE"]
     assert derived(memory) == FACTS[1:]
     assert memory.verify()["ok"]
@@ -239,7 +239,7 @@ def test_also_where_it_had_been_undone(memory: Memory, llm: ChatEndpoint) -> Non
     (operation,) = memory.extract(llm).operations
     memory.undo(operation)
     (source,) = memory.get_all(filters={"text": TURNS[0]["content"]})
-    assert memory.erase(source.id) == 3
+    assert memory.erase(source.id).segments == 3
 
 
 def test_erasing_a_scope_erases_what_other_scopes_made_of_it(memory: Memory) -> None:
@@ -248,7 +248,7 @@ def test_erasing_a_scope_erases_what_other_scopes_made_of_it(memory: Memory) -> 
     one = memory.add("Somebody moved.", user_id="eve", source="derived", metadata={"cites": cites}).ids[0]
     two = memory.add("So it goes.", user_id="eve", source="derived", metadata={"cites": [{"id": one}]}).ids[0]
     memory.add("I was told.", user_id="eve", metadata={"cites": cites})
-    assert memory.erase(user_id="ana") == 5
+    assert memory.erase(user_id="ana").segments == 5
     assert [row.text for row in memory.get_all()] == ["I was told."]
     assert [event.event for event in memory.history(two)] == ["ERASE"]
 

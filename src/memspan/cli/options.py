@@ -182,6 +182,15 @@ def text_from(words: list[str] | None, argument: str) -> str:
     return _decoded(sys.stdin.buffer.read(), "standard input")
 
 
+def text_of(file: Path, argument: str) -> str:
+    """What a text file holds. Raises InvalidInput."""
+    try:
+        return _decoded(file.expanduser().read_bytes(), str(file))
+    except OSError as error:
+        problem = f"{file} cannot be read ({error.strerror})"
+        raise InvalidInput(argument, problem, mend="name a text file") from error
+
+
 def json_from(source: str, argument: str) -> Any:
     """The JSON document in the file ``source``, or in standard input where that is ``-``."""
     try:

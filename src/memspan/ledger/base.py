@@ -6,7 +6,7 @@ searches by meaning: the views do that, from what the calls under "Feeding the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -179,6 +179,25 @@ class Revised:
     operation: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """How many segments were removed, with how many versions; ``derived`` of them because others were. ``first`` is the
+    least seq among them, None where there were no rows."""
+
+    segments: int
+    versions: int
+    derived: int = 0
+    operation: str | None = None
+    first: int | None = None
+
+
+class Due(NamedTuple):
+    """Scrubbing that is left to do: the last ``operation`` that erased, and whether space is to be freed."""
+
+    operation: str
+    vacuum: bool
+
+
 class Changed(NamedTuple):
     """What an operation did to the segment ``id``: its version ``before`` and ``after``, None where there was none or
     is none any more."""
@@ -343,8 +362,25 @@ class Ledger(Protocol):
     ) -> Revised | None: ...
     def delete(self, namespace: str, ids: Sequence[str]) -> int: ...
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
-    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int: ...
-    def erase_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def erase(
+        self,
+        namespace: str,
+        ids: Sequence[str],
+        why: Why = ERASE,
+        *,
+        archived: Sequence[str] = (),
+        vacuum: bool = False,
+    ) -> Removal: ...
+    def erase_scope(
+        self, scope: Scope, filters: Filter | None, *, archived: Sequence[str] = (), vacuum: bool = False
+    ) -> Removal: ...
+    def erased(self, namespace: str, ids: Collection[str]) -> set[str]: ...
+    def due(self) -> Due | None: ...
+    def scrub(self, *, vacuum: bool) -> list[str]: ...
+    def done(self, due: Due) -> None: ...
+    def said(self) -> Iterator[str]: ...
+    def keeps(self, activation: Activation) -> bool: ...
+    def unaccounted(self) -> Iterator[tuple[str, int]]: ...
     def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool: ...
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int: ...
     def link(self, namespace: str, edge: Edge) -> None: ...

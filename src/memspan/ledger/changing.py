@@ -1,11 +1,11 @@
-"""How what the SQLite ledger holds changes: new versions, ends, links, and what is removed; each with its log entry."""
+"""How what the SQLite ledger holds changes: new versions, ends, links; each with its log entry."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
-from memspan.ledger.archiving import Archiving, settle, stamps_of
-from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Stamp, Why, cites
+from memspan.ledger.archiving import settle
+from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
+from memspan.ledger.removing import DERIVED_FROM, Removing
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
 
-DERIVED_FROM = "derived_from"
 END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
 ENDED = "RETURNING id, version, document"
 
 
-class Changing(Archiving):
+class Changing(Removing):
     """The part of ``SqliteLedger`` that changes segments and links that are there."""
 
     def revise(
@@ -134,70 +134,6 @@ class Changing(Archiving):
             settle(connection, number, {document for _, _, document in ended if document is not None}, now())
             self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
 
-    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int:
-        """Remove segments with every version, vector and index entry, and what is derived from them; returns how many
-        there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            gone = _removed(connection, number, [id_bytes(id) for id in ids])
-            count = self._erased(connection, number, gone, why)
-        self.erase_dead()
-        return count
-
-    def erase_scope(self, scope: Scope, filters: Filter | None) -> int:
-        """Remove everything in ``scope`` (that passes ``filters``) in one statement, and what is derived from it;
-        returns how many segments there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, scope.namespace)
-            clause, values = scope_sql(scope, filters, None)
-            clause = clause.replace("ended_at IS NULL", "1", 1)
-            if filters is not None:
-                latest = (
-                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
-                )
-                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
-                values = [number, *values]
-            gone = connection.execute(
-                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING id, version", (number, *values)
-            ).fetchall()
-            count = self._erased(connection, number, gone, ERASE)
-        self.erase_dead()
-        return count
-
-    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
-        """Remove segments as ``erase`` does, all or nothing; False, and nothing removed, when anything was written of
-        one of them since it had its stamp."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            if stamps_of(connection, number, list(stamps)) != stamps:
-                return False
-            self._erased(connection, number, _removed(connection, number, [id_bytes(id) for id in stamps]), why)
-        self.erase_dead()
-        return True
-
-    def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
-        last: dict[bytes, int] = {}
-        if gone and why.verb == ERASE.verb:  # what was made of it repeats what it said
-            more = _citing(connection, number, {id for id, _ in gone})
-            gone = [*gone, *_removed(connection, number, more)]
-        for id, version in gone:
-            last[id] = max(version, last.get(id, 0))
-        if last:
-            self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
-        return len(last)
-
-
-def _removed(connection: sqlite3.Connection, number: int, ids: Iterable[bytes]) -> list[tuple[bytes, int]]:
-    """Remove every version of segments: the id and number of each."""
-    return [
-        row
-        for chunk in chunks(list(ids))
-        for row in connection.execute(
-            f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
-            (number, *chunk),
-        ).fetchall()
-    ]
-
 
 class _Last(NamedTuple):
     """The last version of a segment."""
@@ -293,24 +229,6 @@ def derive_from(
     for link in links:
         current(connection, number, link.target, namespace)
     return _relink(connection, number, links)
-
-
-def _citing(connection: sqlite3.Connection, number: int, gone: Iterable[bytes]) -> set[bytes]:
-    """What is derived from these segments, and from that in turn, by the passages that it cites in any version."""
-    cited: dict[bytes, set[bytes]] = {}
-    for id, raw in connection.execute(
-        "SELECT id, metadata FROM segments WHERE namespace = ? AND source = 'derived' AND metadata IS NOT NULL",
-        (number,),
-    ):
-        for source in cites(json.loads(raw)):
-            cited.setdefault(id_bytes(source), set()).add(id)
-    found: set[bytes] = set()
-    left = list(gone)
-    while left:
-        new = cited.get(left.pop(), set()) - found
-        found |= new
-        left += new
-    return found
 
 
 def back(change: Change) -> Relink:

@@ -459,7 +459,7 @@ def _replayed(connection: sqlite3.Connection, number: int, idempotency: Idempote
     ).fetchone()
     if row is None:
         return None
-    if row[0] != idempotency.payload:
+    if row[0] and row[0] != idempotency.payload:  # empty: a part of it was erased, and every hash of it
         raise IdempotencyConflict(
             "idempotency_key",
             f"{idempotency.key!r} was used before with another payload",

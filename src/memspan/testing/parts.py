@@ -312,7 +312,7 @@ class LedgerContract:
         one, two = write(ledger, "one", "two")
         seq = ledger.get("default", one).seq
         entry = ledger.last_removal("default")
-        same(ledger.erase("default", [one, one, "no id"]), 1)
+        same(ledger.erase("default", [one, one, "no id"]).segments, 1)
         with pytest.raises(NotFound):
             ledger.get("default", one)
         same([(event.event, event.text) for event in ledger.history("default", one)], [("ERASE", None)])
@@ -326,8 +326,8 @@ class LedgerContract:
         write(ledger, "one", "two", user_id="ana")
         write(ledger, "one", user_id="ben")
         write(ledger, "one", user_id="ana", namespace="other")
-        same(ledger.erase_scope(Scope(user_id="ana"), parse_filter({"text": "two"})), 1)
-        same(ledger.erase_scope(Scope(user_id="ana"), None), 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), parse_filter({"text": "two"})).segments, 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), None).segments, 1)
         same([row.user_id for row in ledger.listing(Scope(), None, 10, None)], ["ben"])
         same([row.user_id for row in ledger.listing(Scope(namespace="other"), None, 10, None)], ["ana"])
 
@@ -341,7 +341,7 @@ class LedgerContract:
                     call(missing, id)
             with pytest.raises(NotFound):
                 ledger.revise(missing, [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
-            same(ledger.erase(missing, [id]), 0)
+            same(ledger.erase(missing, [id]).segments, 0)
             same(ledger.fetch(missing, [seq]), [])
             same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
             same(ledger.tokens_of(missing, [seq]).seqs.tolist(), [])

@@ -73,3 +73,6 @@ BEGIN
     DELETE FROM verdicts WHERE namespace = OLD.namespace AND older = OLD.id;
     DELETE FROM verdicts WHERE namespace = OLD.namespace AND newer = OLD.id;
 END;
+
+-- Which call with an idempotency key an operation was; NULL where it was made before there was a log.
+CREATE INDEX operations_operation ON operations (namespace, json_extract(result, '$[2]'));
