@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from memspan.records import (
         Added,
         Citation,
+        Conflict,
         Context,
         Document,
         Edge,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         Neighbor,
         Node,
         Operation,
+        Resolved,
         Scope,
         Segment,
         Step,
@@ -64,8 +66,8 @@ _HOMES = {
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Operation", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Added", "Citation", "Conflict", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
+        "Operation", "Resolved", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
@@ -81,6 +83,7 @@ __all__ = [
     "BudgetTooSmall",
     "Citation",
     "Config",
+    "Conflict",
     "Context",
     "Document",
     "Edge",
@@ -106,6 +109,7 @@ __all__ = [
     "NotWritable",
     "Operation",
     "RerankerError",
+    "Resolved",
     "Scope",
     "Segment",
     "Step",

@@ -14,7 +14,7 @@ from memspan.archives.base import Contents, Header, Vectors, weighed
 from memspan.drafting import identity_of
 from memspan.errors import InvalidInput
 from memspan.ledger.base import Ledger, Reference, Seqs
-from memspan.records import Archived, Edge, Exported, Filter, Scope, Version
+from memspan.records import Archived, Edge, Exported, Filter, Scope, Verdict, Version
 from memspan.views.base import Progress
 
 PAGE = 512
@@ -129,4 +129,6 @@ def _versions(ledger: Ledger, namespace: str, page: list[int], vectors: Vectors 
 def _within(reference: Reference, ids: Collection[str]) -> bool:
     if isinstance(reference, Edge):
         return reference.source in ids and reference.target in ids
+    if isinstance(reference, Verdict):
+        return reference.older in ids and reference.newer in ids
     return reference.id in ids

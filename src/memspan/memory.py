@@ -38,7 +38,8 @@ from memspan.records import (
     Theme,
 )
 from memspan.retrieval import hit_of
-from memspan.revising import Revising, nothing_in
+from memspan.resolving import Conflicts
+from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -62,7 +63,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Revising):
+class Memory(Conflicts):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

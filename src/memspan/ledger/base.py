@@ -34,6 +34,7 @@ from memspan.records import (
     Segment,
     Tombstone,
     Usage,
+    Verdict,
 )
 
 SEPARATOR = "\x1f"
@@ -42,6 +43,10 @@ MONTHS = (  # not by strftime, whose names follow the locale of the process
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+
+VERDICT = ""
+"""The kind by which a ``Relink`` from a newer to an older segment says what was decided of them: accepted 1, rejected 0.
+No link has it, for a name is never empty."""
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -147,7 +152,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relink:
-    """What becomes of a link: its ``weight`` in (0, 1], or None where it goes."""
+    """What becomes of a link, or of a verdict (``kind`` VERDICT): its ``weight`` in [0, 1], or None where it goes."""
 
     source: str
     target: str
@@ -215,7 +220,7 @@ class Voices:
     asks: NDArray[np.bool_]
 
 
-Reference = Edge | Judgement | Usage | Tombstone
+Reference = Edge | Judgement | Verdict | Usage | Tombstone
 """What an archive holds beside documents and the versions of segments."""
 
 
@@ -356,6 +361,7 @@ class Ledger(Protocol):
     def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None: ...
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def judgements(self, namespace: str) -> list[Judgement]: ...
+    def verdicts(self, namespace: str) -> list[Verdict]: ...
     def replay(self, namespace: str, idempotency: Idempotency) -> Added | None: ...
     def namespaces(self) -> list[str]: ...
 
