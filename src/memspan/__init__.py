@@ -66,8 +66,8 @@ _HOMES = {
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Conflict", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Operation", "Resolved", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Added", "Citation", "Conflict", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message",
+        "Neighbor", "Node", "Operation", "Resolved", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",

@@ -25,7 +25,7 @@ from memspan.analysis import terms
 from memspan.records import Reason, Segment
 from memspan.updates import ALIKE, CHANGE, NAME, NUMBER, SAME, SMALL
 
-NEAR: Final = 12  # of a statement, which it is compared with
+NEAR: Final = 24  # of a statement, which it is compared with
 MOST: Final = 24  # clauses of one text
 SHORT: Final = 24  # words of a sentence that is one clause; a longer one is cut
 FEW: Final = 3  # words that a clause has at least
@@ -35,18 +35,21 @@ UNSEEN: Final = 50  # as if so many more statements said nothing of all this: of
 
 # What a score is made of, in logits: by judgement, from what it finds in the tuning chats of docs/truth.md.
 BASE: Final[Mapping[Reason, float]] = {
-    "number": -3.0, "negation": -3.4, "preference": -3.4, "wording": -3.6, "date": -4.0, "name": -4.3,
+    "number": -3.5, "negation": -3.4, "preference": -3.9, "wording": -3.6, "date": -4.0, "name": -4.3,
 }  # fmt: skip
 EACH_MORE: Final = 0.4  # of every further reason
 TELLING: Final = (0.4, 2.5)  # shared words, counted in words that nobody else says: the least, and what counts at most
 SUBJECT: Final = 0.9  # of each of them
 OVERLAP: Final = 3.0  # of their share of all words of both clauses
 COSINE: Final = 1.5
-CUE: Final = 0.8  # where the later one speaks of a change
+CUE: Final = 1.2  # where the later one speaks of a change
 AGAIN: Final = 0.3  # score of what is only said again, at most: nothing is lost with either
 
-_CLAUSE: Final = re.compile(r"[,;:—–]\s(?!\d)|\s(?=(?:but|and|so|because|which|while|although|since|considering)\s)")
+_CLAUSE: Final = re.compile(
+    r"[,;:—–]\s(?!\d)|\s-\s|\s(?=(?:but|and|so|because|which|while|although|since|considering)\s)"
+)
 _ASIDE: Final = re.compile(r"```.*?(?:```|\Z)|\[[^\[\]]*\]", re.DOTALL)  # code; and what is in brackets, nobody says
+_CODE: Final = re.compile(r"[{}]|[;>]\Z|==|=>|\w\(|://|\A[#@.]|\b(?:NOT NULL|const)\b")
 _MONTH: Final = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\.?"
 _DATE: Final = re.compile(
     rf"\b(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}}\b)?"
@@ -135,20 +138,23 @@ def clauses(text: str) -> list[Clause]:
     """What a text says, clause by clause, without what it asks; at most MOST of them."""
     plain = _ASIDE.sub("\n", text)
     found: list[Clause] = []
-    for start, end in pairwise(borders.sentences(plain, 0, len(plain))):
-        found += [clause for part in _cut(plain[start:end].strip()) if len((clause := _clause(part)).about) > 1]
+    sentences = [plain[start:end].strip() for start, end in pairwise(borders.sentences(plain, 0, len(plain)))]
+    for sentence in sentences:
+        plain_parts = (part for part in _cut(sentence) if not _CODE.search(part))
+        found += [clause for part in plain_parts if len((clause := _clause(part)).about) > 1]
         if len(found) >= MOST:
             break
-    return [found[0]._replace(single=True)] if len(found) == 1 else found[:MOST]
+    whole = len(found) == sum(map(bool, sentences)) == 1
+    return [found[0]._replace(single=True)] if whole else found[:MOST]
 
 
 def _cut(sentence: str) -> Iterator[str]:
-    start = 0
-    for match in _CLAUSE.finditer(sentence) if sentence.count(" ") >= SHORT else ():
+    asks, start = sentence.endswith(("?", "？")), 0
+    for match in _CLAUSE.finditer(sentence) if asks or sentence.count(" ") >= SHORT else ():
         if sentence.count(" ", start, match.start()) >= FEW:
             yield sentence[start : match.end()].strip()
             start = match.end()
-    if not sentence.endswith(("?", "？")):
+    if not asks:
         yield sentence[start:].strip()
 
 
@@ -220,20 +226,21 @@ def _differing(
     return best
 
 
-def _reasons(
-    a: Clause, b: Clause, weights: Mapping[str, float], overlap: float, covered: float
-) -> Iterator[Reason]:
+def _reasons(a: Clause, b: Clause, weights: Mapping[str, float], overlap: float, covered: float) -> Iterator[Reason]:
     """In what ``b`` differs from ``a``. ``covered``: how much of the shorter one the other says too."""
     shared = a.about & b.about
-    if any(not a.numbers[word] & b.numbers[word] for word in a.numbers.keys() & b.numbers.keys()):
+    values = [frozenset[str]().union(*each.numbers.values()) for each in (a, b)]
+    counted = a.numbers.keys() & b.numbers.keys()
+    if any(not a.numbers[word] & values[1] and not b.numbers[word] & values[0] for word in counted):
         yield "number"
     if a.dates and b.dates and not a.dates & b.dates and covered >= 0.3:
         yield "date"
-    if a.names - b.names and b.names - a.names and overlap >= 0.4:
+    if a.names - b.names and b.names - a.names and overlap >= 0.6:
         yield "name"
-    either = (a.denied | a.negated, b.denied | b.negated)
-    denied = _sum(weights, shared & ((a.denied - either[1]) | (b.denied - either[0]))) >= 0.5 and covered >= 0.2
-    turned = denied or (_sum(weights, shared & (either[0] ^ either[1])) >= 0.5 and covered >= 0.6 and overlap >= 0.3)
+    once = bool(a.denied or a.negated) != bool(b.denied or b.negated)
+    denied = once and _sum(weights, shared & (a.denied | b.denied)) >= 0.5 and covered >= 0.2
+    negated = once and _sum(weights, shared & (a.negated | b.negated)) >= 0.5 and covered >= 0.6 and overlap >= 0.3
+    turned = denied or negated
     chosen = a.prefers and b.prefers and a.about - b.about and b.about - a.about and overlap >= 0.3
     if a.liking * b.liking < 0 or chosen or (turned and a.liking * b.liking):
         yield "preference"

@@ -37,8 +37,8 @@ from memspan.records import (
     Source,
     Theme,
 )
-from memspan.retrieval import hit_of
 from memspan.resolving import Conflicts
+from memspan.retrieval import hit_of
 from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,

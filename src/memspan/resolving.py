@@ -85,7 +85,9 @@ class Conflicts(Revising):
         what was decided before kept.
         """
         if policy != "newer" and not callable(policy):
-            raise InvalidInput("policy", f"there is no {shown(policy)}", mend="use 'newer', or a function of a Conflict")
+            raise InvalidInput(
+                "policy", f"there is no {shown(policy)}", mend="use 'newer', or a function of a Conflict"
+            )
         arguments.flags(dry_run=dry_run)
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
         accepted, rejected, replaced = list[Conflict](), list[Conflict](), set[str]()
@@ -103,9 +105,7 @@ class Conflicts(Revising):
             if verdict:
                 replaced.add(pair.older.id)
             (accepted if verdict else rejected).append(pair)
-        return Resolved(
-            accepted=tuple(accepted), rejected=tuple(rejected), operation=operation, dry_run=bool(dry_run)
-        )
+        return Resolved(accepted=tuple(accepted), rejected=tuple(rejected), operation=operation, dry_run=bool(dry_run))
 
     def _accept(self, space: str, older: str, newer: str, why: Why) -> str:
         def plan() -> Plan:
@@ -140,8 +140,7 @@ class Conflicts(Revising):
             found = [
                 pair
                 for pair in self._found(self._selections.of(scope, filters))
-                if pair.score >= threshold
-                and not _stands(decided.get(frozenset((pair.older.id, pair.newer.id))), pair)
+                if pair.score >= threshold and not _stands(decided.get(frozenset((pair.older.id, pair.newer.id))), pair)
             ]
         return sorted(found, key=lambda pair: (-pair.score, -pair.newer.seq, -pair.older.seq))
 

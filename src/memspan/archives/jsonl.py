@@ -114,9 +114,7 @@ def plain(record: Archived | Header) -> dict[str, Any]:
         case Judgement():
             return _filled("judgement", query=record.query, id=record.id, useful=record.useful, at=record.at)
         case Verdict():
-            return _filled(
-                "verdict", older=record.older, newer=record.newer, accepted=record.accepted, at=record.at
-            )
+            return _filled("verdict", older=record.older, newer=record.newer, accepted=record.accepted, at=record.at)
         case Usage():
             return _filled("usage", id=record.id, times=record.times, at=record.at, relevance=record.relevance)
         case Tombstone():

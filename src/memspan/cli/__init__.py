@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import cubes, memories, pictures, portability, structure, trials, truth, upkeep
+from memspan.cli import conflicts, cubes, memories, pictures, portability, structure, trials, truth, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -40,6 +40,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("update", memories.update, REMEMBER, None),
     ("supersede", truth.supersede, REMEMBER, None),
     ("delete", memories.delete, REMEMBER, "forget"),
+    ("accept", conflicts.accept, REMEMBER, None),
+    ("reject", conflicts.reject, REMEMBER, None),
+    ("resolve", conflicts.resolve, REMEMBER, None),
     ("undo", truth.undo, REMEMBER, None),
     ("rewind", truth.rewind, REMEMBER, None),
     ("search", memories.search, RECALL, "recall"),
@@ -47,6 +50,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("conflicts", conflicts.conflicts, RECALL, None),
     ("operations", truth.operations, RECALL, None),
     ("feedback", memories.feedback, RECALL, None),
     ("active-context", structure.active_context, RECALL, None),
