@@ -35,7 +35,7 @@ UNSEEN: Final = 50  # as if so many more statements said nothing of all this: of
 
 # What a score is made of, in logits: by judgement, from what it finds in the tuning chats of docs/truth.md.
 BASE: Final[Mapping[Reason, float]] = {
-    "number": -3.5, "negation": -3.4, "preference": -3.9, "wording": -3.6, "date": -4.0, "name": -4.3,
+    "number": -3.5, "negation": -3.4, "preference": -3.9, "wording": -4.2, "date": -4.0, "name": -4.3,
 }  # fmt: skip
 EACH_MORE: Final = 0.4  # of every further reason
 TELLING: Final = (0.4, 2.5)  # shared words, counted in words that nobody else says: the least, and what counts at most
@@ -77,7 +77,8 @@ class Clause(NamedTuple):
     """What is said in a clause: its ``words`` in order as terms, without its numbers and dates.
 
     ``numbers``: by each word of what they count, as written without commas. ``denied``: words of which it says that it
-    never was so, or is not any more; ``negated``: that it is not. ``liking``: 1, -1 or 0. ``single``: it is all that its text says. ``changes``: it speaks of a change.
+    never was so, or is not any more; ``negated``: that it is not. ``liking``: 1, -1 or 0. ``single``: it is all that
+    its text says. ``changes``: it speaks of a change.
     """
 
     words: tuple[str, ...]
@@ -140,8 +141,8 @@ def clauses(text: str) -> list[Clause]:
     found: list[Clause] = []
     sentences = [plain[start:end].strip() for start, end in pairwise(borders.sentences(plain, 0, len(plain)))]
     for sentence in sentences:
-        plain_parts = (part for part in _cut(sentence) if not _CODE.search(part))
-        found += [clause for part in plain_parts if len((clause := _clause(part)).about) > 1]
+        parts = (part for part in _cut(sentence) if not _CODE.search(part))
+        found += [clause for part in parts if len((clause := _clause(part)).about) > 1]
         if len(found) >= MOST:
             break
     whole = len(found) == sum(map(bool, sentences)) == 1
@@ -222,7 +223,7 @@ def _differing(
                 logit += SUBJECT * min(subject, TELLING[1]) + OVERLAP * overlap + COSINE * cosine + CUE * b.changes
                 best = max(best, (reasons, 1 / (1 + math.exp(-logit))), key=lambda found: found[1])
     if not best[0] and cosine >= SAME:
-        return ("said again",), AGAIN * cosine
+        return ("said again",), AGAIN * min(cosine, 1.0)
     return best
 
 
@@ -235,7 +236,7 @@ def _reasons(a: Clause, b: Clause, weights: Mapping[str, float], overlap: float,
         yield "number"
     if a.dates and b.dates and not a.dates & b.dates and covered >= 0.3:
         yield "date"
-    if a.names - b.names and b.names - a.names and overlap >= 0.6:
+    if a.names - b.names and b.names - a.names and overlap >= 0.5:
         yield "name"
     once = bool(a.denied or a.negated) != bool(b.denied or b.negated)
     denied = once and _sum(weights, shared & (a.denied | b.denied)) >= 0.5 and covered >= 0.2

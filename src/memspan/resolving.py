@@ -1,9 +1,9 @@
-"""``Conflicts``: the part of ``Memory`` that proposes which statements took the place of others, and takes decisions."""
+"""``Conflicts``: the part of ``Memory`` that proposes what took the place of what, and takes decisions on that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ SURE = 0.9  # and from which one is accepted without being looked at
 TICK = timedelta(microseconds=1)
 
 Policy = Literal["newer"] | Callable[[Conflict], bool | None]
-"""What becomes of a proposal: "newer" accepts each; a function says True (accept), False (reject) or None (leave it)."""
+"""What becomes of proposals: "newer" accepts each; a function says True (accept), False (reject) or None (leave)."""
 
 
 class Conflicts(Revising):
@@ -161,10 +161,10 @@ class Conflicts(Revising):
                 )
 
 
-def _stands(decided: Any, pair: Conflict) -> bool:
+def _stands(decided: datetime | None, pair: Conflict) -> bool:
     """Whether a rejection holds: neither of the two has said something else since."""
     return decided is not None and max(_heard(pair.older), _heard(pair.newer)) <= decided
 
 
-def _heard(segment: Segment) -> Any:
+def _heard(segment: Segment) -> datetime:
     return segment.heard_at or segment.recorded_at

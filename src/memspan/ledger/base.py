@@ -45,8 +45,8 @@ MONTHS = (  # not by strftime, whose names follow the locale of the process
 )  # fmt: skip
 
 VERDICT = ""
-"""The kind by which a ``Relink`` from a newer to an older segment says what was decided of them: 1 accepted, 0 rejected.
-No link has it, for a name is never empty."""
+"""The kind by which a ``Relink`` from a newer to an older segment says what was decided of them: accepted (1)
+or rejected (0). No link has it, for a name is never empty."""
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]
