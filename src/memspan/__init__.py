@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memspan.backups import restore
     from memspan.config import Config
     from memspan.errors import (
         AdapterError,
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidFilter,
         InvalidInput,
+        KeyNeeded,
+        LLMError,
         MemspanError,
         MissingExtra,
         ModelNotFound,
         NewerStore,
         NotAStore,
+        NotEncrypted,
         NotFound,
         NotUndoable,
         NotWritable,
@@ -37,10 +41,12 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreFull,
+        WrongKey,
     )
     from memspan.memory import Memory
     from memspan.records import (
         Added,
+        BackedUp,
         Citation,
         Conflict,
         Context,
@@ -58,28 +64,32 @@ if TYPE_CHECKING:
         Segment,
         Step,
         Theme,
+        Trust,
         Tuned,
         as_dict,
     )
 
 _HOMES = {
+    "memspan.backups": ("restore",),
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "Citation", "Conflict", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message",
-        "Neighbor", "Node", "Operation", "Resolved", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Added", "BackedUp", "Citation", "Conflict", "Context", "Document", "Edge", "Event", "Hit", "Judgement",
+        "Message", "Neighbor", "Node", "Operation", "Resolved", "Scope", "Segment", "Step", "Theme", "Trust", "Tuned",
+        "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
-        "StoreFull",
+        "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore",
+        "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy",
+        "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
     ),
 }  # fmt: skip
 
 __all__ = [
     "AdapterError",
     "Added",
+    "BackedUp",
     "BudgetTooSmall",
     "Citation",
     "Config",
@@ -95,6 +105,8 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "Judgement",
+    "KeyNeeded",
+    "LLMError",
     "Memory",
     "MemspanError",
     "Message",
@@ -104,6 +116,7 @@ __all__ = [
     "NewerStore",
     "Node",
     "NotAStore",
+    "NotEncrypted",
     "NotFound",
     "NotUndoable",
     "NotWritable",
@@ -119,8 +132,11 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Theme",
+    "Trust",
     "Tuned",
+    "WrongKey",
     "as_dict",
+    "restore",
 ]
 
 

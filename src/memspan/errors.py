@@ -15,11 +15,15 @@
     │   ├── StoreCorrupt                bytes on disk are not what was written
     │   ├── StoreClosed                 the memory was closed
     │   ├── NewerStore                  the store was written by a newer memspan
+    │   ├── KeyNeeded                   the store is encrypted and no key was given
+    │   ├── WrongKey                    the store is encrypted with another key
+    │   ├── NotEncrypted                a key was given for a store that is in clear
     │   └── EncoderMismatch             the store's vectors come from another encoder
     ├── EncoderError                    texts could not be turned into vectors
     │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
     │   └── ModelNotFound               the model file is nowhere to be found
     ├── RerankerError                   candidates could not be scored by a reranker
+    ├── LLMError                        a language model could not be asked, or did not answer
     └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
 
 Messages have one shape, so that a tired person finds the mend where it always is:
@@ -105,6 +109,18 @@ class NewerStore(StoreError):
     """The store's schema is newer than this memspan understands; it was not touched."""
 
 
+class KeyNeeded(StoreError):
+    """The store is encrypted, and neither the caller nor the environment nor the keyring has its key."""
+
+
+class WrongKey(StoreError):
+    """The key is not the one that opens the store; it was not touched."""
+
+
+class NotEncrypted(StoreError):
+    """A key was given for a store that is in clear; nothing was written to it."""
+
+
 class EncoderMismatch(StoreError):
     """The store's vectors come from another encoder; mixing them would compare unlike things."""
 
@@ -123,6 +139,10 @@ class ModelNotFound(EncoderError):
 
 class RerankerError(MemspanError):
     """Candidates could not be scored by a reranker, or it answered what is no score. A search goes on without it."""
+
+
+class LLMError(MemspanError):
+    """A language model could not be asked, or did not answer. Nothing depends on it: what was said is as it was."""
 
 
 class MissingExtra(MemspanError, ImportError):

@@ -20,9 +20,20 @@ from memspan.activations.tokens import LATER, Activation
 from memspan.archives.base import Header, Item, Record, Tie, Vectors, attempt
 from memspan.drafting import Batch, Common, draft_of, hashed, identity_of, uuid8
 from memspan.errors import InvalidInput
-from memspan.ledger.base import IMPORT, Ledger, Reference, Restorable, Taking, encoded_text, instant, microseconds
+from memspan.ledger.base import (
+    IMPORT,
+    Ledger,
+    Reference,
+    Restorable,
+    Taking,
+    Why,
+    encoded_text,
+    instant,
+    microseconds,
+)
 from memspan.projection import Projection
 from memspan.records import Draft, Edge, Filing, Imported, Message, Piece, Problem, Scope, Version
+from memspan.redaction import Redactor, redacted
 from memspan.segmenting import check_text, parse_time
 from memspan.views.base import Progress
 
@@ -52,7 +63,7 @@ class Import:
     there counts before what ``scope`` names, and an archive of memspan's own keeps them all.
 
     ``cut`` cuts texts into pieces. ``signed_by``: the public key, in hexadecimal, that must have signed it.
-    ``vectors`` False: every text is encoded here.
+    ``vectors`` False: every text is encoded here. ``redactor`` replaces what must not be stored.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class Import:
         cut: Callable[[str, str], list[Piece]],
         signed_by: str | None,
         vectors: bool = True,
+        redactor: Redactor | None = None,
     ) -> None:
         self._ledger = ledger
         self._projection = projection
@@ -74,6 +86,7 @@ class Import:
         self._cut = cut
         self._required = signed_by
         self._believing = vectors
+        self._redactor = redactor
         self._moment = instant(microseconds(datetime.now(UTC)))
         self._begin()
 
@@ -101,8 +114,11 @@ class Import:
                 progress(read, 0, "checking")
         self._begin()
 
-    def run(self, *, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
-        """Take it over. Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole."""
+    def run(self, *, revive: bool, dry_run: bool, progress: Progress | None, why: Why = IMPORT) -> Imported:
+        """Take it over, as one operation.
+
+        Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole.
+        """
         done = Imported(path=str(self._path), format=self._format.name, dry_run=dry_run)
         same: dict[str, str] = {}
         conflicts: set[str] = set()
@@ -123,7 +139,7 @@ class Import:
                     self._projection.recorded,
                     revive=revive,
                     dry_run=dry_run,
-                    why=replace(IMPORT, operation=done.operation),
+                    why=replace(why, operation=done.operation),
                 )
                 same.update(restored.same)
                 conflicts |= restored.conflicts
@@ -285,7 +301,7 @@ class Import:
             source=None if item.source is None else arguments.source(item.source),
         )
         recorded_at = parse_time(item.recorded_at, "recorded_at")
-        batch = Batch(lambda text, media: self._pieces(item, text, media), common, self._seen)
+        batch = Batch(lambda text, media: self._pieces(item, text, media), common, self._seen, self._redactor)
         text = check_text(item.text, "text")
         if item.role is not None or item.speaker is not None:
             turn = Message(
@@ -296,7 +312,9 @@ class Import:
             )
             batch.message(turn, "item")
         elif item.uri is not None or item.media != "text":
-            batch.document(text, item.media, batch.claim(text, item.media, uri=item.uri, title=item.title))
+            title = None if item.title is None else redacted(item.title, self._redactor)
+            if text := batch.admitted(text):
+                batch.document(text, item.media, batch.claim(text, item.media, uri=item.uri, title=title))
         else:
             batch.text(text)
         for document in batch.documents:

@@ -1,19 +1,21 @@
-"""``Portability``: the part of ``Memory`` by which it goes out to archives and comes in from them."""
+"""``Portability``: the part of ``Memory`` by which it goes out to archives and backups and comes in from archives."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from memspan import archives, arguments
+from memspan import archives, arguments, backups
 from memspan.archives.signing import fingerprint, private_key
-from memspan.errors import EncoderMismatch, InvalidInput
+from memspan.drafting import Batch, Common, admitted
+from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
 from memspan.importing import Import
-from memspan.records import Exported, Imported, Piece
+from memspan.records import BackedUp, Exported, Imported, Piece, as_dict
 from memspan.segmenting import WordTokenizer, cut
 from memspan.store import Store
 from memspan.views.base import Progress
@@ -125,7 +127,9 @@ class Portability(Store):
         chosen = archives.of(source, format)
         required = None if signed_by is None else fingerprint(signed_by)
         while True:
-            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors)
+            taking = Import(
+                self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors, self._redactor
+            )
             if strict:
                 taking.check(progress)
             try:
@@ -139,6 +143,38 @@ class Portability(Store):
         if done.vectors:
             self._projection.restore(progress=progress)
         return replace(done, pending=self._ledger.count_pending(scope.namespace))
+
+    def _admitted(self, text: str, argument: str) -> str:
+        """What of ``text`` may be stored. Raises InvalidInput where nothing is left."""
+        if not (left := admitted(text, self._redactor).text):
+            mend = "give what was said beside it"
+            raise InvalidInput(argument, "holds nothing but recalled memory", mend=mend)
+        return left
+
+    def _batch(self, common: Common) -> Batch:
+        return Batch(self._cut, common, redactor=self._redactor)
+
+    def backup(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None
+    ) -> BackedUp:
+        """Back the whole store up into the directory ``path``, which is made where it is not there.
+
+        It holds one moment: all that was acknowledged before the call, and nothing half. Others go on writing. What an
+        earlier backup in ``path`` has already is not written again, and each can be restored: ``memspan.restore(path,
+        target)``. ``keep``: remove all but so many of the newest afterwards; None, and nothing is ever removed. What is
+        deleted from the memory later is still in the backups of before. Raises InvalidInput where ``path`` is in the
+        store, or holds something else or another store's backups; StoreError where the store is in memory only;
+        StoreBusy, StoreFull, NotWritable; then the earlier backups are as they were.
+        """
+        arguments.progress(progress)
+        kept = None if keep is None else arguments.count("keep", keep)
+        self._scope(None, None, None, None, None)
+        if self.path is None:
+            mend = "write it to an archive: memory.export_to('all.memspan')"
+            raise StoreError("a store in memory has no files to back up", mend=mend)
+        done = backups.make(self._ledger, self.path, arguments.path(path), keep=kept, progress=progress)
+        self._ledger.put_values({"backup": json.dumps(as_dict(done))}, replace=True)
+        return done
 
     def _cut(self, text: str, media: str) -> list[Piece]:
         encoder = self._encoder

@@ -20,7 +20,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 Source = Literal["user", "assistant", "tool", "document", "web", "derived", "system"]
 Kind = Literal["episodic", "semantic", "procedural", "core", "working"]
 """What a memory is: what happened, what is so, how something is done, what is always in the context, what is only for
-now. See ``memspan.forgetting.KINDS``."""
+now. See ``memspan.kinds.KINDS``."""
 State = Literal["quarantined", "merged"]
 """What became of a segment that searches leave out. None: nothing, it is active."""
 Reason = Literal["number", "date", "name", "preference", "negation", "wording", "said again"]
@@ -100,6 +100,7 @@ class Draft:
     identity: bytes = b""
     terms: tuple[str, ...] = ()
     names: tuple[str, ...] = ("",)
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +239,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike."""
+    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike.
+
+    ``stripped``: how many contexts of memspan's own were found in it and left out. ``skipped``: how many texts were not
+    stored, as they were nothing but that, or turns of the assistant that repeat what somebody else had said.
+    """
 
     ids: tuple[str, ...]
     added: int
@@ -246,6 +251,8 @@ class Added:
     document_id: str | None = None
     pending: int = 0
     operation: str | None = None
+    stripped: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +330,22 @@ class Resolved:
     rejected: tuple[Conflict, ...]
     operation: str | None = None
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """A source, by class and agent: how far it is to be believed, in [0, 1], how many ``segments`` are current that it
+    said, and what that goes by: how many judgements found them ``useful`` or ``rejected`` them, how many were
+    ``contradicted`` by another source that was found right, how many are ``quarantined``."""
+
+    source: Source
+    agent_id: str | None
+    trust: float
+    segments: int = 0
+    useful: int = 0
+    rejected: int = 0
+    contradicted: int = 0
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -430,6 +453,25 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackedUp:
+    """A backup: its ``number`` in the directory ``path``, counted from 1, and the moment ``at`` that it holds.
+
+    Of the store then: its ``store_id``, ``schema``, current ``segments`` of all namespaces, and ``bytes`` of its files.
+    ``memspan`` is the version that made the backup, ``written`` how many of those bytes no earlier one had.
+    """
+
+    path: str
+    number: int
+    at: datetime
+    store_id: str
+    schema: int
+    memspan: str
+    segments: int
+    bytes: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
     """What ``Memory.tune`` found for a namespace, from so many ``questions`` with a useful segment and all their
     ``judgements``.
@@ -452,6 +494,43 @@ class Tuned:
     bias: float
     better: bool
     applied: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fading:
+    """A segment that ``Memory.prune`` takes, or would: it has ``expired``, or its ``strength`` in [0, 1] has ``faded``.
+
+    ``time`` is when it happened, or else was heard; ``about`` the beginning of its text.
+    """
+
+    id: str
+    kind: Kind
+    reason: Literal["expired", "faded"]
+    strength: float
+    time: datetime
+    about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What ``Memory.prune`` removed, or with ``dry_run`` would remove, of ``segments`` in scope: ``fading``, what has
+    expired first, then the weakest.
+
+    ``below`` is the strength from which a segment stays, by ``curve``. ``kept`` counts those that are weaker and stay
+    all the same, by why: "important", "useful", or "document", of which another part stays. ``archive`` is the cube of
+    ``bytes`` that holds what was removed, ``operation`` what ``undo`` takes to bring it back; None where nothing was.
+    """
+
+    namespace: str
+    curve: str
+    below: float
+    segments: int
+    fading: tuple[Fading, ...]
+    kept: Mapping[str, int]
+    archive: str | None = None
+    bytes: int = 0
+    operation: str | None = None
+    dry_run: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,20 +7,23 @@ back; only ``erase`` removes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from memspan import arguments
-from memspan.drafting import content_key, draft_of, redrafted
+from memspan.drafting import Batch, content_key, draft_of, expiring, redrafted
 from memspan.errors import EncoderMismatch, InvalidInput, NotFound, NotUndoable
 from memspan.filtering import parse_filter
-from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
+from memspan.kinds import KINDS
+from memspan.ledger.base import ADD, UPDATE, Idempotency, Relink, Revised, Revision, Why
 from memspan.portability import Portability
-from memspan.records import AsOf, Event, Kind, Operation, Scope, Segment
+from memspan.records import Added, AsOf, Event, Kind, Operation, Scope, Segment
 from memspan.segmenting import check_text, parse_time
+from memspan.views.base import Progress
 
 UNCHANGED: Any = object()
+LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 EVERY_STATE = parse_filter({"state": {"in": [None, *arguments.STATES]}})
 FINAL: Mapping[str, str] = {
     "erase": "what was erased is nowhere any more",
@@ -40,6 +43,41 @@ class Plan:
 
 class Revising(Portability):
     """An open store in which segments get new versions."""
+
+    def _write(
+        self,
+        scope: Scope,
+        batch: Batch,
+        idempotency: Idempotency | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        why: Why = ADD,
+    ) -> Added:
+        """Add what a batch holds."""
+        if idempotency is not None and (done := self._ledger.replay(scope.namespace, idempotency)) is not None:
+            return replace(done, stripped=batch.stripped, skipped=batch.skipped)
+        large = len(batch.drafts) > LARGE
+        projection = self._projection
+        activations = projection.activations(batch.texts) if wait and not large else {}
+        try:
+            added = self._ledger.append(
+                scope.namespace,
+                expiring(batch.drafts, datetime.now(UTC)),
+                documents=batch.documents,
+                activations=None if projection.recorded == "null" else activations,
+                encoder=projection.recorded,
+                idempotency=idempotency,
+                why=why,
+            )
+        except EncoderMismatch:  # another process has just switched the store over: nothing was written
+            self._follow()
+            return self._write(scope, batch, idempotency, wait, progress, why)
+        pending = added.pending
+        if pending and large and wait:
+            self._projection.settle(scope.namespace, progress=progress)
+            pending = self._ledger.count_pending(scope.namespace)
+        self._projection.written(scope.namespace, added.added, pending=pending)
+        return replace(added, pending=pending, stripped=batch.stripped, skipped=batch.skipped)
 
     def update(
         self,
@@ -73,7 +111,10 @@ class Revising(Portability):
         for name, value in {"valid_from": valid_from, "valid_to": valid_to, "expires_at": expires_at}.items():
             if value is not UNCHANGED:
                 changes[name] = parse_time(value, name)
-        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
+        ttl = None if kind is None else KINDS[kind].ttl
+        if ttl is not None and expires_at is UNCHANGED:
+            changes["expires_at"] = datetime.now(UTC) + ttl
+        pieces = None if text is None else self._cut(self._admitted(check_text(text, "text"), "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"
             raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
@@ -91,14 +132,14 @@ class Revising(Portability):
     ) -> Revised:
         """Carry out a plan; made anew until nobody has changed a segment between our reading and our writing."""
         while True:
-            made = plan()
-            given = None if self._recorded == "null" else self._projection.activations(made.texts)
+            made, projection = plan(), self._projection
+            given = None if projection.recorded == "null" else projection.activations(made.texts)
             try:
                 done = self._ledger.revise(
                     namespace,
                     made.revisions,
                     given,
-                    self._recorded,
+                    projection.recorded,
                     relinks=made.relinks,
                     distinct=distinct,
                     why=why,

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments, encoders, rerankers, tuning
+from memspan import arguments, encoders, redaction, rerankers, tuning
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -37,10 +37,13 @@ from memspan.config import Config
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
+from memspan.keys import FILE, LOCK, Key, secret_of, unlock
 from memspan.ledger.base import Seqs
+from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Judgement, Query, Scope, Tuned
+from memspan.redaction import Redactor, redacted
 from memspan.reencoding import alone, fitted, reencode
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
@@ -72,6 +75,8 @@ class Store:
         namespace: str | None = None,
         reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
+        key: Key | None = None,
+        redact: str | Redactor | Callable[[str], str] | None = AUTO,
         config: Config | None = None,
         actor: str | None = None,
     ) -> None:
@@ -79,6 +84,7 @@ class Store:
         named = config.namespace if namespace is None else namespace
         self.namespace = arguments.scope(named, None, None, None, None).namespace
         self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
+        self._configured_llm = config.llm
         self._closed = False
         self._turning = threading.RLock()
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
@@ -87,10 +93,17 @@ class Store:
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
+        self._redactor = redaction.make(config.redact if redact == AUTO else redact)
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
-        self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db", who)
+        if self.path is None:
+            self._ledger = SqliteLedger(None, who)
+        else:
+            secret = secret_of(config.secret() if key is None else key)
+            with translated(_directory(self.path)):
+                keys = unlock(self.path, secret)
+            self._ledger = SqliteLedger(self.path / "ledger.db", who, keys)
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
@@ -222,6 +235,7 @@ class Store:
             "path": ":memory:" if self.path is None else str(self.path),
             "store_id": self._ledger.value("store_id"),
             "created_at": self._ledger.value("created_at"),
+            "encrypted": self._ledger.keys is not None,
             "schema": counts["schema"],
             "segments": segments,
             "tokens": sum(space["tokens"] for space in counts["namespaces"].values()),
@@ -241,6 +255,7 @@ class Store:
             "search_failure": self._retrieval.failure,
             "judgements": counts["judgements"],
             "log": self._ledger.log_head(),
+            "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
             "tuning": {
                 name: learned.plain()
                 for name in namespaces
@@ -374,7 +389,10 @@ class Store:
         scope = self._scope(namespace, None, None, None, None)
         space = scope.namespace
         given = [] if judgements is None else arguments.judgements(judgements)
-        given = [replace(each, id=self._ledger.get(space, each.id).id) for each in given]
+        given = [
+            replace(each, query=redacted(each.query, self._redactor), id=self._ledger.get(space, each.id).id)
+            for each in given
+        ]
         said = {(each.query, each.id): each for each in (*self._ledger.judgements(space), *given)}
         seqs = {}
         for id in {id for _, id in said}:
@@ -609,7 +627,7 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
 def _is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
     try:
-        inside = {entry.name for entry in path.iterdir()} - {"open.lock"}
+        inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE}
         lost = bool(inside & {"views", "activations"})
         if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
             return True

@@ -133,22 +133,45 @@ def test_a_migration_keeps_everything_and_a_backup_of_before_is_written(
         assert memory.verify()["ok"]
 
 
-def test_a_store_from_before_judgements_keeps_them_from_now_on(
+def test_a_store_of_a_newer_memspan_is_refused_untouched(
     opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = schema.migrations("sqlite")
-    monkeypatch.setattr(schema, "migrations", lambda dialect: known[:4])
-    ids = made(opened)
-    assert version(path) == 4
-    monkeypatch.undo()
+    made(opened)
+    extra(monkeypatch, NEXT)
     with opened() as memory:
-        assert version(path) == memory.stats()["schema"] >= 5
-        memory.feedback("which fact?", ids[3])
-        assert memory.stats()["judgements"] == 1
-        assert memory.erase(ids[3]) == 1
-        assert memory.stats()["judgements"] == 0
-        assert memory.verify()["ok"]
-    assert [file.name for file in path.glob("ledger.db.before-*")] == ["ledger.db.before-0005"]
+        memory.compact()
+    monkeypatch.undo()  # the memspan of before
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    for _ in range(2):
+        with pytest.raises(NewerStore) as caught:
+            opened()
+        assert "upgrade memspan" in caught.value.mend
+        assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+
+
+def test_a_backup_of_before_that_was_cut_off_is_made_again(
+    opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(opened)
+    name = f"ledger.db.before-{version(path) + 1:04d}"
+    (path / f"{name}.part").write_bytes(b"half")
+    extra(monkeypatch, NEXT)
+    with opened() as memory:
+        assert [segment.id for segment in memory.get_all()] == ids
+    assert [file.name for file in path.glob("*before*")] == [name]
+
+
+def test_a_place_where_no_backup_of_before_can_be_written_leaves_the_store_as_it_was(
+    opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(opened)
+    before = dump(path)
+    (path / f"ledger.db.before-{version(path) + 1:04d}.part").mkdir()  # where nothing can be written
+    extra(monkeypatch, NEXT)
+    with pytest.raises(StoreError) as caught:
+        opened()
+    assert caught.value.mend
+    assert dump(path) == before
 
 
 def test_a_fresh_store_writes_no_backup(opened: Open, path: Path) -> None:

@@ -21,6 +21,7 @@ Open = Callable[..., Memory]
 
 CALLS: dict[str, Callable[[Memory], object]] = {
     "export_to": lambda memory: memory.export_to("closed.jsonl"),
+    "backup": lambda memory: memory.backup("closed"),
     "import_from": lambda memory: memory.import_from("closed.jsonl"),
     "embeddings": lambda memory: memory.embeddings(),
     "add": lambda m: m.add("Words."),

@@ -206,8 +206,33 @@ def take(store: str, file: str) -> None:
     say(added=done.added, there=done.there, failed=done.failed)
 
 
+def count_up(store: str, number: str) -> None:
+    """Add numbered texts until killed, one or several in one call, each naming the last number of its call."""
+    choose = random.Random(int(number))
+    last = 0
+    with opened(store) as memory:
+        say(ready=True)
+        while True:
+            first, last = last + 1, last + choose.choice((1, 1, 1, 3))
+            told = [f"{step} of {last} by {number}, {word(int(number), step)}" for step in range(first, last + 1)]
+            memory.add([{"role": "user", "content": text} for text in told], user_id=number, wait=choose.random() < 0.5)
+            say(last=last)
+
+
+def back_up(store: str, path: str, seed: str) -> None:
+    """Add and back up, again and again until killed; tells how much each backup must hold at least."""
+    choose = random.Random(int(seed))
+    with opened(store) as memory:
+        say(ready=True)
+        while True:
+            memory.add([{"role": "user", "content": f"{word(os.getpid(), choose.getrandbits(30))}"} for _ in range(8)])
+            held = len(memory.get_all(limit=100_000))
+            done = memory.backup(path, keep=choose.choice((None, None, 6)))
+            say(number=done.number, segments=held)
+
+
 TASKS: dict[str, Callable[..., None]] = {
-    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily, take)
+    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
 }
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ class ArenaFile:
                 begin = end = _up(end, self.extent)
                 parts = []
             parts += [_HEADER.pack(_RECORD, zlib.crc32(payload), size), payload, bytes(-size % ALIGNED)]
-            offsets.append(end + _HEADER.size)
-            end = offsets[-1] + _up(size, ALIGNED)
+            offset, end = placed(end, size)
+            offsets.append(offset)
         self._put(parts, begin)
         return offsets, end
 
@@ -204,6 +204,8 @@ class Arenas:
     Whoever appends, erases or removes holds the ledger's write lock.
     """
 
+    overhead = 0  # bytes that a payload has more in its file
+
     def __init__(self, directory: Path | None, extent: int | None = None) -> None:
         self.directory = directory
         self.extent = extent or EXTENT
@@ -230,7 +232,7 @@ class Arenas:
         room: list[tuple[bytes, bytes]] = []
         end = finish
         for key, payload in payloads:
-            need = 3 * ALIGNED + len(payload)
+            need = 3 * ALIGNED + len(payload) + self.overhead
             if end + need > self.extent and end > START:
                 yield self._append(number, finish, room)
                 number, following, finish, end, room = following, following + 1, START, START, []
@@ -334,6 +336,12 @@ class Arenas:
         return file
 
 
+def placed(begin: int, size: int) -> tuple[int, int]:
+    """Where the payload of ``size`` bytes lies of a record that begins at ``begin``, and where the next one begins."""
+    offset = begin + _HEADER.size
+    return offset, offset + _up(size, ALIGNED)
+
+
 def ranges(starts: Places, counts: Places) -> Places:
     """int64[sum of counts]: the whole numbers from each of ``starts`` on, as many as its count."""
     before = np.cumsum(counts) - counts
@@ -388,7 +396,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
         if head != MARK:  # several may do this at once: they write the same
             os.lseek(file, 0, os.SEEK_SET)
             os.write(file, MARK)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         size = os.fstat(file).st_size
         if size % extent:  # cut by somebody: what is not there reads as damaged
             os.ftruncate(file, _up(size, extent))
@@ -398,7 +406,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
     return file
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Have the name of a new file on the disk, where the system knows such a thing."""
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,7 +14,20 @@ from typing import Any
 
 import typer
 
-from memspan.cli import conflicts, cubes, memories, pictures, portability, structure, trials, truth, upkeep
+from memspan.cli import (
+    backups,
+    conflicts,
+    cubes,
+    encryption,
+    memories,
+    pictures,
+    portability,
+    structure,
+    trials,
+    trust,
+    truth,
+    upkeep,
+)
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -43,6 +56,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("accept", conflicts.accept, REMEMBER, None),
     ("reject", conflicts.reject, REMEMBER, None),
     ("resolve", conflicts.resolve, REMEMBER, None),
+    ("quarantine", trust.quarantine, REMEMBER, None),
+    ("release", trust.release, REMEMBER, None),
     ("undo", truth.undo, REMEMBER, None),
     ("rewind", truth.rewind, REMEMBER, None),
     ("search", memories.search, RECALL, "recall"),
@@ -51,6 +66,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
     ("conflicts", conflicts.conflicts, RECALL, None),
+    ("trust", trust.trust, RECALL, None),
     ("operations", truth.operations, RECALL, None),
     ("feedback", memories.feedback, RECALL, None),
     ("active-context", structure.active_context, RECALL, None),
@@ -72,6 +88,11 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("reencode", upkeep.reencode, CARE, None),
     ("fit-tokens", upkeep.fit_tokens, CARE, None),
     ("tune", upkeep.tune, CARE, None),
+    ("encrypt", encryption.encrypt, CARE, None),
+    ("rekey", encryption.rekey, CARE, None),
+    ("prune", upkeep.prune, CARE, None),
+    ("backup", backups.backup, CARE, None),
+    ("restore", backups.restore, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,24 @@ def _examined(name: str, examine: Callable[[Config], Iterator[Check]], config: C
     except (OSError, ImportError) as error:
         mend = "install memspan again (pip install --force-reinstall memspan)" if isinstance(error, ImportError) else ""
         yield Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}", mend=mend or "see the message")
+
+
+def _memspan(config: Config) -> Iterator[Check]:
+    """Which memspan this is, with which optional packages."""
+    extras: dict[str, list[str]] = {}
+    for needed in metadata.requires("memspan") or ():
+        if found := re.match(r"([\w.-]+).*\bextra\s*==\s*['\"]([\w-]+)", needed):
+            package, extra = found.groups()
+            extras.setdefault(extra, []).append(f"{package} {_installed(package)}")
+    told = "; ".join(f"{extra}: {', '.join(packages)}" for extra, packages in sorted(extras.items()))
+    yield Check(name="memspan", ok=True, detail=f"{metadata.version('memspan')}; {told}")
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _python(config: Config) -> Iterator[Check]:
@@ -170,14 +191,53 @@ def _store(config: Config) -> Iterator[Check]:
 
     with Memory(config.store, namespace=config.namespace, reranker=None, config=config) as memory:
         held = memory.stats()
-        detail = f"{held['segments']:,} segments, {held['pending']:,} waiting to be indexed, at {held['path']}"
+        detail = f"{held['segments']:,} segments, schema {held['schema']}, at {held['path']}"
         yield Check(name="store", ok=True, detail=detail)
+        yield _pending(held)
+        yield _backup(held)
+        yield from _copies(config.store)
         yield from _tokens(held)
         if held["segments"]:
             started = time.perf_counter()
             memory.search("is there anything?", k=1, threshold=1.0)  # what is not returned does not count as used
             yield Check(name="store answers", ok=True, detail=f"first search in {_since(started)}")
         yield _views(memory.stats(), "store views")
+
+
+def _pending(held: dict[str, Any]) -> Check:
+    """Whether all is encoded: what waits is found by its words alone."""
+    waiting, encoder = held["pending"], held["encoder"]
+    stuck = waiting and encoder is not None and not encoder["active"]
+    mend = "run memspan compact with the encoder the store was made with; until then words alone find them"
+    return Check(name="store queue", ok=not stuck, detail=f"{waiting:,} waiting to be encoded", mend=mend)
+
+
+def _backup(held: dict[str, Any]) -> Check:
+    """When the store was backed up last, and whether that backup is still where it was put."""
+    from memspan import backups
+
+    last = held["backup"]
+    if last is None:
+        return Check(name="store backup", ok=True, detail="none was made yet; memspan backup DIR makes one")
+    age = datetime.now(UTC) - datetime.fromisoformat(last["at"])
+    old = "today" if age.days < 1 else f"{output.plural(age.days, 'day')} ago"
+    detail = f"backup {last['number']} in {last['path']}, {old}"
+    try:
+        there = any(kept.number == last["number"] for kept in backups.kept(last["path"]))
+    except MemspanError as error:
+        there, detail = False, f"{detail}: {error.problem}"
+    mend = f"bring that disk back, or make another: memspan backup {last['path']}"
+    return Check(name="store backup", ok=there, detail=detail if there else f"{detail}; it is not there now", mend=mend)
+
+
+def _copies(store: Path) -> Iterator[Check]:
+    """Copies from before an upgrade, in which is what has been deleted since."""
+    copies = sorted(file.name for file in store.glob("ledger.db.before-*"))
+    if copies:
+        detail = (
+            f"{', '.join(copies)} from before an upgrade: remove it once you trust the new version; what is deleted"
+        )
+        yield Check(name="store copies", ok=True, detail=f"{detail} from the memory since is still in it")
 
 
 def _tokens(held: dict[str, Any]) -> Iterator[Check]:
@@ -227,6 +287,7 @@ def _show(check: Check) -> None:
 
 
 CHECKS: tuple[tuple[str, Callable[[Config], Iterator[Check]]], ...] = (
+    ("memspan", _memspan),
     ("python", _python),
     ("sqlite", _sqlite),
     ("directory", _disk),

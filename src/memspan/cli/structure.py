@@ -175,6 +175,7 @@ def active_context(
     recipe: o.Recipe = "dsm",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
     valid_at: o.ValidAt = None,
     superseded: o.Superseded = False,
     filters: o.Filters = None,
@@ -204,6 +205,7 @@ def active_context(
             include_superseded=superseded,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:

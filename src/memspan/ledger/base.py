@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation, Matrices
 from memspan.entities import entities
+from memspan.keys import Keys
 from memspan.records import (
     NOTHING,
     NOW,
@@ -32,6 +33,7 @@ from memspan.records import (
     Operation,
     Scope,
     Segment,
+    Source,
     Tombstone,
     Usage,
     Verdict,
@@ -171,7 +173,7 @@ class Why:
     undoes: str | None = None
 
 
-UPDATE, ERASE, IMPORT = Why(verb="update"), Why(verb="erase"), Why(verb="import")
+ADD, UPDATE, ERASE, IMPORT = Why(verb="add"), Why(verb="update"), Why(verb="erase"), Why(verb="import")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +197,9 @@ class Changed(NamedTuple):
 class Standing:
     """What else is known of rows, beside what they say: one entry a row, in the order asked.
 
-    All float64[n]: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` and ``accessed_at`` (0 where never) in
-    microseconds since 1970; ``accesses`` a count; ``categorised`` 1 where it has a category. A row that is gone has
-    importance NaN.
+    All float64[n] but ``kinds``: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` (when it happened, or where
+    nobody said, was heard), ``stored_at`` (when it was heard) and ``accessed_at`` (0 where never) in microseconds since
+    1970; ``accesses`` a count; ``categorised`` 1 where it has a category. A row that is gone has importance NaN.
     """
 
     importance: NDArray[np.float64]
@@ -206,6 +208,8 @@ class Standing:
     accessed_at: NDArray[np.float64]
     relevance: NDArray[np.float64]
     categorised: NDArray[np.float64]
+    stored_at: NDArray[np.float64]
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +223,9 @@ class Voices:
     speakers: tuple[str | None, ...]
     asks: NDArray[np.bool_]
 
+
+Stamp = tuple[Any, ...]
+"""What changes with anything that is written of a segment: its versions, use, links, verdicts and judgements."""
 
 Reference = Edge | Judgement | Verdict | Usage | Tombstone
 """What an archive holds beside documents and the versions of segments."""
@@ -304,8 +311,17 @@ def names_in(encoded: str) -> tuple[str, ...]:
     return (found.title or "", *found.names)
 
 
+def cites(metadata: Mapping[str, Any]) -> list[str]:
+    """The ids of the segments of which a derived one cites passages: ``{"cites": [{"id", "start", "end"}, ...]}``."""
+    listed = metadata.get("cites")
+    given = [each.get("id") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    return [id for id in given if isinstance(id, str)]
+
+
 class Ledger(Protocol):
     """All calls are safe from several threads; several processes may hold one store open. Errors are StoreErrors."""
+
+    keys: Keys | None  # of an encrypted store: they seal what views keep beside the ledger
 
     # Writing: each call is one transaction, durable when it returns.
     def append(
@@ -317,6 +333,7 @@ class Ledger(Protocol):
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         idempotency: Idempotency | None = None,
+        why: Why = ADD,
     ) -> Added: ...
     def revise(
         self,
@@ -333,6 +350,7 @@ class Ledger(Protocol):
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
     def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int: ...
     def erase_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool: ...
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int: ...
     def link(self, namespace: str, edge: Edge) -> None: ...
     def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int: ...
@@ -359,6 +377,8 @@ class Ledger(Protocol):
     def log_head(self) -> dict[str, Any]: ...
     def document(self, namespace: str, id: str) -> Document: ...
     def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None: ...
+    def outcomes(self, namespace: str) -> list[tuple[Source, str | None, int, int, int, int, int]]: ...
+    def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]: ...
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def judgements(self, namespace: str) -> list[Judgement]: ...
     def verdicts(self, namespace: str) -> list[Verdict]: ...
@@ -397,6 +417,8 @@ class Ledger(Protocol):
 
     # Archives
     def archive(self, scope: Scope, filters: Filter | None, *, history: bool) -> Seqs: ...
+    def rows_of(self, namespace: str, ids: Sequence[str]) -> Seqs: ...
+    def stamps(self, namespace: str, ids: Sequence[str]) -> dict[str, Stamp]: ...
     def named(self, namespace: str, seqs: Sequence[int]) -> tuple[set[str], set[str]]: ...
     def identities(self, namespace: str, seqs: Sequence[int]) -> dict[int, bytes]: ...
     def filings(self, namespace: str) -> Iterator[Filing]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
-from memspan.ledger.archiving import Archiving, settle
-from memspan.ledger.base import ERASE, UPDATE, VERDICT, Relink, Revised, Revision, Why
+from memspan.ledger.archiving import Archiving, settle, stamps_of
+from memspan.ledger.base import ERASE, UPDATE, VERDICT, Relink, Revised, Revision, Stamp, Why, cites
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
 
+DERIVED_FROM = "derived_from"
 END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
 ENDED = "RETURNING id, version, document"
 
@@ -134,23 +135,18 @@ class Changing(Archiving):
             self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
 
     def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int:
-        """Remove segments with every version, vector and index entry; returns how many there were."""
+        """Remove segments with every version, vector and index entry, and what is derived from them; returns how many
+        there were."""
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
-            gone = [
-                row
-                for chunk in chunks(ids)
-                for row in connection.execute(
-                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
-                    (number, *map(id_bytes, chunk)),
-                ).fetchall()
-            ]
+            gone = _removed(connection, number, [id_bytes(id) for id in ids])
             count = self._erased(connection, number, gone, why)
         self.erase_dead()
         return count
 
     def erase_scope(self, scope: Scope, filters: Filter | None) -> int:
-        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
+        """Remove everything in ``scope`` (that passes ``filters``) in one statement, and what is derived from it;
+        returns how many segments there were."""
         with self.writing() as connection:
             number = namespace_number(connection, scope.namespace)
             clause, values = scope_sql(scope, filters, None)
@@ -168,13 +164,39 @@ class Changing(Archiving):
         self.erase_dead()
         return count
 
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
+        """Remove segments as ``erase`` does, all or nothing; False, and nothing removed, when anything was written of
+        one of them since it had its stamp."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            if stamps_of(connection, number, list(stamps)) != stamps:
+                return False
+            self._erased(connection, number, _removed(connection, number, [id_bytes(id) for id in stamps]), why)
+        self.erase_dead()
+        return True
+
     def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
         last: dict[bytes, int] = {}
+        if gone and why.verb == ERASE.verb:  # what was made of it repeats what it said
+            more = _citing(connection, number, {id for id, _ in gone})
+            gone = [*gone, *_removed(connection, number, more)]
         for id, version in gone:
             last[id] = max(version, last.get(id, 0))
         if last:
             self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
         return len(last)
+
+
+def _removed(connection: sqlite3.Connection, number: int, ids: Iterable[bytes]) -> list[tuple[bytes, int]]:
+    """Remove every version of segments: the id and number of each."""
+    return [
+        row
+        for chunk in chunks(list(ids))
+        for row in connection.execute(
+            f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
+            (number, *chunk),
+        ).fetchall()
+    ]
 
 
 class _Last(NamedTuple):
@@ -275,6 +297,38 @@ _VERDICT = _Tied(
     f" WHERE {_THERE} AND ?3 = '' ON CONFLICT (namespace, older, newer) DO UPDATE"
     " SET accepted = excluded.accepted, decided_at = excluded.decided_at",
 )
+
+
+def derive_from(
+    connection: sqlite3.Connection, number: int, namespace: str, ids: Sequence[str], drafts: Sequence[Draft]
+) -> list[Change]:
+    """Link what was just written to what it is derived from. Raises NotFound where that is not there any more."""
+    links = [
+        Relink(source=id, target=target, kind=DERIVED_FROM, weight=1.0)
+        for id, draft in zip(ids, drafts, strict=True)
+        for target in draft.derived_from
+    ]
+    for link in links:
+        current(connection, number, link.target, namespace)
+    return _relink(connection, number, links)
+
+
+def _citing(connection: sqlite3.Connection, number: int, gone: Iterable[bytes]) -> set[bytes]:
+    """What is derived from these segments, and from that in turn, by the passages that it cites in any version."""
+    cited: dict[bytes, set[bytes]] = {}
+    for id, raw in connection.execute(
+        "SELECT id, metadata FROM segments WHERE namespace = ? AND source = 'derived' AND metadata IS NOT NULL",
+        (number,),
+    ):
+        for source in cites(json.loads(raw)):
+            cited.setdefault(id_bytes(source), set()).add(id)
+    found: set[bytes] = set()
+    left = list(gone)
+    while left:
+        new = cited.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
 
 
 def back(change: Change) -> Relink:
