@@ -93,6 +93,20 @@ class Clause(NamedTuple):
     changes: bool
     single: bool
 
+    def can_differ(self, other: Clause) -> bool:
+        """Whether there can be any reason: most clauses have nothing that another could say otherwise."""
+        return bool(
+            (self.numbers and other.numbers)
+            or (self.dates and other.dates)
+            or (self.names and other.names)
+            or (self.single and other.single)
+            or (self.liking and other.liking)
+            or self.denied
+            or other.denied
+            or self.negated
+            or other.negated
+        )
+
 
 class Found(NamedTuple):
     """That of two of some rows, by their places, the later may have taken the place of the earlier."""
@@ -211,6 +225,8 @@ def _differing(
     best: tuple[tuple[Reason, ...], float] = ((), 0.0)
     for a in older:
         for b in newer:
+            if not a.can_differ(b):
+                continue
             shared = a.about & b.about
             subject = _sum(weights, shared)
             if subject < TELLING[0]:
