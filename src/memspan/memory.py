@@ -42,6 +42,7 @@ from memspan.records import (
     Theme,
 )
 from memspan.redaction import Redactor, all_redacted, redacted
+from memspan.resolving import Conflicts
 from memspan.retrieval import hit_of
 from memspan.revising import nothing_in
 from memspan.segmenting import (
@@ -66,7 +67,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Erasing, Pruning, Quarantine, Extracting):
+class Memory(Erasing, Conflicts, Pruning, Quarantine, Extracting):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

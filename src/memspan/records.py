@@ -23,6 +23,8 @@ Kind = Literal["episodic", "semantic", "procedural", "core", "working"]
 now. See ``memspan.kinds.KINDS``."""
 State = Literal["quarantined", "merged"]
 """What became of a segment that searches leave out. None: nothing, it is active."""
+Reason = Literal["number", "date", "name", "preference", "negation", "wording", "said again"]
+"""Why a later statement may have taken the place of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +358,38 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """That the ``newer`` of two statements of one speaker may have taken the place of the ``older``, and why: another
+    number, date or name of the same, another liking, one denies what the other says, another word in nearly the same
+    sentence, or nearly the same said again. ``score`` in [0, 1] orders proposals."""
+
+    older: Segment
+    newer: Segment
+    reasons: tuple[Reason, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was decided of two segments: that ``newer`` took the place of ``older``, or did not."""
+
+    older: str
+    newer: str
+    accepted: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What ``Memory.resolve`` did, or with ``dry_run`` would do, as one ``operation``, None where there was nothing."""
+
+    accepted: tuple[Conflict, ...]
+    rejected: tuple[Conflict, ...]
+    operation: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """A source, by class and agent: how far it is to be believed, in [0, 1], how many ``segments`` are current that it
     said, and what that goes by: how many judgements found them ``useful`` or ``rejected`` them, how many were
@@ -419,7 +453,7 @@ class Tombstone:
     at: datetime
 
 
-Archived = Version | Filing | Edge | Judgement | Usage | Tombstone
+Archived = Version | Filing | Edge | Judgement | Verdict | Usage | Tombstone
 """All that a namespace holds, in the order in which archives have it: documents before their segments, the versions of
 segments by time, then what refers to them."""
 

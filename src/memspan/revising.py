@@ -228,26 +228,26 @@ class Revising(Portability):
         Searches find ``old`` only for ``valid_at`` before that, or with ``include_superseded``. Raises NotFound,
         InvalidInput.
         """
-        scope = self._scope(namespace, None, None, None, None)
+        space = self._scope(namespace, None, None, None, None).namespace
         given = parse_time(at, "at")
+        done = self._revise(space, lambda: self._superseding(space, old, new, given), why=Why(verb="supersede"))
+        return self._ledger.operation(space, done.operation)[0]
 
-        def plan() -> Plan:
-            before, after = (self._ledger.get(scope.namespace, id) for id in (old, new))
-            if before.id == after.id:
-                raise InvalidInput("new", "is the segment itself", mend="update(id, text) gives it a new version")
-            moment = given or after.valid_from or after.time
-            if before.valid_from is not None and before.valid_from >= moment:
-                problem = f"the old segment holds only from {before.valid_from} on, which is not before {moment}"
-                raise InvalidInput("at", problem, mend="say since when the new one holds: at=")
-            made = Plan(relinks=[Relink(source=after.id, target=before.id, kind="supersedes", weight=1.0)])
-            if before.valid_to is None or before.valid_to > moment:
-                made.revisions.append(redrafted(before, None, {"valid_to": moment})[0])
-            if after.valid_from is None and (after.valid_to is None or after.valid_to > moment):
-                made.revisions.append(redrafted(after, None, {"valid_from": moment})[0])
-            return made
-
-        done = self._revise(scope.namespace, plan, why=Why(verb="supersede"))
-        return self._ledger.operation(scope.namespace, done.operation)[0]
+    def _superseding(self, space: str, old: str, new: str, given: datetime | None) -> Plan:
+        """What has ``new`` take the place of ``old``. Raises as ``supersede``."""
+        before, after = (self._ledger.get(space, id) for id in (old, new))
+        if before.id == after.id:
+            raise InvalidInput("new", "is the segment itself", mend="update(id, text) gives it a new version")
+        moment = given or after.valid_from or after.time
+        if before.valid_from is not None and before.valid_from >= moment:
+            problem = f"the old segment holds only from {before.valid_from} on, which is not before {moment}"
+            raise InvalidInput("at", problem, mend="say since when the new one holds: at=")
+        made = Plan(relinks=[Relink(source=after.id, target=before.id, kind="supersedes", weight=1.0)])
+        if before.valid_to is None or before.valid_to > moment:
+            made.revisions.append(redrafted(before, None, {"valid_to": moment})[0])
+        if after.valid_from is None and (after.valid_to is None or after.valid_to > moment):
+            made.revisions.append(redrafted(after, None, {"valid_from": moment})[0])
+        return made
 
     # What was done, and taking it back
 

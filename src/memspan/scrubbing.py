@@ -19,7 +19,7 @@ from memspan.archives import cube
 from memspan.archives.base import Contents, Header, Item, Tie, refused
 from memspan.errors import MemspanError, StoreCorrupt
 from memspan.ledger.base import Ledger
-from memspan.records import Archived, Edge, Filing, Problem, Version
+from memspan.records import Archived, Edge, Filing, Problem, Verdict, Version
 from memspan.views.base import SnapshotFiles, View
 from memspan.views.vectors import holds
 
@@ -149,6 +149,8 @@ def _stays(record: Archived, gone: Collection[str], documents: Collection[str | 
             return record.id in documents
         case Edge():
             return record.source not in gone and record.target not in gone
+        case Verdict():
+            return record.older not in gone and record.newer not in gone
         case _:
             return record.id not in gone
 

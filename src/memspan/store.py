@@ -126,15 +126,15 @@ class Store:
         channels: list[Channel] = [KeywordChannel(lexical)]
         known = json.loads(recorded)
         self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
-        nearest: NearestIn | None = None
+        self._nearest: NearestIn | None = None
         if self._encoder is not None:
             vectors = VectorView(self._ledger, views_path, self._encoder.dim)
             views.append(vectors)
             routed = TreeChannel(self._tree, vectors)
             channels += [SemanticChannel(vectors, routed), routed]
-            nearest = partial(_nearest, vectors, self._tree, self._selections)
+            self._nearest = partial(_nearest, vectors, self._tree, self._selections)
         views.append(self._tree)
-        self._graph = GraphView(self._ledger, views_path, nearest)
+        self._graph = GraphView(self._ledger, views_path, self._nearest)
         views.append(self._graph)
         followers = (
             NextFollower(self._graph),

@@ -16,6 +16,7 @@ import typer
 
 from memspan.cli import (
     backups,
+    conflicts,
     cubes,
     encryption,
     erasure,
@@ -53,6 +54,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("update", memories.update, REMEMBER, None),
     ("supersede", truth.supersede, REMEMBER, None),
     ("delete", memories.delete, REMEMBER, "forget"),
+    ("accept", conflicts.accept, REMEMBER, None),
+    ("reject", conflicts.reject, REMEMBER, None),
+    ("resolve", conflicts.resolve, REMEMBER, None),
     ("quarantine", trust.quarantine, REMEMBER, None),
     ("release", trust.release, REMEMBER, None),
     ("erase", erasure.erase, REMEMBER, None),
@@ -63,6 +67,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("conflicts", conflicts.conflicts, RECALL, None),
     ("trust", trust.trust, RECALL, None),
     ("operations", truth.operations, RECALL, None),
     ("feedback", memories.feedback, RECALL, None),

@@ -36,6 +36,7 @@ from memspan.records import (
     Source,
     Tombstone,
     Usage,
+    Verdict,
 )
 
 SEPARATOR = "\x1f"
@@ -44,6 +45,10 @@ MONTHS = (  # not by strftime, whose names follow the locale of the process
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+
+VERDICT = ""
+"""The kind by which a ``Relink`` from a newer to an older segment says what was decided of them: accepted (1)
+or rejected (0). No link has it, for a name is never empty."""
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -149,7 +154,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relink:
-    """What becomes of a link: its ``weight`` in (0, 1], or None where it goes."""
+    """What becomes of a link, or of a verdict (``kind`` VERDICT): its ``weight`` in [0, 1], or None where it goes."""
 
     source: str
     target: str
@@ -239,9 +244,9 @@ class Voices:
 
 
 Stamp = tuple[Any, ...]
-"""What changes with anything that is written of a segment: its versions, use, links and judgements."""
+"""What changes with anything that is written of a segment: its versions, use, links, verdicts and judgements."""
 
-Reference = Edge | Judgement | Usage | Tombstone
+Reference = Edge | Judgement | Verdict | Usage | Tombstone
 """What an archive holds beside documents and the versions of segments."""
 
 
@@ -412,6 +417,7 @@ class Ledger(Protocol):
     def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]: ...
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def judgements(self, namespace: str) -> list[Judgement]: ...
+    def verdicts(self, namespace: str) -> list[Verdict]: ...
     def replay(self, namespace: str, idempotency: Idempotency) -> Added | None: ...
     def namespaces(self) -> list[str]: ...
 

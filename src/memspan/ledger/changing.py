@@ -14,7 +14,7 @@ from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
 from memspan.ledger.archiving import settle
-from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
+from memspan.ledger.base import UPDATE, VERDICT, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
 from memspan.ledger.removing import DERIVED_FROM, Removing
@@ -192,29 +192,47 @@ def _revised(
 
 
 def _relink(connection: sqlite3.Connection, number: int, relinks: Sequence[Relink]) -> list[Change]:
-    """Have links as told; how they were before goes to the log. One whose ends are not there any more is left out."""
+    """Have links and verdicts as told; how they were before goes to the log. What is of segments that are not there any
+    more is left out."""
     changes: list[Change] = []
     for each in relinks:
+        tied = _VERDICT if each.kind == VERDICT else _LINK
         key = (number, id_bytes(each.source), each.kind, id_bytes(each.target))
-        known = connection.execute(
-            "SELECT weight FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key
-        ).fetchone()
+        known = connection.execute(tied.known, key).fetchone()
         before = None if known is None else known[0]
         if each.weight is None:
-            connection.execute("DELETE FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key)
-        else:
-            there = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
-            done = connection.execute(
-                f"INSERT INTO edges (namespace, source, kind, target, weight, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
-                f" WHERE {there.format(2)} AND {there.format(4)}"
-                " ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
-                (*key, each.weight, now()),
-            )
-            if not done.rowcount:
-                continue
+            connection.execute(tied.gone, key)
+        elif not connection.execute(tied.said, (*key, each.weight, now())).rowcount:
+            continue
         told = json.dumps([each.kind, before, each.weight], ensure_ascii=False)
         changes.append(Change(key[1], other=key[3], link=told))
     return changes
+
+
+class _Tied(NamedTuple):
+    """How what ties two segments is read, taken away and written: ?1 the namespace, ?2 from, ?3 the kind, ?4 to."""
+
+    known: str
+    gone: str
+    said: str
+
+
+_THERE = " AND ".join(f"EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = {id})" for id in ("?2", "?4"))
+_OF_LINK = "FROM edges WHERE namespace = ?1 AND source = ?2 AND kind = ?3 AND target = ?4"
+_OF_VERDICT = "FROM verdicts WHERE namespace = ?1 AND newer = ?2 AND ?3 = '' AND older = ?4"
+_LINK = _Tied(
+    known=f"SELECT weight {_OF_LINK}",
+    gone=f"DELETE {_OF_LINK}",
+    said="INSERT INTO edges (namespace, source, kind, target, weight, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+    f" WHERE {_THERE} ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
+)
+_VERDICT = _Tied(
+    known=f"SELECT CAST(accepted AS REAL) {_OF_VERDICT}",
+    gone=f"DELETE {_OF_VERDICT}",
+    said="INSERT INTO verdicts (namespace, newer, older, accepted, decided_at) SELECT ?1, ?2, ?4, ?5, ?6"
+    f" WHERE {_THERE} AND ?3 = '' ON CONFLICT (namespace, older, newer) DO UPDATE"
+    " SET accepted = excluded.accepted, decided_at = excluded.decided_at",
+)
 
 
 def derive_from(

@@ -11,8 +11,8 @@ import pytest
 from memspan.activations.tokens import Activation
 from memspan.drafting import draft_of, identity_of
 from memspan.errors import EncoderMismatch, NotFound
-from memspan.ledger.base import Ledger, Reference, Restorable, Revision, Taking, Use, Why
-from memspan.records import Edge, Judgement, Scope, Segment, Usage
+from memspan.ledger.base import VERDICT, Ledger, Reference, Relink, Restorable, Revision, Taking, Use, Why
+from memspan.records import Edge, Judgement, Scope, Segment, Usage, Verdict
 from memspan.testing.parts import activations_of, check, drafts, same, write
 
 LATER = timedelta(seconds=1)
@@ -57,6 +57,8 @@ class ArchivingContract:
         ledger.revise("default", [Revision(id=old.id, version=1, draft=batch.drafts[0])], activations_of(batch))
         ledger.link("default", Edge(source=ids[0], target=ids[1], kind="reply", weight=0.5))
         ledger.judge("default", [Judgement(query="what?", id=ids[1], useful=True)])
+        verdict = Relink(source=ids[1], target=ids[0], kind=VERDICT, weight=0.0)
+        ledger.revise("default", [], {}, relinks=[verdict])
         ledger.used("default", {ids[1]: Use(times=2, at=datetime.now(UTC), relevance=0.7)})
         ledger.erase("default", [ids[2]])
         return ids
@@ -151,12 +153,17 @@ class ArchivingContract:
             replace(edge, weight=1.0, at=(edge.at or datetime.now(UTC)) - LATER),
             Judgement(query="what?", id=ids[1], useful=False, at=datetime.now(UTC) + LATER),
             replace(usage, times=1, relevance=0.9),
+            Verdict(older=ids[0], newer=ids[1], accepted=True, at=datetime.now(UTC) - LATER),
         ]
         ledger.restore("default", Taking(references=told))
         found = {type(each): each for each in ledger.references("default")}
         same(found[Edge], edge)
         same(found[Usage], replace(usage, relevance=0.9))
         same(ledger.judgements("default")[0].useful, False)
+        same([each.accepted for each in ledger.verdicts("default")], [False])
+        later = Verdict(older=ids[0], newer=ids[1], accepted=True, at=datetime.now(UTC) + LATER)
+        ledger.restore("default", Taking(references=[later]))
+        same(ledger.verdicts("default"), [later])
 
     def test_a_dry_run_keeps_nothing_and_another_encoder_is_refused(self, ledger: Ledger) -> None:
         self._lived_in(ledger)

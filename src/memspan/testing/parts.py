@@ -17,7 +17,20 @@ from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import SEPARATOR, Idempotency, Ledger, Link, Revised, Revision, Snapshot, Use, microseconds
+from memspan.ledger.base import (
+    SEPARATOR,
+    VERDICT,
+    Idempotency,
+    Ledger,
+    Link,
+    Relink,
+    Revised,
+    Revision,
+    Snapshot,
+    Use,
+    Why,
+    microseconds,
+)
 from memspan.records import AsOf, Edge, Judgement, Message, Piece, Scope
 from memspan.views.base import Scored, Selection, Selections, View
 
@@ -282,6 +295,30 @@ class LedgerContract:
         ledger.erase_scope(Scope(), None)
         same(ledger.judgements("default"), [])
         same([each.id for each in ledger.judgements("other")], [elsewhere])
+        same([problem for _, _, problem in ledger.problems() if problem is not None], [])
+
+    def test_a_verdict_is_logged_turned_back_and_goes_with_either_segment(self, ledger: Ledger) -> None:
+        old, new = write(ledger, "one", "two")
+        (elsewhere,) = write(ledger, "one", namespace="other")
+
+        def decided(weight: float | None, newer: str = new) -> list[tuple[str, str, bool]]:
+            verdict = Relink(source=newer, target=old, kind=VERDICT, weight=weight)
+            done = ledger.revise("default", [], {}, relinks=[verdict], why=Why(verb="reject"))
+            check(done is not None and ledger.operation("default", done.operation)[0].verb == "reject", "not logged")
+            return [(each.older, each.newer, each.accepted) for each in ledger.verdicts("default")]
+
+        same(decided(0.0), [(old, new, False)])
+        same(decided(1.0), [(old, new, True)])
+        same(decided(1.0, elsewhere), [(old, new, True)])
+        (last,) = ledger.operations("default", new, limit=1)
+        (before,) = ledger.operation("default", last.id)[2]
+        same((before.kind, before.weight), (VERDICT, 0.0))
+        same(decided(None), [])
+        same(ledger.links("default", ledger.rows("default").tolist()), [])
+        decided(0.0)
+        same(ledger.verdicts("other"), [])
+        ledger.erase("default", [new])
+        same(ledger.verdicts("default"), [])
         same([problem for _, _, problem in ledger.problems() if problem is not None], [])
 
     def test_the_structure_is_every_row_with_its_place_its_category_and_its_names(self, ledger: Ledger) -> None:
