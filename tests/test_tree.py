@@ -158,7 +158,7 @@ def test_whatever_happens_each_row_is_in_its_category_once_and_is_found_there(
                 known |= dict.fromkeys(store.add(texts(other, added), one), one)
                 added += other
             elif what == "delete":
-                store.memory.delete(some[:other])
+                store.memory.erase(some[:other])
                 known = {id: path for id, path in known.items() if id not in some[:other]}
             elif what == "move" and some and known[some[0]] != other and other:
                 store.memory.update(some[0], category=other)
@@ -362,10 +362,10 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     before = store.tree.route(store.select(), Topics.vector("t1"), 1).comparisons
     ids = store.add(texts(50, 100), ["work", "plans"])
     store.tree.compact("default")
-    store.memory.delete(ids[:-1])
+    store.memory.erase(ids[:-1])
     assert store.tree.route(store.select(), Topics.vector("t1"), EVERYTHING, under=("work",)).comparisons <= 1 + 3 + 1
     assert category_counts(store.tree.outline(store.select())) == {(): 101, ("work",): 1, ("work", "plans"): 1}
-    store.memory.delete(ids[-1])
+    store.memory.erase(ids[-1])
     for tree in (store.tree, store.view()):
         assert category_counts(tree.outline(store.select())) == {(): 100}
         assert store.routed(tree, "work") == []
@@ -374,7 +374,7 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     size = store.tree.size()
     assert store.tree.compact("default")
     assert store.tree.size() < size
-    store.memory.delete_all(namespace="default")
+    store.memory.erase(namespace="default")
     assert store.tree.outline(store.select()).segments == 0
     assert store.routed(store.tree) == []
     store.add(texts(10, 500))
@@ -388,7 +388,7 @@ def test_deleted_rows_say_nothing_any_more_of_what_their_category_is_about(store
         question, kept = Topics.vector("t4 what?"), np.array([store.memory.get(ids[-1]).seq])
         left = np.sum([Topics.vector(text) for text in said[30:]], axis=0)
         store.tree.prior("default", question, kept)
-        store.memory.delete(ids[:30])
+        store.memory.erase(ids[:30])
         for more in ([], [f"t9 number {number}" for number in range(20)]):
             if more:
                 store.add(more, ["work"])

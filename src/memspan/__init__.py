@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         NewerStore,
         NotAStore,
         NotFound,
+        NotUndoable,
         NotWritable,
         RerankerError,
         StoreBusy,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Message,
         Neighbor,
         Node,
+        Operation,
         Scope,
         Segment,
         Step,
@@ -63,12 +65,13 @@ _HOMES = {
     "memspan.config": ("Config",),
     "memspan.records": (
         "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor", "Node",
-        "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Operation", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
         "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
+        "StoreFull",
     ),
 }  # fmt: skip
 
@@ -99,7 +102,9 @@ __all__ = [
     "Node",
     "NotAStore",
     "NotFound",
+    "NotUndoable",
     "NotWritable",
+    "Operation",
     "RerankerError",
     "Scope",
     "Segment",

@@ -145,7 +145,7 @@ def test_a_store_from_before_judgements_keeps_them_from_now_on(
         assert version(path) == memory.stats()["schema"] >= 5
         memory.feedback("which fact?", ids[3])
         assert memory.stats()["judgements"] == 1
-        assert memory.delete(ids[3]) == 1
+        assert memory.erase(ids[3]) == 1
         assert memory.stats()["judgements"] == 0
         assert memory.verify()["ok"]
     assert [file.name for file in path.glob("ledger.db.before-*")] == ["ledger.db.before-0005"]

@@ -73,7 +73,7 @@ def fill(memory: Memory) -> dict[str, Any]:
         memory.add("Said four times.", occurred_at="1969-07-20T20:17:40Z")
     memory.update(ticket, "Ticket XJ-4471 was closed.", metadata={"by": "Bob"})
     gone = memory.add("This was taken back.", user_id="ana").ids[0]
-    memory.delete(gone)
+    memory.erase(gone)
     memory.add("Another tenant's secret.", namespace="other", user_id="ana")
     memory.feedback("Which ticket?", ticket)
     document = memory.add(GUIDE, category="Bees", occurred_at="2001-02-03").document_id
