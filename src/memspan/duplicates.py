@@ -34,6 +34,7 @@ from memspan.records import Segment
 
 Rows = NDArray[np.int64]
 
+LEFT = ("core", "procedural", "working")  # kinds that have their own ways to change
 LEAST_TURN = 4  # different telling words of a turn; shorter ones are answers
 LEAST_NOTE = 2  # of a text that stands alone
 ALONE = 12  # telling words from which a turn is understood without its surroundings, pronouns or not
@@ -45,56 +46,46 @@ _SIGN = re.compile(
     r"(?P<number>(?<!\w)[-+]?\d+(?:[.,:/]\d+)*)|(?P<word>\w+(?:['’]\w+)*)|(?P<clause>[,;:()\u2013\u2014])"
     r"|(?P<other>[!<>=]=|[^\w\s.!\"'’‘“”…-])"
 )
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _SPELLED = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMBERS = {word: str(number) for number, word in enumerate(_SPELLED.split())}
-_SHORT = {
-    **{word: "not" for word in ("n't", "nt")},
-    "'m": "am",
-    "'re": "are",
-    "'ve": "have",
-    "'ll": "will",
-    "'d": "'d",
-}
+_SHORT = {"'m": "am", "'re": "are", "'ve": "have", "'ll": "will"}
+_DENIABLE = _set("do does did is was are were have has had could would should")
 _WHOLE = {
     "can't": ("can", "not"),
+    "cant": ("can", "not"),
     "cannot": ("can", "not"),
     "won't": ("will", "not"),
     "shan't": ("shall", "not"),
     "im": ("i", "am"),
     "ive": ("i", "have"),
-    **{f"{word}nt": (word, "not") for word in "do does did is was are were have has had could would should".split()},
-    "cant": ("can", "not"),
     "gonna": ("going", "to"),
     "wanna": ("want", "to"),
+    **{f"{word}nt": (word, "not") for word in _DENIABLE},
 }
-_FILLERS = frozenset("oh ah well hey hi hello um uh er hmm wow ok okay yeah yep yes please also too".split())
-_ARTICLES = frozenset("a an the".split())
-_DEGREES = frozenset("really very truly definitely certainly absolutely honestly actually basically".split())
-_NEGATIONS = frozenset("not no never none nobody nothing neither nor without hardly barely".split())
-_LITTLE = frozenset("few little bit lot".split())  # "a few" is not "few"
-_POINTERS = frozenset(
-    """
-    it its that this these those they them their he him his she her there here so such same one ones other another
-    """.split()
+_FILLERS = _set("oh ah well hey hi hello um uh er hmm wow ok okay yeah yep yes please also too mm mhm alright")
+_ARTICLES = _set("a an the")
+_DEGREES = _set("really very truly definitely certainly absolutely honestly actually basically")
+_NEGATIONS = _set("not no never none nobody nothing neither nor without hardly barely")
+_LITTLE = _set("few little bit lot")  # "a few" is not "few"
+_POINTERS = _set(
+    "it its that this these those they them their he him his she her there here so such same one ones other another"
 )
-_CONTRAST = _NEGATIONS | frozenset(
-    """
-    but however although though except unless until if instead kidding joking wrong maybe perhaps almost used longer
-    anymore or said
-    """.split()
+_CONTRAST = _NEGATIONS | _set(
+    "but however although though except unless until if instead kidding joking wrong maybe perhaps almost used longer"
+    " anymore or said"
 )
-_PLACED = frozenset(
-    "in on at after before since during last next this every by from to with until around between for".split()
+_PLACED = _set("in on at after before since during last next this every by from to with until around between for")
+_DAYS = _set(
+    "today tonight yesterday tomorrow ago last next this earlier later recently lately soon week weekend morning"
+    " afternoon evening night monday tuesday wednesday thursday friday saturday sunday days weeks months"
 )
-_DAYS = frozenset(
-    """
-    today tonight yesterday tomorrow ago last next this earlier later recently lately soon week weekend morning
-    afternoon evening night monday tuesday wednesday thursday friday saturday sunday days weeks months
-    """.split()
-)
-_MONTHS = frozenset(
-    "january february march april june july august september october november december year years birthday".split()
-)
+_MONTHS = _set("january february march april june july august september october november december year years birthday")
 _MAY = re.compile(r"\b(?:in|on|of|by|since|until|last|next|this|\d{1,2}(?:st|nd|rd|th)?) may\b")
 _YEAR = re.compile(r"\b(?:1[89]|20)\d\d\b")
 
@@ -117,8 +108,8 @@ def survivors(segments: Sequence[Segment]) -> Rows:
     """
     kept = np.arange(len(segments))
     readings = [_reading(segment) for segment in segments]
-    rows = np.array([row for row, reading in enumerate(readings) if reading is not None], np.int64)
-    rows = rows[sorted(range(len(rows)), key=lambda at: (segments[rows[at]].time, segments[rows[at]].seq))]
+    told = [row for row, reading in enumerate(readings) if reading is not None]
+    rows = np.array(sorted(told, key=lambda row: (segments[row].time, segments[row].seq)), np.int64)
     read = [reading for row in rows.tolist() if (reading := readings[row]) is not None]
     hashed = _Hashed.of(read)
     later = np.arange(len(read))
@@ -137,12 +128,9 @@ def survivors(segments: Sequence[Segment]) -> Rows:
 
 def _reading(segment: Segment) -> Reading | None:
     """None for what is left alone."""
-    if segment.document_id is not None:
+    if segment.document_id is not None or segment.source == "derived" or segment.kind in LEFT:
         return None
     text = unicodedata.normalize("NFKC", segment.text)
-    telling, turn = len(set(terms(text))), segment.role is not None
-    if telling < (LEAST_TURN if turn else LEAST_NOTE):
-        return None
     words, clauses, names = [], [], set[str]()
     for start, end in pairwise(sentences(text, 0, len(text))):
         found, ends = _words(text[start:end], names)
@@ -150,13 +138,23 @@ def _reading(segment: Segment) -> Reading | None:
             words.append(tuple(found))
             clauses.append(tuple(ends))
     flat = [word for sentence in words for word in sentence]
-    if not flat or (turn and ("?" in flat or (telling < ALONE and not _POINTERS.isdisjoint(flat)))):
+    turn = segment.role is not None
+    telling = min(len(set(flat)), len(set(terms(" ".join(flat)))))
+    if telling < (LEAST_TURN if turn else LEAST_NOTE) or (
+        turn and ("?" in flat or (telling < ALONE and not _POINTERS.isdisjoint(flat)))
+    ):
         return None
     if not turn and telling < ALONE and flat[0] in _POINTERS:
         return None
     scope = segment.namespace, segment.user_id, segment.agent_id, segment.run_id
-    about = segment.role, segment.speaker, segment.category, json.dumps(dict(segment.metadata), sort_keys=True)
-    key = (*scope, *about, _when(segment, flat))
+    about = (
+        segment.role,
+        segment.speaker,
+        segment.kind,
+        segment.category,
+        json.dumps(dict(segment.metadata), sort_keys=True),
+    )
+    key = (*scope, *about, segment.valid_from, segment.valid_to, segment.expires_at, _when(segment, flat))
     return Reading(key=key, words=tuple(words), clauses=tuple(clauses), names=frozenset(names))
 
 
@@ -312,7 +310,9 @@ class _Hashed:
         first = np.cumsum(count) - count  # of each reading's sentences
         starts = stops - size
         sentence = sums[stops] - sums[starts]
-        last = np.array([max(range(at, at + n), key=sizes.__getitem__) for at, n in zip(first, count, strict=True)], int)
+        last = np.array(
+            [max(range(at, at + n), key=sizes.__getitem__) for at, n in zip(first, count, strict=True)], int
+        )
         owner = np.repeat(np.repeat(np.arange(len(readings)), count), size)
         whole = key + (np.add.reduceat(sentence, first) if len(first) else sentence)
         alphabet = {word: at for at, word in enumerate(sorted(numbers))}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments
+from memspan.consolidating import Consolidating
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Batch, Common
 from memspan.errors import EncoderMismatch, InvalidInput
@@ -38,7 +39,7 @@ from memspan.records import (
     Theme,
 )
 from memspan.retrieval import hit_of
-from memspan.revising import Revising, nothing_in
+from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -62,7 +63,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Revising):
+class Memory(Consolidating):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

@@ -511,9 +511,8 @@ class Slept:
     """What ``Memory.sleep`` did, or with ``dry_run`` would do, in a namespace.
 
     ``merged`` segments say no more than one of ``kept``, and are out of sight; ``duplicates`` names them: (merged,
-    kept) ids. ``summaries`` of sessions were written or written anew, of ``sessions`` there are. ``themes`` there are
-    now, None without ``memspan[themes]``. ``compacted``: the views written anew. ``operation`` is what ``undo`` takes
-    to bring back what was merged, None where nothing was.
+    kept) ids. ``summaries`` of sessions were made, of the ``sessions`` there are. ``compacted``: the views that were
+    written anew. ``operation`` is what ``undo`` takes to bring back what was merged, None where nothing was.
     """
 
     merged: int
@@ -521,7 +520,6 @@ class Slept:
     duplicates: tuple[tuple[str, str], ...]
     summaries: int
     sessions: int
-    themes: int | None
     compacted: tuple[str, ...]
     operation: str | None
     dry_run: bool

@@ -104,9 +104,9 @@ def _segment(at: int, text: str, **more: Any) -> Segment:
 # ----------------------------------------------------------------------------------------------------------- duplicates
 
 
-def duplicates(found: Sequence[sets.Set], encoder: Encoder | None) -> dict[str, Any]:
+def duplicates(given: Sequence[sets.Set], encoder: Encoder | None) -> dict[str, Any]:
     """Precision, recall and false merges of each method over the edits, and by edit how many were merged."""
-    items = [item for each in found for part in each.collections for item in part.items]
+    items = [item for each in given for part in each.collections for item in part.items]
     real = [
         _segment(at, item.text, speaker=item.speaker, session=item.session, occurred_at=item.when)
         for at, item in enumerate(items)
@@ -138,7 +138,7 @@ def duplicates(found: Sequence[sets.Set], encoder: Encoder | None) -> dict[str, 
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
         cosines = (vectors[::2] * vectors[1::2]).sum(1)
         methods |= {f"vectors, cosine >= {least}": cosines >= least for least in THRESHOLDS}
-    same = np.array([is_same for _, is_same, _, _ in pairs])
+    alike = np.array([is_same for _, is_same, _, _ in pairs])
     kinds = {kind: np.array([each == kind for each, *_ in pairs]) for kind in (*SAME, *OTHER)}
     return {
         "turns": len(real),
@@ -146,16 +146,16 @@ def duplicates(found: Sequence[sets.Set], encoder: Encoder | None) -> dict[str, 
         "pairs": len(pairs),
         "methods": {
             name: {
-                "precision": round(float((told & same).sum() / max(1, told.sum())), 4),
-                "recall": round(float((told & same).sum() / same.sum()), 4),
+                "precision": round(float((found & alike).sum() / max(1, found.sum())), 4),
+                "recall": round(float((found & alike).sum() / alike.sum()), 4),
             }
-            for name, told in methods.items()
+            for name, found in methods.items()
         },
         "kinds": {
             kind: {
                 "same": kind in SAME,
                 "pairs": int(held.sum()),
-                "merged": {name: round(float(told[held].mean()), 4) for name, told in methods.items()},
+                "merged": {name: round(float(found[held].mean()), 4) for name, found in methods.items()},
             }
             for kind, held in kinds.items()
             if held.any()
@@ -240,7 +240,8 @@ def summaries(found: sets.Set, written: Mapping[tuple[str, str], str]) -> dict[s
     chance = random.Random(7)
     for part in found.collections:
         turns = [
-            _segment(at, item.text, speaker=item.speaker, session=item.session or "") for at, item in enumerate(part.items)
+            _segment(at, item.text, speaker=item.speaker, session=item.session or "")
+            for at, item in enumerate(part.items)
         ]
         gold = {id for ask in part.asks for id in ask.gold}
         sessions = [list(each) for _, each in groupby(turns, key=lambda turn: turn.session)]
@@ -290,13 +291,16 @@ def _first(found: Sequence[Sentence]) -> tuple[set[str], str]:
 
 def _overlap(text: str, reference: str, size: int) -> float:
     """ROUGE-``size``, the harmonic mean of precision and recall."""
-    one, other = (Counter(zip(*(words[at:] for at in range(size)), strict=False)) for words in map(terms, (text, reference)))
+    one, other = (
+        Counter(zip(*(words[at:] for at in range(size)), strict=False)) for words in map(terms, (text, reference))
+    )
     return 2 * sum((one & other).values()) / max(1, sum(one.values()) + sum(other.values()))
 
 
 def _written(data: Path, name: str) -> dict[tuple[str, str], str]:
     """The summaries that come with a set, by collection and session."""
-    return dict({"locomo": _locomo, "qmsum": _qmsum}.get(name, lambda data: iter(()))(data))
+    readers = {"locomo": _locomo, "qmsum": _qmsum}
+    return dict(readers[name](data)) if name in readers else {}
 
 
 def _locomo(data: Path) -> Iterator[tuple[tuple[str, str], str]]:
