@@ -220,7 +220,7 @@ def test_a_running_summary_is_the_same_before_and_after_sleep_and_follows_what_c
     awake = memory.summary()
     assert memory.sleep().summaries == 2
     assert memory.summary() == awake
-    assert awake.text.startswith("1 March 2026\nBen: ")
+    assert awake.text.startswith("1 March 2026\n")
     assert "1 April 2026\nI adopted a grey parrot named Lorenzo." in awake.text
     memory.add("Lorenzo learned to whistle the anthem.", session="pets", occurred_at="2026-04-02")
     assert "whistle" in memory.summary().text
