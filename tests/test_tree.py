@@ -21,7 +21,7 @@ from memspan.encoders.base import Encoded
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Seqs, Vectors
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.records import Node, Piece, Scope
+from memspan.records import AsOf, Node, Piece, Scope
 from memspan.segmenting import WordTokenizer
 from memspan.views.base import Selection, Selections
 from memspan.views.labels import Words, label
@@ -312,7 +312,7 @@ def test_an_earlier_version_is_routed_to_as_of_then_and_not_now(store: Store) ->
     (id,) = store.add(["t1 before"], ["old"])
     before = store.memory.get(id)
     store.memory.update(id, "t2 after", category="new")
-    then = Selections(store.ledger).of(Scope(), None, before.recorded_at)
+    then = Selections(store.ledger).of(Scope(), None, AsOf(known=before.recorded_at))
     for tree in (store.tree, store.view()):
         assert tree.route(then, Topics.vector("t1"), 4).seqs.tolist() == [before.seq]
         assert category_counts(tree.outline(then)) == {(): 1, ("old",): 1}

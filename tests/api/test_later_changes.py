@@ -143,7 +143,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sixty days ago, until it is set."""
     clock = Clock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=60))
-    for module in ("sqlite", "rows"):
+    for module in ("sqlite", "changing", "rows", "log", "where"):
         monkeypatch.setattr(f"memspan.ledger.{module}.now", clock)
     return clock
 
@@ -237,9 +237,9 @@ def test_a_category_is_renamed_though_one_of_its_rows_is_deleted_meanwhile(
     ids = [memory.add(f"note {number}", category="A / B").ids[0] for number in range(3)]
     revise = SqliteLedger.revise
 
-    def late(*arguments: Any) -> Any:
+    def late(*arguments: Any, **named: Any) -> Any:
         other.erase(ids[1])
-        return revise(*arguments)
+        return revise(*arguments, **named)
 
     monkeypatch.setattr(SqliteLedger, "revise", late)
     assert memory.move_category("A", "C") == 2

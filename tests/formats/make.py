@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import memspan
-from memspan import Memory, as_dict
+from memspan import Event, Memory, as_dict
 
 HERE = Path(__file__).resolve().parent
 
@@ -89,12 +89,18 @@ def seen(memory: Memory, marks: dict[str, Any]) -> dict[str, Any]:
             space: [as_dict(segment) for segment in memory.get_all(namespace=space, limit=1_000)]
             for space in ("default", "other")
         },
-        "histories": {name: [as_dict(e) for e in memory.history(marks[name])] for name in ("gone", "ticket")},
+        "histories": {name: [_event(each) for each in memory.history(marks[name])] for name in ("gone", "ticket")},
         "document": as_dict(memory.document(marks["document"])),
         # not by the default recipe, whose weights are for encoders that know what words mean
         "answers": {question: memory.search(question, k=1, recipe="flat")[0].text for question in QUESTIONS},
         "stats": {name: memory.stats()[name] for name in counted},
     }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    """An event as the first release told it, which called it a deletion when a segment was removed."""
+    told = as_dict(event)
+    return {**told, "event": "DELETE" if event.event == "ERASE" else event.event}
 
 
 def make(target: Path) -> None:

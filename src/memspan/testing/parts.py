@@ -315,7 +315,7 @@ class LedgerContract:
         same(ledger.erase("default", [one, one, "no id"]), 1)
         with pytest.raises(NotFound):
             ledger.get("default", one)
-        same([(event.event, event.text) for event in ledger.history("default", one)], [("DELETE", None)])
+        same([(event.event, event.text) for event in ledger.history("default", one)], [("ERASE", None)])
         same(ledger.known(list(drafts("one").texts)), set())
         same(ledger.known(list(drafts("two").texts)), set(drafts("two").texts))
         same(ledger.tail_postings("default", "one", 0).tolist(), [])
