@@ -16,7 +16,7 @@ from typing import Any
 from memspan import arguments
 from memspan.drafting import redrafted
 from memspan.duplicates import survivors
-from memspan.errors import BudgetTooSmall, NotFound
+from memspan.errors import BudgetTooSmall
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Relink, Why
 from memspan.records import NOW, Filter, Quote, Scope, Segment, Slept, Summary
@@ -82,8 +82,10 @@ class Consolidating(Revising):
 
             def plan(batch: Sequence[tuple[Segment, Segment]] = pairs[start : start + TOGETHER]) -> Plan:
                 made = Plan()
+                seqs = sorted({row.seq for pair in batch for row in pair})
+                current = {row.seq for row in self._ledger.fetch(namespace, seqs) if row.ended_at is None}
                 for old, new in batch:
-                    if self._unchanged(old) and self._unchanged(new):  # since they were compared
+                    if {old.seq, new.seq} <= current:  # neither has changed since they were compared
                         made.revisions.append(redrafted(old, None, {"state": "merged"})[0])
                         made.relinks.append(Relink(source=old.id, target=new.id, kind=DUPLICATE, weight=1.0))
                 return made
@@ -92,13 +94,6 @@ class Consolidating(Revising):
                 why = Why(verb="sleep", operation=operation)
                 operation = self._revise(namespace, plan, why=why).operation
         return operation
-
-    def _unchanged(self, segment: Segment) -> bool:
-        try:
-            now = self._ledger.get(segment.namespace, segment.id)
-        except NotFound:
-            return False
-        return (now.version, now.state) == (segment.version, segment.state)
 
     def repetitions(self, id: str, *, namespace: str | None = None) -> list[Segment]:
         """What made way for segment ``id`` because that says all it says, by when it was said: the times, sessions and

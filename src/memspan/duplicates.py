@@ -23,7 +23,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +177,7 @@ def _words(sentence: str, names: set[str]) -> tuple[list[str], list[int]]:
         word not in light or (word in _ARTICLES and following in _LITTLE)
         for word, following in zip_longest(found, found[1:])
     ]
-    before = [0, *np.cumsum(weighs).tolist()]
+    before = [0, *accumulate(weighs)]
     kept = [word for word, weight in zip(found, weighs, strict=True) if weight]
     return kept, sorted({before[end] for end in clauses} - {0, len(kept)})
 

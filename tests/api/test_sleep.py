@@ -187,6 +187,20 @@ def test_a_sleep_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert memory.verify()["ok"]
 
 
+def test_undo_takes_back_all_of_a_sleep_that_took_several_transactions(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.consolidating.TOGETHER", 1)
+    for number in range(4):
+        memory.add(FIRST, session=str(number))
+    slept = memory.sleep()
+    assert (slept.merged, len(memory.get_all())) == (3, 1)
+    assert slept.operation is not None
+    memory.undo(slept.operation)
+    assert len(memory.get_all()) == 4
+    assert memory.sleep().merged == 3
+
+
 # Summaries
 
 TALK = [
