@@ -99,10 +99,14 @@ class Consolidating(Revising):
         """What made way for segment ``id`` because that says all it says, by when it was said: the times, sessions and
         metadata of each telling but the last. Raises NotFound."""
         space = self._scope(namespace, None, None, None, None).namespace
-        seq = self._ledger.get(space, id).seq
-        links = self._ledger.links(space, [seq])
-        said = [link.source for link in links if link.kind == DUPLICATE and link.target == seq]
-        found = [row for row in self._ledger.fetch(space, said) if row.state == "merged"]
+        found: list[Segment] = []
+        reached = [self._ledger.get(space, id).seq]
+        while reached:  # what made way for this one had others make way for it before
+            links = self._ledger.links(space, reached)
+            said = {link.source for link in links if link.kind == DUPLICATE and link.target in reached}
+            fresh = sorted(said - {row.seq for row in found})
+            found += [row for row in self._ledger.fetch(space, fresh) if row.state == "merged"]
+            reached = fresh
         return sorted(found, key=lambda row: (row.time, row.seq))
 
     # Summaries

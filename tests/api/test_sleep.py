@@ -126,6 +126,14 @@ def test_what_was_said_before_is_listed_with_its_times_and_sessions(memory: Memo
     assert len(memory.search("Ana Lisbon", include_superseded=True)) == 3
 
 
+def test_what_made_way_in_an_earlier_sleep_is_listed_too(memory: Memory) -> None:
+    for number in range(3):
+        memory.add(FIRST, session=str(number))
+        memory.sleep()
+    (kept,) = memory.get_all()
+    assert [row.session for row in memory.repetitions(kept.id)] == ["0", "1"]
+
+
 def test_a_dry_run_tells_the_same_and_changes_nothing(memory: Memory) -> None:
     memory.add(FIRST, session="a")
     memory.add(FIRST, session="b")
