@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments, redaction
+from memspan.consolidating import Consolidating
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Common
 from memspan.erasing import Erasing
@@ -67,7 +68,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Erasing, Conflicts, Pruning, Quarantine, Extracting):
+class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the

@@ -651,6 +651,51 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """A sentence of a summary: the characters ``start`` to ``end`` of the text of the segment ``id``."""
+
+    id: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What so many ``segments`` of so many ``sessions`` are about, in their own sentences, in order, one turn a line.
+
+    ``tokens`` counts ``text`` as a whole with ``tokenizer`` and is at most ``budget``. ``citations`` has one entry for
+    each sentence, in the order of the text.
+    """
+
+    text: str
+    tokens: int
+    budget: int
+    tokenizer: str
+    citations: tuple[Quote, ...]
+    segments: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slept:
+    """What ``Memory.sleep`` did, or with ``dry_run`` would do, in a namespace.
+
+    ``merged`` segments say no more than one of ``kept``, and are out of sight; ``duplicates`` names them: (merged,
+    kept) ids. ``summaries`` of sessions were made, of the ``sessions`` there are. ``compacted``: the views that were
+    written anew. ``operation`` is what ``undo`` takes to bring back what was merged, None where nothing was.
+    """
+
+    merged: int
+    kept: int
+    duplicates: tuple[tuple[str, str], ...]
+    summaries: int
+    sessions: int
+    compacted: tuple[str, ...]
+    operation: str | None
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """One comparison of a filter: ``field`` is a segment's column or a path into its metadata."""
 

@@ -327,6 +327,23 @@ def conflicts(
 
 
 @bench.command()
+def consolidation(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder that holds the sets' folders.")],
+    sizes: Annotated[
+        str, typer.Option("--sizes", metavar="N,N", help="Segments, for the throughput.")
+    ] = "10000,100000",
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """What counts as said twice, what summaries hold of what was said, and how fast both are told."""
+    from memspan.bench import consolidation as module
+
+    with output.progress("Consolidation", show=not json) as advance:
+        report = module.run(data, sizes=_sizes(sizes, "--sizes"), encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def lifecycle(
     segments: Annotated[int, typer.Option("--segments", help="Of the user who goes.")] = 100_000,
     encoder: Annotated[str, typer.Option("--encoder", metavar="NAME", help="For what the log costs.")] = "minilm",
