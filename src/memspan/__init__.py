@@ -46,13 +46,10 @@ if TYPE_CHECKING:
     from memspan.memory import Memory
     from memspan.records import (
         Added,
-        BackedUp,
         Citation,
-        Conflict,
         Context,
         Document,
         Edge,
-        Erased,
         Event,
         Hit,
         Judgement,
@@ -60,26 +57,24 @@ if TYPE_CHECKING:
         Neighbor,
         Node,
         Operation,
-        Receipt,
-        Resolved,
         Scope,
         Segment,
         Step,
         Theme,
-        Trace,
-        Trust,
-        Tuned,
         as_dict,
     )
+    from memspan.reports import BackedUp, Conflict, Erased, Receipt, Resolved, Trace, Trust, Tuned
 
 _HOMES = {
     "memspan.backups": ("restore",),
     "memspan.memory": ("Memory",),
     "memspan.config": ("Config",),
     "memspan.records": (
-        "Added", "BackedUp", "Citation", "Conflict", "Context", "Document", "Edge", "Erased", "Event", "Hit",
-        "Judgement", "Message", "Neighbor", "Node", "Operation", "Receipt", "Resolved", "Scope", "Segment", "Step",
-        "Theme", "Trace", "Trust", "Tuned", "as_dict",
+        "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor",
+        "Node", "Operation", "Scope", "Segment", "Step", "Theme", "as_dict",
+    ),
+    "memspan.reports": (
+        "BackedUp", "Conflict", "Erased", "Receipt", "Resolved", "Trace", "Trust", "Tuned",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",

@@ -34,7 +34,7 @@ from memspan.errors import InvalidInput, NewerStore, NotFound, StoreBusy, StoreC
 from memspan.ledger.connections import translated
 from memspan.ledger.copying import Moment, Part, copy
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.records import BackedUp
+from memspan.reports import BackedUp
 from memspan.segmenting import parse_time, shown
 from memspan.views.base import Progress
 

@@ -19,7 +19,8 @@ from memspan.duplicates import survivors
 from memspan.errors import BudgetTooSmall
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Relink, Why
-from memspan.records import NOW, Filter, Quote, Scope, Segment, Slept, Summary
+from memspan.records import NOW, Scope, Segment
+from memspan.reports import Quote, Slept, Summary
 from memspan.revising import Plan, Revising
 from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
 from memspan.summarising import Background, Sentence, quoted, sentences_of, summarise
@@ -27,7 +28,6 @@ from memspan.views.base import Progress
 
 DUPLICATE = "duplicate"
 TOGETHER = 512  # segments that make way in one transaction
-BULK = 4_096  # rows read at once
 COMPARED = 4_096  # of the latest rows of a namespace, whose words tell what a session is about from what all are
 SESSION_BUDGET = 100  # words and marks of the summary of a session
 MOST_TOKENS = 1_000_000
@@ -53,7 +53,7 @@ class Consolidating(Revising):
         scope = self._scope(namespace, None, None, None, None)
         tell = progress or (lambda done, total, what: None)
         tell(0, 0, "reading")
-        rows = list(self._rows(scope, None))
+        rows = list(self._seen(scope, None))
         later = survivors(rows)
         pairs = [(rows[at], rows[to]) for at, to in enumerate(later.tolist()) if to != at]
         operation = None if dry_run else self._merge(scope.namespace, pairs, tell)
@@ -132,7 +132,7 @@ class Consolidating(Revising):
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         most = arguments.count("budget", budget, most=MOST_TOKENS)
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
-        rows = list(self._rows(scope, parse_filter(filters)))
+        rows = list(self._seen(scope, parse_filter(filters)))
         sessions = _sessions(rows)
         background = self._background(scope.namespace)
         if len(sessions) < 2:
@@ -189,12 +189,6 @@ class Consolidating(Revising):
         rows = self._ledger.fetch(namespace, seqs[-COMPARED:].tolist())
         loose = [row for row in rows if row.session is None]
         return Background.of([*_sessions(rows).values(), *([loose] if loose else [])])
-
-    def _rows(self, scope: Scope, filters: Filter | None) -> Iterator[Segment]:
-        """What searches see now in a scope, in the order it was written."""
-        seqs, _ = self._ledger.select(scope, filters, NOW, -1)
-        for start in range(0, len(seqs), BULK):
-            yield from self._ledger.fetch(scope.namespace, seqs[start : start + BULK].tolist())
 
 
 def _sessions(rows: Iterator[Segment] | Sequence[Segment]) -> dict[Session, list[Segment]]:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Literal
 
 from memspan.errors import BudgetTooSmall
+from memspan.kinds import KINDS
 from memspan.quotation import END, NOTHING_FOUND, PREAMBLE, QUERY, SUMMARY
 from memspan.records import Citation, Context, Hit
 from memspan.segmenting import Tokenizer, summary
@@ -22,6 +23,7 @@ from memspan.segmenting import Tokenizer, summary
 Order = Literal["time", "score"]
 
 NAME_CHARACTERS = 80
+PLACES = ("first", "found", "last")  # of kinds, in the order in which they stand
 REFILLS = 8
 _STEPS = re.compile(r"\S{1,16}")  # words, and parts of what is written without spaces
 
@@ -37,6 +39,10 @@ class _Passage:
         return self.hits[0].time
 
     @property
+    def place(self) -> str:
+        return KINDS[self.hits[0].kind].place
+
+    @property
     def score(self) -> float:
         return max(hit.score for hit in self.hits)
 
@@ -50,17 +56,19 @@ def pack(
     titles: Mapping[str, str],
     order: Order = "time",
     complete: bool = False,
+    always: Sequence[Hit] = (),
 ) -> Context | None:
     """The best of ``hits`` (sorted best first) that fit ``budget`` tokens of ``tokenizer``.
 
-    ``complete``: all of them or None. ``titles`` names documents by id. Raises BudgetTooSmall when not even the
-    beginning of the best hit fits.
+    ``complete``: all of them or None. ``always``, the most important first, are in it whatever was found, as far as
+    the share of their kind goes (``memspan.kinds``). ``titles`` names documents by id. Raises BudgetTooSmall
+    when not even the beginning of the best hit fits.
     """
     packer = _Packer(query, budget, tokenizer, titles, order)
     if complete:
-        whole = packer.context(hits, complete=True)
+        whole = packer.context(_together(always, hits), complete=True)
         return whole if whole.tokens <= budget else None
-    return packer.best(_distinct(hits))
+    return packer.best(_distinct(_together(packer.held(always), hits)))
 
 
 def pack_active(
@@ -171,11 +179,22 @@ class _Packer:
         packed = _greedy(self.context, hits, costs, self._budget - base, self._budget)
         return packed or _beginning(self.context, hits, self._budget)
 
+    def held(self, always: Sequence[Hit]) -> list[Hit]:
+        """Those of ``always`` that the share of their kind holds, in their order."""
+        held, left = list[Hit](), {kind.name: int(kind.share * self._budget) for kind in KINDS.values()}
+        costs = self._tokenizer.count([self._passage(1, _Passage((hit,))) for hit in always]) if always else []
+        for hit, cost in zip(always, costs, strict=True):
+            if cost <= left[hit.kind]:
+                left[hit.kind] -= cost
+                held.append(hit)
+        return held
+
     def context(self, hits: Sequence[Hit], *, complete: bool = False, truncated: bool = False) -> Context:
         """Render and count ``hits``."""
         passages = _passages(hits)
         if self._order == "score":
             passages.sort(key=lambda passage: -passage.score)
+        passages.sort(key=lambda passage: PLACES.index(passage.place))
         parts = [self._passage(number, passage) for number, passage in enumerate(passages, 1)]
         text = "\n".join([f"{PREAMBLE}\n", *parts, END]) if parts else ""
         return Context(
@@ -221,6 +240,13 @@ class _Packer:
             before = hit.document_id
         lines += [f"> {line}".rstrip() for text in texts for line in _lines(text)]
         return "\n".join(lines) + "\n"
+
+
+def _together(first: Sequence[Hit], then: Sequence[Hit]) -> list[Hit]:
+    """All of them, each once; with its score where it has one."""
+    scored = {hit.seq: hit for hit in then}
+    known = {hit.seq for hit in first}
+    return [*(scored.get(hit.seq, hit) for hit in first), *(hit for hit in then if hit.seq not in known)]
 
 
 def _greedy(
@@ -282,7 +308,8 @@ def _passages(hits: Sequence[Hit]) -> list[_Passage]:
     groups: list[list[Hit]] = []
     for hit in ordered:
         last = groups[-1][-1] if groups else None
-        if last is not None and _place(last) == _place(hit) and hit.position == last.position + 1:
+        alike = last is not None and KINDS[last.kind].place == KINDS[hit.kind].place
+        if last is not None and alike and _place(last) == _place(hit) and hit.position == last.position + 1:
             groups[-1].append(hit)
         else:
             groups.append([hit])

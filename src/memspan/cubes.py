@@ -21,7 +21,8 @@ from memspan.archives.base import Header, Vectors
 from memspan.encoders.base import Encoded
 from memspan.errors import EncoderError, InvalidInput
 from memspan.memory import Memory
-from memspan.records import Archived, Exported, Imported, Problem, Tombstone, Version
+from memspan.records import Archived, Tombstone, Version
+from memspan.reports import Exported, Imported, Problem
 from memspan.segmenting import Tokenizer, WordTokenizer, summary
 from memspan.views.base import Progress
 

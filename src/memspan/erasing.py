@@ -19,7 +19,8 @@ from memspan.drafting import content_key, identity_of
 from memspan.errors import InvalidInput, NotFound
 from memspan.filtering import parse_filter
 from memspan.ledger.base import encoded_text
-from memspan.records import Erased, Filter, Receipt, Scope, Segment, Trace, Version
+from memspan.records import Filter, Scope, Segment, Version
+from memspan.reports import Erased, Receipt, Trace
 from memspan.revising import Revising, named
 from memspan.scrubbing import archived, cubes, headers, records, remaining
 from memspan.segmenting import shown

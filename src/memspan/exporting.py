@@ -14,7 +14,8 @@ from memspan.archives.base import Contents, Header, Vectors, weighed
 from memspan.drafting import identity_of
 from memspan.errors import InvalidInput
 from memspan.ledger.base import Ledger, Reference, Seqs
-from memspan.records import Archived, Edge, Exported, Filter, Scope, Verdict, Version
+from memspan.records import Archived, Edge, Filter, Scope, Verdict, Version
+from memspan.reports import Exported
 from memspan.views.base import Progress
 
 PAGE = 512

@@ -23,13 +23,12 @@ from memspan.facts import Budget, Extracted, Job, Meter, Statement, ask, parts, 
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Revision, Why, cites
 from memspan.llm import FORM, LLM, ChatEndpoint
-from memspan.records import NOW, Scope, Segment
+from memspan.records import Scope, Segment
 from memspan.revising import Plan, Revising
 from memspan.views.base import Progress
 
 ATTEMPTS: Final = 3  # of one job
 SILENT: Final = 2  # calls in a row that the server did not answer, after which it is left alone
-READ: Final = 4_096  # rows read at once
 
 _SAID: Final = parse_filter({"source": {"ne": "derived"}})
 _DERIVED: Final = parse_filter({"source": "derived"})
@@ -182,22 +181,12 @@ class Extracting(Revising):
 
     def _parts(self, scope: Scope, budget: Budget) -> Iterator[_Part]:
         """What is in sight in ``scope`` and was said, by sessions and documents, in parts that a call can read."""
-        rows = sorted(self._rows(scope, _SAID), key=lambda row: (*map(str, _group(row)), row.position, row.seq))
+        rows = sorted(self._seen(scope, _SAID), key=lambda row: (*map(str, _group(row)), row.position, row.seq))
         for group, several in groupby(rows, key=_group):
             user_id, agent_id, run_id, session, _ = group
             whose = replace(scope, user_id=user_id, agent_id=agent_id, run_id=run_id, session=session)
             for number, part in enumerate(parts(list(several), budget)):
                 yield _Part(scope=whose, key=hashed(scope.namespace, *group, number).hex(), rows=part)
-
-    def _rows(self, scope: Scope, filters: Any) -> list[Segment]:
-        with self._ledger.reading():
-            seqs, _ = self._ledger.select(scope, filters, NOW, -1)
-            every = seqs.tolist()
-            return [
-                row
-                for start in range(0, len(every), READ)
-                for row in self._ledger.fetch(scope.namespace, every[start : start + READ])
-            ]
 
     # Writing
 
@@ -224,7 +213,7 @@ class Extracting(Revising):
         of_part = parse_filter({"source": "derived", "job": part.key})
 
         def plan() -> Plan:
-            rows = {row.id: row for row in self._rows(part.scope, of_part)}
+            rows = {row.id: row for row in self._seen(part.scope, of_part)}
             rows |= {id: self._ledger.get(part.scope.namespace, id) for id in kept}
             return Plan(
                 revisions=[
@@ -240,7 +229,7 @@ class Extracting(Revising):
         """End what cites a passage that is not there any more, or not in sight."""
 
         def plan() -> Plan:
-            derived = self._rows(scope, _DERIVED)
+            derived = list(self._seen(scope, _DERIVED))
             cited = {id for row in derived for id in cites(row.metadata)}
             versions = self._ledger.versions(scope.namespace, sorted(cited))
             return Plan(revisions=[_ending(row) for row in derived if not _holds(row, versions)])
@@ -251,7 +240,7 @@ class Extracting(Revising):
         """End what was written of parts that there are not any more, as others have taken their segments."""
 
         def plan() -> Plan:
-            rows = self._rows(scope, _DERIVED)
+            rows = self._seen(scope, _DERIVED)
             return Plan(revisions=[_ending(row) for row in rows if row.metadata.get("job", "") not in {"", *keys}])
 
         self._end(scope.namespace, plan, Why(verb="extract"), run)

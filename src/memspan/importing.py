@@ -32,8 +32,9 @@ from memspan.ledger.base import (
     microseconds,
 )
 from memspan.projection import Projection
-from memspan.records import Draft, Edge, Filing, Imported, Message, Piece, Problem, Scope, Version
+from memspan.records import Draft, Edge, Filing, Message, Piece, Scope, Version
 from memspan.redaction import Redactor, redacted
+from memspan.reports import Imported, Problem
 from memspan.segmenting import check_text, parse_time
 from memspan.views.base import Progress
 

@@ -21,6 +21,7 @@ from memspan.erasing import Erasing
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.extraction import Extracting
 from memspan.filtering import parse_filter
+from memspan.kinds import KINDS
 from memspan.ledger.base import Idempotency
 from memspan.pruning import Pruning
 from memspan.quarantine import Quarantine
@@ -66,6 +67,7 @@ MOST_HOPS = 4
 SMALLEST_THEME = 3  # segments; fewer are no theme
 THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
+ALWAYS = tuple(kind.name for kind in KINDS.values() if kind.always)
 
 
 class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting):
@@ -287,7 +289,8 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
         """What a model should read to answer ``query``: quoted, cited, at most ``budget`` tokens as a whole string.
 
         When everything in scope fits, it is everything, in order (ConvoMem, arXiv:2511.10523: up to there nothing beats
-        it). Otherwise the best hits, neighbours merged, duplicates dropped, in time order or by ``order="score"``.
+        it). Otherwise the best hits, neighbours merged, duplicates dropped, in time order or by ``order="score"``. Core
+        memories of the same user and agent are always in it, first, up to a quarter of the budget; working ones last.
         ``redact``: as in ``search``. Raises BudgetTooSmall, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
@@ -303,24 +306,44 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
         few = len(selection.seqs) <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
         asked = replace(wanted, k=max(1, len(selection.seqs))) if few else wanted
         hits = self._steadily(lambda engine: engine.search(asked))
+        whose = Scope(namespace=scope.namespace, user_id=scope.user_id, agent_id=scope.agent_id)
+        core = [hit_of(row, 0.0) for kind in ALWAYS for row in self._ledger.of_kind(whose, kind, then)]
+        core.sort(key=lambda hit: (-hit.importance, -hit.seq))
+        always = all_redacted(core, redactor)
         if few and not threshold:
             scores = {hit.seq: hit for hit in hits}
             rows = self._ledger.fetch(scope.namespace, selection.seqs.tolist())
             everything = [scores.get(row.seq) or hit_of(row, 0.0) for row in rows]
-            whole = self._pack(all_redacted(everything, redactor), wanted, budget, counter, order, complete=True)
+            found = all_redacted(everything, redactor)
+            whole = self._pack(found, wanted, budget, counter, order, complete=True, always=always)
             if whole is not None:
                 return whole
-        packed = self._pack(all_redacted(hits[: wanted.k], redactor), wanted, budget, counter, order)
+        packed = self._pack(all_redacted(hits[: wanted.k], redactor), wanted, budget, counter, order, always=always)
         assert packed is not None  # noqa: S101 - only a complete packing may be refused
         return packed
 
     def _pack(
-        self, hits: Sequence[Hit], query: Query, budget: int, counter: Tokenizer, order: Order, complete: bool = False
+        self,
+        hits: Sequence[Hit],
+        query: Query,
+        budget: int,
+        counter: Tokenizer,
+        order: Order,
+        *,
+        complete: bool = False,
+        always: Sequence[Hit] = (),
     ) -> Context | None:
-        documents = {hit.document_id for hit in hits if hit.document_id is not None}
+        documents = {hit.document_id for hit in (*always, *hits) if hit.document_id is not None}
         titles = self._ledger.titles(query.scope.namespace, sorted(documents))
         return pack(
-            hits, query=query.text, budget=budget, tokenizer=counter, titles=titles, order=order, complete=complete
+            hits,
+            query=query.text,
+            budget=budget,
+            tokenizer=counter,
+            titles=titles,
+            order=order,
+            complete=complete,
+            always=always,
         )
 
     def active_context(

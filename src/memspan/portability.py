@@ -15,7 +15,8 @@ from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
 from memspan.importing import Import
-from memspan.records import BackedUp, Exported, Imported, Piece, as_dict
+from memspan.records import Piece, as_dict
+from memspan.reports import BackedUp, Exported, Imported
 from memspan.segmenting import WordTokenizer, cut
 from memspan.store import Store
 from memspan.views.base import Progress

@@ -28,16 +28,8 @@ from memspan.importing import Import
 from memspan.kinds import KINDS
 from memspan.ledger.base import Seqs, Why
 from memspan.ledger.rows import uuid7
-from memspan.records import (
-    Exported,
-    Fading,
-    Filter,
-    Junction,
-    Operation,
-    Pruned,
-    Scope,
-    Segment,
-)
+from memspan.records import Filter, Junction, Operation, Scope, Segment
+from memspan.reports import Exported, Fading, Pruned
 from memspan.revising import Revising
 from memspan.scrubbing import PRUNED
 from memspan.segmenting import shown, summary

@@ -8,7 +8,8 @@ from memspan import arguments
 from memspan.drafting import redrafted
 from memspan.errors import InvalidInput
 from memspan.ledger.base import Why
-from memspan.records import State, Trust
+from memspan.records import State
+from memspan.reports import Trust
 from memspan.revising import Plan, Revising
 from memspan.segmenting import check_text
 from memspan.trust import trusted

@@ -13,7 +13,8 @@ from memspan.conflicts import NEAR, compared, speakers
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.filtering import parse_filter
 from memspan.ledger.base import VERDICT, Relink, Why
-from memspan.records import Conflict, Filter, Operation, Resolved, Scope, Segment
+from memspan.records import Filter, Operation, Scope, Segment
+from memspan.reports import Conflict, Resolved
 from memspan.revising import Plan, Revising
 from memspan.segmenting import shown
 from memspan.views.base import Selection, find_sorted

@@ -6,7 +6,7 @@ back; only ``erase`` removes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,11 +18,12 @@ from memspan.filtering import parse_filter
 from memspan.kinds import KINDS
 from memspan.ledger.base import ADD, UPDATE, Idempotency, Relink, Revised, Revision, Why
 from memspan.portability import Portability
-from memspan.records import Added, AsOf, Event, Kind, Operation, Scope, Segment
+from memspan.records import NOW, Added, AsOf, Event, Filter, Kind, Operation, Scope, Segment
 from memspan.segmenting import check_text, parse_time
 from memspan.views.base import Progress
 
 UNCHANGED: Any = object()
+BULK = 4_096  # rows read at once
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 EVERY_STATE = parse_filter({"state": {"in": [None, *arguments.STATES]}})
 FINAL: Mapping[str, str] = {
@@ -126,6 +127,12 @@ class Revising(Portability):
             return Plan(revisions=[revision], texts={content_key(encoded): encoded})
 
         return self._revise(scope.namespace, plan).segments[0]
+
+    def _seen(self, scope: Scope, filters: Filter | None) -> Iterator[Segment]:
+        """What searches see now in a scope, in the order it was written."""
+        seqs, _ = self._ledger.select(scope, filters, NOW, -1)
+        for start in range(0, len(seqs), BULK):
+            yield from self._ledger.fetch(scope.namespace, seqs[start : start + BULK].tolist())
 
     def _revise(
         self, namespace: str, plan: Callable[[], Plan], *, distinct: bool = False, why: Why = UPDATE

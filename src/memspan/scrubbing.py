@@ -19,7 +19,8 @@ from memspan.archives import cube
 from memspan.archives.base import Contents, Header, Item, Tie, refused
 from memspan.errors import MemspanError, StoreCorrupt
 from memspan.ledger.base import Ledger
-from memspan.records import Archived, Edge, Filing, Problem, Verdict, Version
+from memspan.records import Archived, Edge, Filing, Verdict, Version
+from memspan.reports import Problem
 from memspan.views.base import SnapshotFiles, View
 from memspan.views.vectors import holds
 

@@ -42,9 +42,10 @@ from memspan.ledger.base import Seqs
 from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
-from memspan.records import Judgement, Query, Scope, Tuned
+from memspan.records import Judgement, Query, Scope
 from memspan.redaction import Redactor, redacted
 from memspan.reencoding import alone, fitted, reencode
+from memspan.reports import Tuned
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.scrubbing import Scrubbed, scrub, turn

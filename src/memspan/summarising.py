@@ -25,7 +25,8 @@ from memspan.analysis import terms
 from memspan.borders import sentences, trimmed
 from memspan.errors import BudgetTooSmall
 from memspan.ledger.base import MONTHS
-from memspan.records import Quote, Segment, Summary
+from memspan.records import Segment
+from memspan.reports import Quote, Summary
 from memspan.segmenting import Tokenizer
 
 ASKED = 0.3  # of what a question would count for as a statement

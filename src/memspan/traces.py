@@ -21,7 +21,7 @@ import numpy as np
 from memspan.activations.tokens import Activation
 from memspan.analysis import terms
 from memspan.ledger.base import names_in
-from memspan.records import Trace
+from memspan.reports import Trace
 from memspan.views.adjacency import key_of
 from memspan.views.base import Progress
 from memspan.views.lexical import key_of as term_key

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from memspan.records import Source, Trust
+from memspan.records import Source
+from memspan.reports import Trust
 
 STRENGTH: Final = 10.0  # outcomes that what is thought beforehand weighs as much as
 PRIORS: Final[Mapping[Source, float]] = {

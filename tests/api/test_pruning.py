@@ -18,7 +18,8 @@ from memspan import InvalidInput, Memory, NotFound
 from memspan.archives import cube
 from memspan.cli import main
 from memspan.errors import NotUndoable, StoreError
-from memspan.records import Edge, Pruned, Tombstone, Version
+from memspan.records import Edge, Tombstone, Version
+from memspan.reports import Pruned
 
 AGED = ("recorded_at", "heard_at", "ended_at", "expires_at", "at")
 NOW = datetime.now(UTC)

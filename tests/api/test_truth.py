@@ -411,3 +411,42 @@ def test_operations_say_who_did_what_page_by_page(tmp_path: Path) -> None:
         assert {each.actor for each in first} == {"nightly job"}
         assert [each.verb for each in memory.operations(ids[0])] == ["update", "add"]
         assert memory.stats()["log"]["entries"] == 6
+
+
+# Said again, and always said
+
+
+def test_what_is_said_again_after_it_ended_is_a_memory_anew(memory: Memory) -> None:
+    (once,) = memory.add("The kettle is on.", expires_at=now() - timedelta(days=1)).ids
+    again = memory.add("The kettle is on.")
+    assert (again.added, again.ids[0] != once) == (1, True)
+    assert [hit.id for hit in memory.search("kettle")] == list(again.ids)
+    assert memory.add("The kettle is on.").repeated == 1
+    old, _ = moved(memory)
+    anew = memory.add(OLD, occurred_at="2020-01-01")
+    assert (anew.added, memory.get(old).repeats) == (1, 0)
+    assert texts(memory) >= {OLD, NEW}
+    assert memory.verify()["problems"] == []
+    memory.undo(anew.operation or "")
+    assert OLD not in texts(memory)
+
+
+def test_core_memory_is_in_every_context_of_its_user_first_and_up_to_its_share(memory: Memory) -> None:
+    memory.add("Ana must not eat nuts.", user_id="ana", kind="core", importance=0.9)
+    memory.add("Ben is vegan.", user_id="ben", kind="core")
+    memory.add("Now: the sauce simmers.", user_id="ana", kind="working", session="kitchen")
+    for n in range(200):
+        memory.add(f"The shop on corner {n} sells bread.", user_id="ana", session="walk")
+    for session in (None, "walk"):
+        text = memory.context("Which shop sells bread?", budget=300, user_id="ana", session=session).text
+        assert text.index("nuts") < text.index("bread")
+        assert "vegan" not in text
+    for n in range(50):
+        memory.add(f"Rule number {n} for Ana.", user_id="ana", kind="core", importance=0.1)
+    context = memory.context("Which shop sells bread?", budget=400, user_id="ana")
+    assert "nuts" in context.text
+    assert "bread" in context.text
+    assert 0 < context.text.count("Rule number") < 20
+    assert context.tokens <= 400
+    assert "nuts" in memory.context("simmers", budget=100_000, user_id="ana", session="kitchen").text
+    assert memory.context("sauce", budget=100_000, user_id="ana").text.rstrip().count("simmers") == 1

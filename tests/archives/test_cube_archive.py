@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from memspan import InvalidInput, Memory, NewerStore, NotFound
 from memspan.archives import cube, signing
 from memspan.archives.base import Contents, Header, Vectors
-from memspan.records import Problem, Version
+from memspan.records import Version
+from memspan.reports import Problem
 from memspan.testing import WordEncoder
 
 from .conftest import in_little_memory, lived_in, out

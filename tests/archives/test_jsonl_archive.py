@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NewerStore, NotFound
-from memspan.records import Imported, Problem
+from memspan.reports import Imported, Problem
 
 from .conftest import lived_in, out
 

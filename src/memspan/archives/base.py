@@ -24,7 +24,8 @@ from typing import IO, Any
 
 from memspan.errors import InvalidInput
 from memspan.ledger.connections import translated
-from memspan.records import NOTHING, Archived, Problem, Source
+from memspan.records import NOTHING, Archived, Source
+from memspan.reports import Problem
 
 VERSION = 1
 """Of the records in an archive; what is read of later ones is refused."""

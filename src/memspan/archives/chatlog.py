@@ -28,7 +28,7 @@ from pathlib import Path
 
 from memspan.archives.base import HEAD, Item, Record, Report
 from memspan.errors import InvalidInput
-from memspan.records import Problem
+from memspan.reports import Problem
 from memspan.segmenting import MAX_CHARACTERS, parse_time
 
 SUFFIXES = (".txt", ".log")

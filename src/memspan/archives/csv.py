@@ -15,7 +15,7 @@ import numpy as np
 from memspan.archives.base import Contents, Record, Report
 from memspan.archives.rows import MOST_DIMENSIONS, Matrix, Vector, is_folder, read_folder, unusable, write_folder
 from memspan.errors import InvalidInput
-from memspan.records import Problem
+from memspan.reports import Problem
 
 NAME = "embeddings.csv"
 LONGEST_LINE = 64 * MOST_DIMENSIONS  # bytes

@@ -29,7 +29,8 @@ from memspan import arguments
 from memspan.archives import jsonl
 from memspan.archives.base import Contents, Header, Item, Record, Report, aside, attempt, elements
 from memspan.errors import InvalidInput
-from memspan.records import Archived, Filing, Problem, Version
+from memspan.records import Archived, Filing, Version
+from memspan.reports import Problem
 from memspan.segmenting import parse_time, shown
 
 KEYS = ("conversation_id", "summary", "timestamp")

@@ -23,7 +23,7 @@ from memspan.bench.standings import CONTRADICTION, UPDATE
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput
 from memspan.memory import Memory
-from memspan.records import Conflict
+from memspan.reports import Conflict
 from memspan.views.base import Progress
 
 SETS: Final = ("beam", "locomo", "realtalk")

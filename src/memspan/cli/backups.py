@@ -11,7 +11,8 @@ from memspan.cli import options as o
 from memspan.cli import output
 from memspan.config import Config
 from memspan.errors import InvalidInput
-from memspan.records import BackedUp, as_dict
+from memspan.records import as_dict
+from memspan.reports import BackedUp
 
 At = Annotated[
     str | None,

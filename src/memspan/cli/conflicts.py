@@ -10,7 +10,8 @@ import typer
 from memspan.cli import options as o
 from memspan.cli import output
 from memspan.cli.memories import nothing
-from memspan.records import Conflict, Operation, as_dict
+from memspan.records import Operation, as_dict
+from memspan.reports import Conflict
 
 Older = Annotated[str, typer.Argument(metavar="OLD", help="The id of what was said first.")]
 Newer = Annotated[str, typer.Argument(metavar="NEW", help="The id of what was said since.")]

@@ -13,7 +13,8 @@ import typer
 from memspan.cli import options as o
 from memspan.cli import output
 from memspan.errors import InvalidInput
-from memspan.records import Receipt, as_dict
+from memspan.records import as_dict
+from memspan.reports import Receipt
 
 Kept = Annotated[
     Path | None, typer.Option("--receipt", metavar="FILE", help="Write the receipt there too.", show_default=False)

@@ -16,7 +16,8 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from memspan.records import Context, Event, Hit, Neighbor, Node, Segment, Step, Theme, Trust, as_dict
+from memspan.records import Context, Event, Hit, Neighbor, Node, Segment, Step, Theme, as_dict
+from memspan.reports import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable

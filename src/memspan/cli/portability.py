@@ -9,7 +9,8 @@ import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
-from memspan.records import Exported, Imported, as_dict
+from memspan.records import as_dict
+from memspan.reports import Exported, Imported
 
 SHOWN = 20  # problems told one by one
 

@@ -10,7 +10,8 @@ import typer
 from memspan.cli import options as o
 from memspan.cli import output
 from memspan.errors import InvalidInput
-from memspan.records import Pruned, Tuned, as_dict
+from memspan.records import as_dict
+from memspan.reports import Pruned, Tuned
 
 SHOWN = 20  # segments told one by one
 

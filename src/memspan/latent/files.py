@@ -16,7 +16,7 @@ from memspan.archives import csv, faiss, hdf5, npy, pickle
 from memspan.archives.base import aside, elements
 from memspan.archives.rows import KEYS, Matrix, Put, agree, there
 from memspan.errors import InvalidInput
-from memspan.records import Problem
+from memspan.reports import Problem
 
 if TYPE_CHECKING:
     from faiss import IndexFlat

@@ -123,9 +123,9 @@ def _beside(reader: sqlite3.Connection, store: Path) -> Iterator[str]:
     """The snapshots in use, and whatever else a store keeps beside its ledger."""
     for (file,) in reader.execute("SELECT file FROM snapshots ORDER BY file"):
         yield f"views/{file}"
-    for entry in sorted(store.iterdir()):
+    for entry in sorted((*store.iterdir(), *store.glob("pruned/*"))):
         if entry.is_file() and not entry.name.startswith(LEFT_OUT) and entry.suffix not in (".lock", ".part"):
-            yield entry.name
+            yield entry.relative_to(store).as_posix()
 
 
 def _opened(opened: ExitStack, store: Path, name: str, begin: int, end: int | None = None) -> list[Part]:

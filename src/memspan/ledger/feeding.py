@@ -103,6 +103,18 @@ class Feeding(Activations):
                 found.update((row[0], segment_of(namespace, row)) for row in rows)
         return [found[seq] for seq in map(int, seqs) if seq in found]
 
+    def of_kind(self, scope: Scope, kind: str, as_of: AsOf) -> list[Segment]:
+        """The rows of a kind that a query may see; of one that is not the usual, found without reading others."""
+        clause, values = scope_sql(scope, None, as_of)
+        with self.reading() as connection:
+            number = namespace_number(connection, scope.namespace)
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM segments WHERE seq IN (SELECT seq FROM segments INDEXED BY segments_kind"
+                f" WHERE namespace = ? AND kind = ? AND kind <> 'episodic') AND {clause} ORDER BY seq",
+                (number, kind, *values),
+            )
+            return [segment_of(scope.namespace, row) for row in rows.fetchall()]
+
     def changes_at(self, namespace: str) -> datetime | None:
         """When the next row comes to be valid, ceases to be, or expires; None where none does."""
         moment = now()

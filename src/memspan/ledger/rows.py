@@ -35,6 +35,9 @@ INSERT = (
     ADD.format("", ", ".join("?" * 32))
     + "UPDATE SET repeats = repeats + 1 RETURNING seq, id, repeats, version, checksum"
 )
+PAST = (  # of the row of a segment: it is not so any more, and said again it is so anew
+    "SELECT 1 FROM segments WHERE seq = ? AND state IS NULL AND (expires_at <= ?2 OR valid_to <= ?2)"
+)
 
 CHUNK = 900  # values bound in one statement
 

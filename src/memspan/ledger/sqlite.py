@@ -11,6 +11,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ from memspan.ledger.log import Change
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
+    PAST,
+    PROVEN,
+    checksum,
     chunks,
     find_problems,
     id_bytes,
@@ -48,19 +52,7 @@ from memspan.ledger.rows import (
     uuid7,
 )
 from memspan.ledger.where import scope_sql
-from memspan.records import (
-    NOW,
-    Added,
-    AsOf,
-    Document,
-    Draft,
-    Event,
-    Filter,
-    Judgement,
-    Operation,
-    Scope,
-    Segment,
-)
+from memspan.records import NOW, Added, AsOf, Document, Draft, Event, Filter, Judgement, Operation, Scope, Segment
 
 
 class SqliteLedger(Changing):
@@ -116,6 +108,9 @@ class SqliteLedger(Changing):
                 position = _position(connection, number, draft, positions)
                 row = row_of(number, uuid7(), 1, draft, position, moment)
                 seq, id_, repeats, version, proof = connection.execute(INSERT, row).fetchone()
+                if repeats and connection.execute(PAST, (seq, moment)).fetchone():
+                    changes.append(_made_way(connection, seq, moment))
+                    seq, id_, repeats, version, proof = connection.execute(INSERT, row).fetchone()
                 ids.append(str(uuid.UUID(bytes=id_)))
                 changes.append(Change(id_, version if repeats else None, version, proof))
                 if repeats:
@@ -496,6 +491,19 @@ def _open_document(connection: sqlite3.Connection, number: int, document: Docume
         (key, number, document.owner, document.uri, document.title, document.media, document.sha256, moment),
     )
     return [Change(id, version) for id, version, _ in ended]
+
+
+def _made_way(connection: sqlite3.Connection, seq: int, moment: int) -> Change:
+    """Have the row of what is not so any more let go of its identity, as the same was said anew: its repeat is not
+    counted, and it stays as a version of its own that nothing can be a repeat of."""
+    connection.execute("UPDATE segments SET repeats = repeats - 1 WHERE seq = ?", (seq,))
+    names = [name.strip() for name in PROVEN.split(",")]
+    values = connection.execute(f"SELECT {PROVEN} FROM segments WHERE seq = ?", (seq,)).fetchone()
+    row = dict(zip(names, values, strict=True))
+    row["identity"] = sha256(row["identity"] + row["id"] + str(moment).encode()).digest()[:16]
+    proof = checksum(list(row.values()))
+    connection.execute("UPDATE segments SET identity = ?, checksum = ? WHERE seq = ?", (row["identity"], proof, seq))
+    return Change(row["id"], row["version"], row["version"], proof)
 
 
 def _position(
