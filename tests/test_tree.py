@@ -21,7 +21,7 @@ from memspan.encoders.base import Encoded
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Seqs, Vectors
 from memspan.ledger.sqlite import SqliteLedger
-from memspan.records import Node, Piece, Scope
+from memspan.records import AsOf, Node, Piece, Scope
 from memspan.segmenting import WordTokenizer
 from memspan.views.base import Selection, Selections
 from memspan.views.labels import Words, label
@@ -158,7 +158,7 @@ def test_whatever_happens_each_row_is_in_its_category_once_and_is_found_there(
                 known |= dict.fromkeys(store.add(texts(other, added), one), one)
                 added += other
             elif what == "delete":
-                store.memory.delete(some[:other])
+                store.memory.erase(some[:other])
                 known = {id: path for id, path in known.items() if id not in some[:other]}
             elif what == "move" and some and known[some[0]] != other and other:
                 store.memory.update(some[0], category=other)
@@ -312,7 +312,7 @@ def test_an_earlier_version_is_routed_to_as_of_then_and_not_now(store: Store) ->
     (id,) = store.add(["t1 before"], ["old"])
     before = store.memory.get(id)
     store.memory.update(id, "t2 after", category="new")
-    then = Selections(store.ledger).of(Scope(), None, before.recorded_at)
+    then = Selections(store.ledger).of(Scope(), None, AsOf(known=before.recorded_at))
     for tree in (store.tree, store.view()):
         assert tree.route(then, Topics.vector("t1"), 4).seqs.tolist() == [before.seq]
         assert category_counts(tree.outline(then)) == {(): 1, ("old",): 1}
@@ -362,10 +362,10 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     before = store.tree.route(store.select(), Topics.vector("t1"), 1).comparisons
     ids = store.add(texts(50, 100), ["work", "plans"])
     store.tree.compact("default")
-    store.memory.delete(ids[:-1])
+    store.memory.erase(ids[:-1])
     assert store.tree.route(store.select(), Topics.vector("t1"), EVERYTHING, under=("work",)).comparisons <= 1 + 3 + 1
     assert category_counts(store.tree.outline(store.select())) == {(): 101, ("work",): 1, ("work", "plans"): 1}
-    store.memory.delete(ids[-1])
+    store.memory.erase(ids[-1])
     for tree in (store.tree, store.view()):
         assert category_counts(tree.outline(store.select())) == {(): 100}
         assert store.routed(tree, "work") == []
@@ -374,7 +374,7 @@ def test_what_deletion_empties_is_gone(store: Store) -> None:
     size = store.tree.size()
     assert store.tree.compact("default")
     assert store.tree.size() < size
-    store.memory.delete_all(namespace="default")
+    store.memory.erase(namespace="default")
     assert store.tree.outline(store.select()).segments == 0
     assert store.routed(store.tree) == []
     store.add(texts(10, 500))
@@ -388,7 +388,7 @@ def test_deleted_rows_say_nothing_any_more_of_what_their_category_is_about(store
         question, kept = Topics.vector("t4 what?"), np.array([store.memory.get(ids[-1]).seq])
         left = np.sum([Topics.vector(text) for text in said[30:]], axis=0)
         store.tree.prior("default", question, kept)
-        store.memory.delete(ids[:30])
+        store.memory.erase(ids[:30])
         for more in ([], [f"t9 number {number}" for number in range(20)]):
             if more:
                 store.add(more, ["work"])

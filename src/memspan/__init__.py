@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NewerStore,
         NotAStore,
         NotFound,
+        NotUndoable,
         NotWritable,
         RerankerError,
         StoreBusy,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         Message,
         Neighbor,
         Node,
+        Operation,
         Scope,
         Segment,
         Step,
@@ -66,12 +68,13 @@ _HOMES = {
     "memspan.config": ("Config",),
     "memspan.records": (
         "Added", "BackedUp", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message",
-        "Neighbor", "Node", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
+        "Neighbor", "Node", "Operation", "Scope", "Segment", "Step", "Theme", "Tuned", "as_dict",
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
         "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
+        "StoreFull",
     ),
 }  # fmt: skip
 
@@ -103,7 +106,9 @@ __all__ = [
     "Node",
     "NotAStore",
     "NotFound",
+    "NotUndoable",
     "NotWritable",
+    "Operation",
     "RerankerError",
     "Scope",
     "Segment",

@@ -6,13 +6,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
-from memspan.records import NOTHING, Judgement, Scope, Source
+from memspan.records import NOTHING, Judgement, Kind, Scope, Source, State
 from memspan.segmenting import check_text, shown
 
 LONGEST_NAME = 256
@@ -23,6 +24,8 @@ DEEPEST_CATEGORY = 32
 MOST_HITS = 10_000
 DERIVED = ("next", "mentions", "similar")  # kinds of edges that the graph finds by itself
 SOURCES: tuple[str, ...] = get_args(Source)
+KINDS: tuple[str, ...] = get_args(Kind)
+STATES: tuple[str, ...] = get_args(State)
 
 
 def path(value: object) -> Path:
@@ -130,6 +133,26 @@ def source(value: object) -> Source:
     if value not in SOURCES:
         raise InvalidInput("source", f"there is no {shown(value)}", mend=f"use one of {', '.join(SOURCES)}")
     return value  # type: ignore[return-value]
+
+
+def kind(value: object) -> Kind:
+    """What a memory is."""
+    if value not in KINDS:
+        raise InvalidInput("kind", f"there is no {shown(value)}", mend=f"use one of {', '.join(KINDS)}")
+    return cast("Kind", value)
+
+
+def state(value: object) -> State | None:
+    """What became of a segment; None where it is active."""
+    if value is not None and value not in STATES:
+        raise InvalidInput("state", f"there is no {shown(value)}", mend=f"use one of {', '.join(STATES)}, or None")
+    return cast("State | None", value)
+
+
+def interval(begin: datetime | None, end: datetime | None) -> None:
+    """From when to when something holds, None where it is open."""
+    if begin is not None and end is not None and end <= begin:
+        raise InvalidInput("valid_to", f"{end} is not after valid_from, {begin}", mend="leave one of them out")
 
 
 def metadata(value: object, argument: str = "metadata") -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from memspan import arguments
 from memspan.analysis import terms
 from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text, names_in
-from memspan.records import NOTHING, Draft, Message, Piece, Scope, Segment, Source
+from memspan.records import NOTHING, Draft, Kind, Message, Piece, Scope, Segment, Source
 from memspan.segmenting import check_text
 
 ROLES: Mapping[str, Source] = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
@@ -30,6 +30,10 @@ class Common:
     metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     occurred_at: datetime | None = None
     source: Source | None = None
+    kind: Kind | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class Batch:
@@ -92,7 +96,9 @@ class Batch:
         """32 bytes that two calls share when they say the same."""
         hashed = sha256()
         for draft in self.drafts:
-            about = (draft.category, draft.importance, str(draft.occurred_at), draft.source)
+            about: tuple[object, ...] = (draft.category, draft.importance, str(draft.occurred_at), draft.source)
+            later = (draft.kind, *map(str, (draft.valid_from, draft.valid_to, draft.expires_at)))
+            about += later if later != ("episodic", "None", "None", "None") else ()
             hashed.update(draft.identity + json.dumps([about, dict(draft.metadata)], sort_keys=True).encode())
         return hashed.digest()
 
@@ -131,6 +137,10 @@ class Batch:
             importance=common.importance,
             source=common.source or ROLES.get(role or "user", "user"),
             occurred_at=when,
+            kind=common.kind or ("semantic" if common.source == "document" else "episodic"),
+            valid_from=common.valid_from,
+            valid_to=common.valid_to,
+            expires_at=common.expires_at,
             metadata={**common.metadata, **metadata} if metadata else common.metadata,
             terms=tuple(terms(analysed_text(text, when))),
             names=names_in(text),
@@ -146,11 +156,16 @@ class Batch:
 
 def draft_of(segment: Segment, identity: bytes) -> Draft:
     """What was written to make ``segment``."""
-    return replace(redrafted(segment, None, {})[0].draft, identity=identity)
+    return replace(_redraft(segment, None, {})[0], identity=identity)
 
 
 def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> tuple[Revision, str]:
     """``old`` as it shall be from now on, with another ``piece`` where given, and the text to encode for it."""
+    draft, text = _redraft(old, piece, changes)
+    return Revision(id=old.id, version=old.version, draft=draft), text
+
+
+def _redraft(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> tuple[Draft, str]:
     kept = Piece(text=old.text, gap=old.gap, tail=old.tail, heading=old.heading, tokens=old.tokens)
     if piece is not None:
         kept = replace(piece, gap=old.gap, tail=old.tail, heading=old.heading)
@@ -170,8 +185,13 @@ def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> 
         speaker=old.speaker,
         category=changes.get("category", old.category),
         importance=changes.get("importance", old.importance),
-        source=old.source,
+        source=changes.get("source", old.source),
         occurred_at=changes.get("occurred_at", old.occurred_at),
+        kind=changes.get("kind", old.kind),
+        state=changes.get("state", old.state),
+        valid_from=changes.get("valid_from", old.valid_from),
+        valid_to=changes.get("valid_to", old.valid_to),
+        expires_at=changes.get("expires_at", old.expires_at),
         metadata=changes.get("metadata", old.metadata),
         names=names_in(text),
         content=content_key(text),
@@ -182,7 +202,7 @@ def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> 
         terms=tuple(terms(analysed_text(text, draft.occurred_at))),
         identity=b"" if unchanged else identity(draft),
     )
-    return Revision(id=old.id, version=old.version, draft=draft), text
+    return draft, text
 
 
 def content_key(text: str) -> bytes:

@@ -443,7 +443,7 @@ class DynamicSegmentedMemory:
             removed = [self.engine.segment(id, groups[id]) for id in ids]
             if removed and archive is not None:
                 archive.archive(removed)
-            self.engine.delete([piece.id for id in ids for piece in groups[id]])
+            self.engine.erase([piece.id for id in ids for piece in groups[id]])
             for id in ids:
                 self.engine.uses.pop(id, None)
                 self.engine.told.pop(id, None)
@@ -509,7 +509,7 @@ class DynamicSegmentedMemory:
         with self._lock:
             engine = Segmented(":memory:", encoder=self.engine.model)
             try:
-                engine.restore(stored)
+                engine.take_over(stored)
             except BaseException:
                 engine.close()
                 raise

@@ -4,7 +4,8 @@
     ├── InvalidInput (ValueError)       an argument is wrong; names it and says what would be right
     │   ├── InvalidFilter               a filter has an unknown operator, field or value
     │   ├── BudgetTooSmall              a context cannot hold even one citation in the given budget
-    │   └── IdempotencyConflict         the same idempotency key came with another payload
+    │   ├── IdempotencyConflict         the same idempotency key came with another payload
+    │   └── NotUndoable                 an operation cannot be taken back, or only after later ones
     ├── NotFound (LookupError)          no such segment or document in this namespace
     ├── StoreError                      the store on disk cannot be used as asked
     │   ├── NotAStore                   the path exists and is something else
@@ -62,6 +63,10 @@ class BudgetTooSmall(InvalidInput):
 
 class IdempotencyConflict(InvalidInput):
     """The idempotency key was used before with another payload."""
+
+
+class NotUndoable(InvalidInput):
+    """The operation removed what it would need to bring back, or something has changed since. Nothing was changed."""
 
 
 class NotFound(MemspanError, LookupError):

@@ -21,17 +21,26 @@ from datetime import datetime
 from typing import Any, get_args
 
 from memspan.errors import InvalidFilter, InvalidInput
-from memspan.records import Condition, Filter, Junction
+from memspan.records import Condition, Filter, Junction, Kind, State
 from memspan.segmenting import parse_time, shown
 
 OPERATORS: tuple[str, ...] = get_args(Condition.__annotations__["operator"]) or (
     "eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "contains"
 )  # fmt: skip
-TIMES = ("occurred_at", "recorded_at")
+TIMES = ("occurred_at", "recorded_at", "valid_from", "valid_to", "expires_at")
 NUMBERS = ("importance", "position", "version", "tokens", "repeats")
-STRINGS = ("id", "user_id", "agent_id", "run_id", "session", "document_id", "role", "speaker", "source", "text")
+STRINGS = (
+    "id", "user_id", "agent_id", "run_id", "session", "document_id", "role", "speaker", "source", "kind",
+    "state", "text",
+)  # fmt: skip
+NAMED: Mapping[str, tuple[str, ...]] = {"kind": get_args(Kind), "state": get_args(State)}
 FIELDS = (*TIMES, *NUMBERS, *STRINGS, "category")
-NOT_FILTERED = ("namespace", "as_of", "threshold")  # arguments of their own: as metadata they would match nothing
+NOT_FILTERED = (
+    "namespace",
+    "as_of",
+    "valid_at",
+    "threshold",
+)  # arguments of their own: as metadata they would match nothing
 EXACT = ("eq", "ne", "in", "nin")
 ORDERED = ("gt", "gte", "lt", "lte")
 MAX_DEPTH = 16
@@ -137,7 +146,7 @@ def _value(name: str, column: str, operator: str, value: object) -> Any:
 
 def _operators(column: str) -> tuple[str, ...]:
     """What a column can be asked; metadata anything."""
-    if column in ("id", "document_id"):
+    if column in ("id", "document_id", *NAMED):
         return EXACT
     if column in TIMES or column in NUMBERS:
         return (*EXACT, *ORDERED)
@@ -169,6 +178,9 @@ def _scalar(where: str, column: str, value: object) -> Any:
     if wrong_text or wrong_number:
         kind = "string" if wrong_text else "number"
         raise InvalidFilter(where, f"{shown(value)} is not a {kind}", mend=f"compare {column} with a {kind}")
+    if value is not None and value not in NAMED.get(column, (value,)):
+        mend = f"use one of {', '.join(NAMED[column])}; what you named so yourself is metadata.{column}"
+        raise InvalidFilter(where, f"there is no {column} {shown(value)}", mend=mend)
     return _text(where, value) if isinstance(value, str) else value
 
 

@@ -20,7 +20,7 @@ from memspan.activations.tokens import LATER, Activation
 from memspan.archives.base import Header, Item, Record, Tie, Vectors, attempt
 from memspan.drafting import Batch, Common, draft_of, hashed, identity_of, uuid8
 from memspan.errors import InvalidInput
-from memspan.ledger.base import Ledger, Reference, Restorable, Taking, encoded_text, instant, microseconds
+from memspan.ledger.base import IMPORT, Ledger, Reference, Restorable, Taking, encoded_text, instant, microseconds
 from memspan.projection import Projection
 from memspan.records import Draft, Edge, Filing, Imported, Message, Piece, Problem, Scope, Version
 from memspan.segmenting import check_text, parse_time
@@ -123,6 +123,7 @@ class Import:
                     self._projection.recorded,
                     revive=revive,
                     dry_run=dry_run,
+                    why=replace(IMPORT, operation=done.operation),
                 )
                 same.update(restored.same)
                 conflicts |= restored.conflicts
@@ -135,6 +136,7 @@ class Import:
                     deleted=done.deleted + restored.deleted,
                     links=done.links + restored.links,
                     vectors=done.vectors + len(gathered.activations),
+                    operation=None if dry_run else restored.operation or done.operation,
                 )
                 if progress is not None:
                     progress(done.read, 0, "importing")

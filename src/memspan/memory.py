@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from memspan import arguments
 from memspan.context import Order, pack, pack_active
-from memspan.drafting import Batch, Common, redrafted
-from memspan.errors import EncoderMismatch, InvalidInput, NotFound
+from memspan.drafting import Batch, Common
+from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Operation
-from memspan.portability import Portability
+from memspan.ledger.base import Idempotency
 from memspan.records import (
     Added,
+    AsOf,
     Context,
     Document,
     Edge,
-    Event,
     Hit,
     Judgement,
+    Kind,
     Message,
     Neighbor,
     Node,
@@ -38,6 +38,7 @@ from memspan.records import (
     Theme,
 )
 from memspan.retrieval import hit_of
+from memspan.revising import Revising, nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -61,7 +62,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Portability):
+class Memory(Revising):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -69,7 +70,7 @@ class Memory(Portability):
     Encoder, or None for keywords only. ``reranker`` reads the best candidates of a search once more, together with the
     question: ``"auto"`` (the configured one, none by default), a spec of ``memspan.rerankers``, a Reranker, or None;
     when it fails, searches answer as without it. ``tokenizer`` counts a context's tokens: None for the encoder's own, a
-    path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer.
+    path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer. ``actor``: who ``operations`` says it was.
 
     Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError,
     InvalidInput.
@@ -90,6 +91,10 @@ class Memory(Portability):
         importance: float = 0.5,
         metadata: Mapping[str, Any] | None = None,
         occurred_at: datetime | str | float | None = None,
+        kind: Kind | None = None,
+        valid_from: datetime | str | float | None = None,
+        valid_to: datetime | str | float | None = None,
+        expires_at: datetime | str | float | None = None,
         source: Source | None = None,
         idempotency_key: str | None = None,
         wait: bool = True,
@@ -98,12 +103,15 @@ class Memory(Portability):
 
         Durable when it returns. The same content again in the same scope is counted, not copied. With ``wait=False`` it
         returns before the text is encoded: keywords find it at once, meaning a moment later. ``occurred_at`` is when it
-        happened (a message's own time goes before it); a time without a zone is UTC. ``idempotency_key`` makes a retry
-        safe. Raises InvalidInput, IdempotencyConflict, StoreError; then nothing was written.
+        happened (a message's own time goes before it); a time without a zone is UTC. What it says holds from
+        ``valid_from`` to ``valid_to``, and is not found after ``expires_at``. ``kind`` is "episodic" (what happened;
+        the usual one), "semantic" (what is so; documents), "procedural", "core" or "working". ``idempotency_key`` makes
+        a retry safe. Raises InvalidInput, IdempotencyConflict, StoreError; then nothing was written.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         said_by = None if source is None else arguments.source(source)
-        common = _common(scope, category, importance, metadata, occurred_at, said_by)
+        times = _times(occurred_at=occurred_at, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at)
+        common = _common(scope, category, importance, metadata, times, said_by, kind)
         batch = Batch(self._cut, common)
         if isinstance(content, str):
             batch.text(check_text(content, "content"))
@@ -116,11 +124,11 @@ class Memory(Portability):
         else:
             mend = "give a text or a list of messages; add_file takes files"
             raise InvalidInput("content", f"is a {type(content).__name__}", mend=mend)
-        operation = None
+        idempotency = None
         if idempotency_key is not None:
             key = arguments.name("idempotency_key", idempotency_key)
-            operation = Operation(key=str(key), payload=batch.fingerprint())
-        return self._write(scope, batch, operation, wait, None)
+            idempotency = Idempotency(key=str(key), payload=batch.fingerprint())
+        return self._write(scope, batch, idempotency, wait, None)
 
     def add_file(
         self,
@@ -135,6 +143,10 @@ class Memory(Portability):
         importance: float = 0.5,
         metadata: Mapping[str, Any] | None = None,
         occurred_at: datetime | str | float | None = None,
+        kind: Kind | None = None,
+        valid_from: datetime | str | float | None = None,
+        valid_to: datetime | str | float | None = None,
+        expires_at: datetime | str | float | None = None,
         wait: bool = True,
         progress: Progress | None = None,
     ) -> Added:
@@ -144,7 +156,8 @@ class Memory(Portability):
         stays in the history. Raises InvalidInput, MissingExtra, StoreError; then nothing was written.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        common = _common(scope, category, importance, metadata, occurred_at, "document")
+        times = _times(occurred_at=occurred_at, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at)
+        common = _common(scope, category, importance, metadata, times, "document", kind)
         file = arguments.path(path)
         document = read_file(file)
         check_text(document.text, "path")
@@ -157,9 +170,9 @@ class Memory(Portability):
         return self._write(scope, batch, None, wait, progress)
 
     def _write(
-        self, scope: Scope, batch: Batch, operation: Operation | None, wait: bool, progress: Progress | None
+        self, scope: Scope, batch: Batch, idempotency: Idempotency | None, wait: bool, progress: Progress | None
     ) -> Added:
-        if operation is not None and (done := self._ledger.replay(scope.namespace, operation)) is not None:
+        if idempotency is not None and (done := self._ledger.replay(scope.namespace, idempotency)) is not None:
             return done
         large = len(batch.drafts) > LARGE
         projection = self._projection
@@ -171,87 +184,17 @@ class Memory(Portability):
                 documents=batch.documents,
                 activations=None if projection.recorded == "null" else activations,
                 encoder=projection.recorded,
-                operation=operation,
+                idempotency=idempotency,
             )
         except EncoderMismatch:  # another process has just switched the store over: nothing was written
             self._follow()
-            return self._write(scope, batch, operation, wait, progress)
+            return self._write(scope, batch, idempotency, wait, progress)
         pending = added.pending
         if pending and large and wait:
             self._projection.settle(scope.namespace, progress=progress)
             pending = self._ledger.count_pending(scope.namespace)
         self._projection.written(scope.namespace, added.added, pending=pending)
         return replace(added, pending=pending)
-
-    def update(
-        self,
-        id: str,
-        text: str | None = None,
-        *,
-        category: str | Sequence[str] | None = None,
-        importance: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        occurred_at: datetime | str | float | None = None,
-        namespace: str | None = None,
-    ) -> Segment:
-        """A new version of segment ``id`` with what is given changed; ``history`` keeps every version.
-
-        Raises NotFound, InvalidInput (also when the text no longer fits one segment).
-        """
-        scope = self._scope(namespace, None, None, None, None)
-        changes: dict[str, Any] = {
-            "category": None if category is None else arguments.category(category),
-            "importance": None if importance is None else arguments.importance(importance),
-            "metadata": None if metadata is None else arguments.metadata(metadata),
-            "occurred_at": None if occurred_at is None else parse_time(occurred_at, "occurred_at"),
-        }
-        changes = {name: value for name, value in changes.items() if value is not None}
-        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
-        if pieces is not None and len(pieces) > 1:
-            mend = "delete it and add the new text instead"
-            raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
-        while True:  # until nobody else has changed it between our reading and our writing
-            old = self._ledger.get(scope.namespace, id)
-            revision, encoded = redrafted(old, None if pieces is None else pieces[0], changes)
-            texts = {revision.draft.content: encoded}
-            projection = self._projection
-            given = None if projection.recorded == "null" else projection.activations(texts)
-            try:
-                if (new := self._ledger.revise(scope.namespace, [revision], given, projection.recorded)) is not None:
-                    break
-            except EncoderMismatch:  # as in ``_write``
-                self._follow()
-        self._projection.written(scope.namespace, 1, pending=self._ledger.count_pending(scope.namespace))
-        return new[0]
-
-    def delete(self, id: str | Sequence[str], *, namespace: str | None = None) -> int:
-        """Remove one segment or several: text, vectors and index entries of every version. Returns how many there were.
-
-        What is left is a tombstone without content. An id that is not there counts 0.
-        """
-        scope = self._scope(namespace, None, None, None, None)
-        return self._ledger.delete(scope.namespace, arguments.ids(id))
-
-    def delete_all(
-        self,
-        *,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove everything in a scope, in one statement; returns how many segments it held.
-
-        The scope must be said: raises InvalidInput when no argument is given.
-        """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        parsed = parse_filter(filters)
-        if namespace is None and parsed is None and not (user_id or agent_id or run_id or session):
-            mend = "say what: user_id=, agent_id=, run_id=, session=, filters=, or namespace= for all of it"
-            raise InvalidInput("scope", "delete_all() would remove a whole namespace nobody named", mend=mend)
-        return self._ledger.delete_scope(scope, parsed)
 
     def link(
         self, a: str, b: str, relation: str = "related", weight: float = 1.0, *, namespace: str | None = None
@@ -275,42 +218,6 @@ class Memory(Portability):
         scope = self._scope(namespace, None, None, None, None)
         kind = None if relation is None else arguments.relation(relation)
         return self._ledger.unlink(scope.namespace, a, b, kind)
-
-    def move_category(
-        self, old: str | Sequence[str], new: str | Sequence[str] | None, *, namespace: str | None = None
-    ) -> int:
-        """Rename a category, move it, or merge it into another: what is in ``old`` and below it goes to ``new``.
-
-        All of it or nothing. ``new`` None takes the category away. Each segment gets a new version; ``history`` keeps
-        the old one. Returns how many segments there were. Raises InvalidInput, NotFound when there are none.
-        """
-        scope = self._scope(namespace, None, None, None, None)
-        source, target = arguments.category(old, "old"), arguments.category(new, "new")
-        if not source:
-            raise InvalidInput("old", "is empty", mend="name the category to move")
-        if target[: len(source)] == source:
-            raise InvalidInput("new", "lies in the category that is to be moved", mend="move it somewhere else")
-        within = parse_filter({"category": list(source)})
-        while True:  # until nobody else has changed one of them between our reading and our writing
-            seqs, _ = self._ledger.select(scope, within, None, -1)
-            rows = self._ledger.fetch(scope.namespace, seqs.tolist())
-            if not rows:
-                raise _empty(source)
-            if max(len(target) + len(row.category) - len(source) for row in rows) > arguments.DEEPEST_CATEGORY:
-                mend = "move it to a shorter path"
-                raise InvalidInput("new", f"puts a category over {arguments.DEEPEST_CATEGORY} levels deep", mend=mend)
-            moved = [redrafted(row, None, {"category": target + row.category[len(source) :]})[0] for row in rows]
-            recorded = self._recorded
-            given: dict[bytes, Any] | None = None if recorded == "null" else {}  # the texts are as they were
-            try:
-                if self._ledger.revise(scope.namespace, moved, given, recorded) is not None:
-                    break
-            except EncoderMismatch:  # as in ``_write``
-                self._follow()
-            except NotFound:  # one of them was deleted meanwhile: what is left is looked up again
-                pass
-        self._projection.written(scope.namespace, len(moved), pending=self._ledger.count_pending(scope.namespace))
-        return len(moved)
 
     def feedback(self, query: str, id: str, useful: bool | None = True, *, namespace: str | None = None) -> None:
         """Say that segment ``id`` was of use to ``query``, or was not; ``tune`` learns from it.
@@ -341,21 +248,25 @@ class Memory(Portability):
         filters: Mapping[str, Any] | None = None,
         threshold: float = 0.0,
         as_of: datetime | str | float | None = None,
+        valid_at: datetime | str | float | None = None,
+        include_superseded: bool = False,
         explain: bool = False,
         recipe: str = "default",
     ) -> list[Hit]:
         """The ``k`` segments that answer ``query`` best, best first, with scores in [0, 1] of at least ``threshold``.
 
-        ``as_of`` searches what was known then. ``explain`` gives each channel's part, and the path through the graph
-        that led to a hit. ``recipe`` is "default", "fast" (no tokens read, nothing ranked anew), "deep" (wider where
-        the default is unsure), "dsm" (routed by the tree, graph distance and the whole priority vector), "flat"
-        (without the graph), "semantic" or "keyword"; "default-next" is without that part, "default-rerank" without the
-        reranker, "default-tuning" without what ``tune`` learned. Filters: see ``memspan.filtering``. Raises
-        InvalidInput, StoreError.
+        ``as_of`` searches what was known then, ``valid_at`` what was true then; ``include_superseded`` also what is
+        not true any more, has expired, or was merged into another segment. ``explain`` gives each channel's part, and
+        the path through the graph that led to a hit. ``recipe`` is "default", "fast" (no tokens read, nothing ranked
+        anew), "deep" (wider where the default is unsure), "dsm" (routed by the tree, graph distance and the whole
+        priority vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part,
+        "default-rerank" without the reranker, "default-tuning" without what ``tune`` learned. Filters: see
+        ``memspan.filtering``. Raises InvalidInput, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         count = arguments.count("k", k)
-        wanted = _query(query, scope, filters, threshold, as_of, recipe, count, bool(explain))
+        then = _as_of(as_of, valid_at, include_superseded)
+        wanted = _query(query, scope, filters, threshold, then, recipe, count, bool(explain))
         return self._steadily(lambda engine: engine.search(wanted))
 
     def context(
@@ -371,6 +282,8 @@ class Memory(Portability):
         filters: Mapping[str, Any] | None = None,
         threshold: float = 0.0,
         as_of: datetime | str | float | None = None,
+        valid_at: datetime | str | float | None = None,
+        include_superseded: bool = False,
         order: Order = "time",
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         recipe: str = "default",
@@ -387,7 +300,8 @@ class Memory(Portability):
             raise InvalidInput("order", f"there is no {shown(order)}", mend="use 'time' or 'score'")
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         enough = min(max(20, budget // 8), 1_000)
-        wanted = _query(query, scope, filters, threshold, as_of, recipe, enough)
+        then = _as_of(as_of, valid_at, include_superseded)
+        wanted = _query(query, scope, filters, threshold, then, recipe, enough)
         selection = self._retrieval.select(wanted)
         few = len(selection.seqs) <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
         asked = replace(wanted, k=max(1, len(selection.seqs))) if few else wanted
@@ -426,6 +340,8 @@ class Memory(Portability):
         filters: Mapping[str, Any] | None = None,
         threshold: float = 0.0,
         as_of: datetime | str | float | None = None,
+        valid_at: datetime | str | float | None = None,
+        include_superseded: bool = False,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         recipe: str = "dsm",
     ) -> Context:
@@ -438,7 +354,8 @@ class Memory(Portability):
         budget = arguments.count("budget", budget, most=MOST_TOKENS)
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         count = min(max(5, budget // 32), 200) if k is None else arguments.count("k", k)
-        wanted = _query(query, scope, filters, threshold, as_of, recipe, count, explain=True)
+        then = _as_of(as_of, valid_at, include_superseded)
+        wanted = _query(query, scope, filters, threshold, then, recipe, count, explain=True)
         hits = self._steadily(lambda engine: engine.search(wanted))
         return pack_active(hits, query=wanted.text, budget=budget, tokenizer=counter)
 
@@ -461,7 +378,7 @@ class Memory(Portability):
         seed = self._ledger.get(scope.namespace, id)
         start = Scored(np.array([seed.seq], np.int64), np.ones(1, np.float32))
         reached = self._graph.expand(
-            self._selections.of(scope),
+            self._selections.of(scope, None, AsOf(superseded=True)),
             start,
             kinds=arguments.kinds(kinds),
             hops=arguments.count("hops", hops, most=MOST_HOPS),
@@ -504,7 +421,7 @@ class Memory(Portability):
         texts = arguments.count("examples", examples, least=0, most=100)
         found = self._tree.outline(selection, where, levels, texts)
         if where and not found.segments:
-            raise _empty(where)
+            raise nothing_in(where)
         return found
 
     def themes(
@@ -552,12 +469,17 @@ class Memory(Portability):
         run_id: str | None = None,
         session: str | None = None,
         filters: Mapping[str, Any] | None = None,
+        as_of: datetime | str | float | None = None,
+        valid_at: datetime | str | float | None = None,
+        include_superseded: bool = False,
         limit: int = 100,
         after: str | None = None,
     ) -> list[Segment]:
-        """Current segments in the order they were written; ``after`` the last id of a page gives the next page."""
+        """Segments in the order they were written; ``after`` the last id of a page gives the next page. ``as_of``,
+        ``valid_at``, ``include_superseded``: as in ``search``. A filter that asks for the ``state`` sees every one."""
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        return self._ledger.listing(scope, parse_filter(filters), arguments.count("limit", limit, most=100_000), after)
+        most, then = arguments.count("limit", limit, most=100_000), _as_of(as_of, valid_at, include_superseded)
+        return self._ledger.listing(scope, parse_filter(filters), most, after, then)
 
     def embeddings(
         self,
@@ -595,18 +517,9 @@ class Memory(Portability):
                     progress(min(start + BULK, len(seqs)), len(seqs), "reading vectors")
         return rows, np.concatenate(vectors or [np.zeros((0, json.loads(self._recorded)["dim"]), np.float32)])
 
-    def history(self, id: str, *, namespace: str | None = None) -> list[Event]:
-        """Every version of a segment, oldest first; of a deleted one only that it was deleted. Raises NotFound."""
-        return self._ledger.history(self._scope(namespace, None, None, None, None).namespace, id)
-
     def document(self, id: str, *, namespace: str | None = None) -> Document:
         """A document put back together from its segments, to the character. Raises NotFound."""
         return self._ledger.document(self._scope(namespace, None, None, None, None).namespace, id)
-
-
-def _empty(category: tuple[str, ...]) -> NotFound:
-    mend = "memspan tree, or memory.tree(), lists the categories"
-    return NotFound(f"nothing is in the category {' / '.join(category)!r}", mend=mend)
 
 
 def _common(
@@ -614,17 +527,31 @@ def _common(
     category: object,
     importance: object,
     metadata: object,
-    occurred_at: object,
+    times: Mapping[str, datetime | None],
     source: Source | None,
+    kind: object,
 ) -> Common:
     return Common(
         scope=scope,
         category=arguments.category(category),
         importance=arguments.importance(importance),
         metadata=arguments.metadata(metadata),
-        occurred_at=parse_time(occurred_at, "occurred_at"),
         source=source,
+        kind=None if kind is None else arguments.kind(kind),
+        **times,
     )
+
+
+def _times(**given: object) -> dict[str, datetime | None]:
+    """Times by name. Raises InvalidInput, also where what shall hold ends before it begins."""
+    times = {name: parse_time(value, name) for name, value in given.items()}
+    arguments.interval(times["valid_from"], times["valid_to"])
+    return times
+
+
+def _as_of(known: object, valid: object, superseded: object) -> AsOf:
+    arguments.flags(include_superseded=superseded)
+    return AsOf(known=parse_time(known, "as_of"), valid=parse_time(valid, "valid_at"), superseded=bool(superseded))
 
 
 def _query(
@@ -632,7 +559,7 @@ def _query(
     scope: Scope,
     filters: Mapping[str, Any] | None,
     threshold: float,
-    as_of: datetime | str | float | None,
+    as_of: AsOf,
     recipe: str,
     k: int,
     explain: bool = False,
@@ -641,7 +568,7 @@ def _query(
         text=check_text(text, "query"),
         scope=scope,
         filters=parse_filter(filters),
-        as_of=parse_time(as_of, "as_of"),
+        as_of=as_of,
         k=k,
         threshold=arguments.threshold(threshold),
         recipe=recipe,

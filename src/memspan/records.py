@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-Source = Literal["user", "assistant", "tool", "document", "system"]
+Source = Literal["user", "assistant", "tool", "document", "web", "derived", "system"]
+Kind = Literal["episodic", "semantic", "procedural", "core", "working"]
+"""What a memory is: what happened, what is so, how something is done, what is always in the context, what is only for
+now. See ``memspan.forgetting.KINDS``."""
+State = Literal["quarantined", "merged"]
+"""What became of a segment that searches leave out. None: nothing, it is active."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,11 @@ class Draft:
     importance: float = 0.5
     source: Source = "user"
     occurred_at: datetime | None = None
+    kind: Kind = "episodic"
+    state: State | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    expires_at: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     content: bytes = b""
     identity: bytes = b""
@@ -97,7 +107,10 @@ class Segment:
     ``seq`` is its place in commit order, ``position`` its place in its document or session. ``repeats`` counts how
     often the same content was added again. ``recorded_at`` is when this version was stored, ``heard_at`` when what it
     says was: another category or importance changes only the first. ``ended_at`` is set when a newer version or
-    document replaced it.
+    document replaced it, or when it was deleted.
+
+    What it says holds from ``valid_from`` (None: ever since) to ``valid_to`` (None: still); after ``expires_at`` it is
+    not found any more. ``state`` is None for what is active.
     """
 
     id: str
@@ -121,6 +134,11 @@ class Segment:
     recorded_at: datetime
     heard_at: datetime | None = None
     ended_at: datetime | None = None
+    kind: Kind = "episodic"
+    state: State | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    expires_at: datetime | None = None
     repeats: int = 0
     tokens: int = 0
     metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
@@ -225,18 +243,41 @@ class Added:
     repeated: int
     document_id: str | None = None
     pending: int = 0
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One entry of a segment's history. A deletion leaves no content behind."""
+    """One entry of a segment's history. Of an erased segment nothing is left but that it was erased.
 
-    event: Literal["ADD", "UPDATE", "DELETE"]
+    ``operation`` is what ``undo`` takes; None where it happened before there was a log.
+    """
+
+    event: Literal["ADD", "UPDATE", "DELETE", "ERASE"]
     id: str
     version: int
     at: datetime
     text: str | None = None
     metadata: Mapping[str, Any] | None = None
+    operation: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What one call changed: how many ``segments``, when, and by whom where that was said.
+
+    ``undoes`` is the operation that it took back, ``undone_by`` the one that took it back.
+    """
+
+    id: str
+    verb: str
+    namespace: str
+    at: datetime
+    segments: int
+    actor: str | None = None
+    undoes: str | None = None
+    undone_by: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +392,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     signed_by: str | None = None
     dry_run: bool = False
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,13 +440,29 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AsOf:
+    """Of which time memory is asked.
+
+    ``known``: what was known then (None: now). ``valid``: what was true then (None: the time of ``known``).
+    ``superseded``: also what was not, what has expired, and what was merged into another segment.
+    """
+
+    known: datetime | None = None
+    valid: datetime | None = None
+    superseded: bool = False
+
+
+NOW = AsOf()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One search: what is asked, of whose memory, as known when, and how many hits with at least which score."""
+    """One search: what is asked, of whose memory, as of when, and how many hits with at least which score."""
 
     text: str
     scope: Scope
     filters: Filter | None = None
-    as_of: datetime | None = None
+    as_of: AsOf = NOW
     k: int = 10
     threshold: float = 0.0
     recipe: str = "default"

@@ -254,7 +254,7 @@ class Retrieval:
         rows = {
             row.seq: encoded_text(row.text, row.speaker, row.heading)
             for row in self._ledger.fetch(query.scope.namespace, first)
-            if query.as_of is not None or row.ended_at is None
+            if query.as_of.known is not None or row.ended_at is None
         }
         read = [at for at, seq in enumerate(first) if seq in rows]
         try:
@@ -289,7 +289,7 @@ class Retrieval:
             rows = {row.seq: row for row in self._ledger.fetch(namespace, ranked.seqs[start:stop].tolist())}
             for at in range(start, stop):
                 row = rows.get(int(ranked.seqs[at]))
-                if row is not None and (query.as_of is not None or row.ended_at is None):
+                if row is not None and (query.as_of.known is not None or row.ended_at is None):
                     hit = hit_of(row, float(ranked.scores[at]))
                     hits.append(self._explained(namespace, hit, ranked, at) if query.explain else hit)
             start = stop

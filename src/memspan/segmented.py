@@ -176,7 +176,7 @@ class Segmented(Memory):
 
         self._ledger.change_value("dsm_decays", more)
 
-    def restore(self, stored: Stored) -> None:
+    def take_over(self, stored: Stored) -> None:
         """Write what a file holds, with the file's own vectors where they are those of this encoder."""
         batches = []
         for segment in stored.segments:

@@ -73,6 +73,7 @@ class Store:
         reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         config: Config | None = None,
+        actor: str | None = None,
     ) -> None:
         config = config or Config.load()
         named = config.namespace if namespace is None else namespace
@@ -88,7 +89,8 @@ class Store:
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
-        self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db")
+        who = arguments.name("actor", actor)
+        self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db", who)
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
@@ -239,6 +241,7 @@ class Store:
             "search_failure": self._retrieval.failure,
             "judgements": counts["judgements"],
             "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
+            "log": self._ledger.log_head(),
             "tuning": {
                 name: learned.plain()
                 for name in namespaces

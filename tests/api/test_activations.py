@@ -97,9 +97,9 @@ def test_a_text_said_again_anywhere_is_encoded_and_kept_once(kept: Memory) -> No
 def test_different_texts_with_the_same_tokens_share_a_tensor_until_the_last_is_gone(kept: Memory) -> None:
     one, other = kept.add("Kettles whistle").ids[0], kept.add("kettles  WHISTLE").ids[0]
     assert (held(kept)["tensors"], held(kept)["references"]) == (len(TEXTS) + 1, len(TEXTS) + 2)
-    kept.delete(one)
+    kept.erase(one)
     assert score(kept, "kettles whistle") > 0.9
-    kept.delete(other)
+    kept.erase(other)
     assert (held(kept)["tensors"], held(kept)["references"]) == (len(TEXTS), len(TEXTS))
 
 
@@ -108,7 +108,7 @@ def test_what_is_deleted_is_wiped_from_the_arena_at_once(kept: Memory, store: Pa
     id = kept.add("A secret nobody else has written down").ids[0]
     tensor = arena(store).read_bytes().rstrip(b"\0")[len(before) + 40 :]
     assert len(tensor) > 64
-    kept.delete(id)
+    kept.erase(id)
     assert tensor[:64] not in arena(store).read_bytes()
     assert kept.verify()["ok"]
 
@@ -116,7 +116,7 @@ def test_what_is_deleted_is_wiped_from_the_arena_at_once(kept: Memory, store: Pa
 def test_bytes_of_deleted_texts_come_back_by_compaction_while_another_reads(kept: Memory, store: Path) -> None:
     with Memory(store, encoder=WordEncoder()) as reader:
         expected = score(reader, TEXTS[-1])
-        kept.delete([hit.id for hit in kept.get_all(limit=100)][:-2])
+        kept.erase([hit.id for hit in kept.get_all(limit=100)][:-2])
         full = held(kept)["bytes"]
         kept.compact()
         assert held(kept)["bytes"] < full / 4
@@ -285,7 +285,7 @@ def test_what_is_written_and_deleted_while_it_is_encoded_anew_is_there_and_gone_
 
         def meanwhile(done: int, total: int, what: str) -> None:
             if done == 4:
-                other.delete(gone)
+                other.erase(gone)
                 other.add("Came in between.")
                 assert other.search("came in between")[0].text == "Came in between."
 
@@ -455,7 +455,7 @@ def test_a_file_number_is_never_used_again_while_somebody_may_read_in_it(
     with Memory(store, encoder=WordEncoder(), tokens="f16") as memory, Memory(store, encoder=WordEncoder()) as other:
         ids = [memory.add(f"{text} {number}").ids[0] for number in range(2) for text in TEXTS[:4]]
         assert score(other, f"{TEXTS[3]} 1") > 0.9
-        memory.delete(ids[-2:])
+        memory.erase(ids[-2:])
         memory.compact()
         more = [other.add(f"Note {number} of the other process.").ids[0] for number in range(12)]
         memory.compact()
@@ -474,7 +474,7 @@ def test_a_file_of_a_write_that_failed_and_was_swept_by_another_is_not_written_t
         raise OSError(errno.ENOSPC, "full")
 
     with Memory(store, encoder=WordEncoder()) as other:
-        other.delete([segment.id for segment in other.get_all(limit=100)])
+        other.erase([segment.id for segment in other.get_all(limit=100)])
         other.compact()
         with monkeypatch.context() as patch:
             patch.setattr("memspan.activations.arena.ArenaFile.sync", full)
@@ -501,7 +501,7 @@ def test_what_a_crash_kept_from_being_wiped_is_wiped_at_the_next_open(
     written = secret(store)
     with monkeypatch.context() as patch:
         patch.setattr("memspan.ledger.sqlite.SqliteLedger.erase_dead", lambda self: None)
-        kept.delete(id)
+        kept.erase(id)
     assert written in arena(store).read_bytes()
     Memory(store, encoder=WordEncoder()).close()
     assert written not in arena(store).read_bytes()
@@ -515,10 +515,10 @@ def test_what_is_said_again_before_it_was_wiped_is_wiped_when_it_is_deleted_agai
     written = secret(store)
     with monkeypatch.context() as patch:
         patch.setattr("memspan.ledger.sqlite.SqliteLedger.erase_dead", lambda self: None)
-        kept.delete(id)
+        kept.erase(id)
         id = kept.add(text).ids[0]
     assert score(kept, text) > 0.9
-    kept.delete(id)
+    kept.erase(id)
     assert written not in arena(store).read_bytes()
 
 
@@ -529,7 +529,7 @@ def test_a_damaged_tensor_of_a_text_that_is_deleted_later_is_wiped_too(kept: Mem
     flip(arena(store), end - 47)
     assert not kept.verify()["ok"]
     kept.compact()
-    kept.delete(id)
+    kept.erase(id)
     assert written[8:] not in arena(store).read_bytes()
 
 
@@ -559,7 +559,7 @@ def test_a_search_that_began_before_its_arena_was_moved_finds_it_where_it_is_now
         assert score(reader, TEXTS[-1]) > 0.7
         with reader._ledger.reading():  # as a search does
             assert reader._ledger.get("default", reader.get_all(limit=1)[0].id).text == TEXTS[0]
-            kept.delete([segment.id for segment in kept.get_all(limit=100)][:-2])
+            kept.erase([segment.id for segment in kept.get_all(limit=100)][:-2])
             kept.compact()
             reader._ledger._arenas.remove(1)
             found = reader._ledger.tokens_of("default", [ids[TEXTS[-1]]])

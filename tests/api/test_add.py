@@ -38,7 +38,7 @@ def test_a_text_is_kept_with_all_that_was_said_about_it(memory: Memory) -> None:
         occurred_at=MAY,
         source="document",
     )
-    assert added == Added(ids=added.ids, added=1, repeated=0, document_id=None, pending=0)
+    assert added == Added(ids=added.ids, added=1, repeated=0, document_id=None, pending=0, operation=added.operation)
     kept = memory.get(added.ids[0])
     assert kept.text == "The core logic resides in dsm/memory.py."
     assert (kept.namespace, kept.user_id, kept.agent_id, kept.run_id) == ("default", "ana", "coder", "7")
@@ -53,7 +53,7 @@ def test_a_text_is_kept_with_all_that_was_said_about_it(memory: Memory) -> None:
 def test_the_same_text_again_is_counted_and_not_copied(memory: Memory) -> None:
     first = memory.add("I moved to Lisbon.", user_id="ana")
     again = [memory.add("I moved to Lisbon.", user_id="ana") for _ in range(3)]
-    assert all(each == Added(ids=first.ids, added=0, repeated=1) for each in again)
+    assert all(each == Added(ids=first.ids, added=0, repeated=1, operation=each.operation) for each in again)
     assert texts(memory) == ["I moved to Lisbon."]
     assert memory.get(first.ids[0]).repeats == 3
     assert memory.stats()["repeats"] == 3
@@ -205,7 +205,7 @@ def test_when_it_happened_is_apart_from_when_we_heard_it(memory: Memory) -> None
 def test_a_retry_with_the_same_key_gives_the_same_ids_and_writes_nothing(memory: Memory) -> None:
     first = memory.add(ANA, idempotency_key="k1", session="s")
     retry = memory.add(ANA, idempotency_key="k1", session="s")
-    assert retry == Added(ids=first.ids, added=0, repeated=2)
+    assert retry == Added(ids=first.ids, added=0, repeated=2, operation=first.operation)
     assert [segment.repeats for segment in memory.get_all()] == [0, 0]  # a retry is not a second time it was said
 
 
@@ -243,7 +243,7 @@ def test_a_key_is_its_namespaces_own(memory: Memory) -> None:
 
 def test_a_retry_after_all_of_it_was_deleted_is_a_new_memory(memory: Memory) -> None:
     first = memory.add("Said once.", idempotency_key="k1")
-    assert memory.delete(first.ids) == 1
+    assert memory.erase(first.ids) == 1
     again = memory.add("Said once.", idempotency_key="k1")
     assert again.added == 1
     assert again.ids != first.ids

@@ -210,7 +210,7 @@ def test_a_part_of_a_scope_is_a_short_text(kept: Memory, part: str, name: Any) -
     refused(kept, lambda: kept.search("Ana", **scope), part)
     refused(kept, lambda: kept.context("Ana", **scope), part)
     refused(kept, lambda: kept.get_all(**scope), part)
-    refused(kept, lambda: kept.delete_all(**scope), part)
+    refused(kept, lambda: kept.erase(**scope), part)
     if part == "namespace":
         refused(kept, lambda: kept.get("id", **scope), part)
         refused(kept, lambda: Memory(":memory:", encoder=None, **scope), part)
@@ -301,9 +301,10 @@ OTHERS: list[tuple[Callable[[Memory], object], str]] = [
     (lambda m: m.context("Ana", tokenizer=lambda text: -1), "tokenizer"),
     (lambda m: m.context("Ana", tokenizer=lambda text: "many"), "tokenizer"),
     (lambda m: m.delete(None), "id"),
-    (lambda m: m.delete(5), "id"),
-    (lambda m: m.delete(b"id"), "id"),
-    (lambda m: m.delete([m.get_all()[0].id, None]), "id"),
+    (lambda m: m.erase(None), "scope"),
+    (lambda m: m.erase(5), "id"),
+    (lambda m: m.erase(b"id"), "id"),
+    (lambda m: m.erase([m.get_all()[0].id, None]), "id"),
     (lambda m: m.rebuild(encoder="nonsense"), "encoder"),
     (lambda m: m.add_file(5), "path"),
     (lambda m: m.add_file("a\0b"), "path"),
@@ -557,7 +558,7 @@ def test_a_file_at_the_users_limit_leaves_nothing_half_written(path: Path) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Memory(path, encoder="hash") as memory:
         memory.add("The first fact.")
-        memory.delete_all(namespace="default")
+        memory.erase(namespace="default")
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
             writes_until_full(memory, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))

@@ -53,7 +53,7 @@ def test_a_scope_and_a_filter_hold(memory: Memory) -> None:
 def test_only_what_is_current_is_there(memory: Memory) -> None:
     first, second, third = (memory.add(text).ids[0] for text in ("One.", "Two.", "Three."))
     memory.update(first, "Another one.")
-    memory.delete(second)
+    memory.erase(second)
     segments, vectors = memory.embeddings()
     assert {segment.text for segment in segments} == {"Another one.", "Three."}
     assert {segment.id for segment in segments} == {first, third}

@@ -225,7 +225,7 @@ def test_search_context_and_delete_all_see_the_same(
     assert found == expected
     context = shared.context(query, budget=10_000, namespace=namespace, filters=wanted)
     assert {id for citation in context.citations for id in citation.ids} == expected
-    assert shared.delete_all(namespace=namespace, filters=wanted) == len(expected)
+    assert shared.erase(namespace=namespace, filters=wanted) == len(expected)
     assert {segment.id for segment in shared.get_all(namespace=namespace)} == {s.id for s in everything} - expected
 
 
@@ -430,7 +430,7 @@ def test_a_filter_that_cannot_be_understood_is_refused_by_its_place(
         lambda: memory.get_all(filters=wrong),
         lambda: memory.search("kept", filters=wrong),
         lambda: memory.context("kept", filters=wrong),
-        lambda: memory.delete_all(user_id="ana", filters=wrong),
+        lambda: memory.erase(user_id="ana", filters=wrong),
     ):
         with pytest.raises(InvalidFilter) as caught:
             call()
@@ -481,7 +481,7 @@ def test_nothing_in_a_filter_is_ever_run(memory: Memory, spell: str) -> None:
     for name in ("user_id", "session", "namespace"):
         assert memory.get_all(**{name: spell}) == []
         assert memory.search("mine", **{name: spell}) == []
-    assert memory.delete_all(user_id=spell) == 0
+    assert memory.erase(user_id=spell) == 0
     assert memory.stats()["versions"] == before
     if '"' not in spell and "." not in spell:
         assert [s.text for s in memory.get_all(namespace="other", filters={spell: spell})] == ["Theirs."]

@@ -87,7 +87,7 @@ def test_an_update_keeps_its_place_and_a_deletion_leaves_a_gap(memory: Memory) -
     memory.update(b, "Two and a half.")
     assert texts(memory.neighbors(a, "next")) == ["Two and a half."]
     assert set(strengths(memory.neighbors(b, "next"))) == {a, c}
-    memory.delete(b)
+    memory.erase(b)
     assert memory.neighbors(a, "next") == memory.neighbors(c, "next") == []
 
 
@@ -126,7 +126,7 @@ def test_next_is_what_the_places_say_whatever_is_written_changed_and_removed(sha
                 number += 1
                 shared.update(id, f"{number} changed", namespace=namespace)
             else:
-                shared.delete(id, namespace=namespace)
+                shared.erase(id, namespace=namespace)
                 del places[id]
     for id, (whose, at, placed) in places.items():
         expected = {
@@ -162,9 +162,9 @@ def test_a_name_that_many_share_counts_less_and_one_that_too_many_share_not_at_a
     kyoto, osaka, nara = (memory.neighbors(id, "mentions", limit=200) for id in first.values())
     assert [len(kyoto), len(osaka), len(nara)] == [0, 49, 1]
     assert max(near.strength for near in osaka) < nara[0].strength
-    memory.delete(said(memory, "One more about Kyoto, soon gone."))
+    memory.erase(said(memory, "One more about Kyoto, soon gone."))
     assert memory.neighbors(first["Kyoto"], "mentions") == []
-    memory.delete([hit.id for hit in memory.search("Kyoto temple", k=1, recipe="keyword")])
+    memory.erase([hit.id for hit in memory.search("Kyoto temple", k=1, recipe="keyword")])
     left = memory.search("Kyoto", k=1, recipe="keyword")[0].id
     assert len(memory.neighbors(left, "mentions", limit=200)) == 99
 
@@ -194,7 +194,7 @@ def test_mentions_are_what_the_names_say(
         shared.update(list(rows)[at % len(rows)], text(names, False), namespace=namespace)
     for at in gone:
         if len(rows) > 1:
-            shared.delete(id := list(rows)[at % len(rows)], namespace=namespace)
+            shared.erase(id := list(rows)[at % len(rows)], namespace=namespace)
             del rows[id]
     found = {id: entities(shared.get(id, namespace=namespace).text) for id in rows}
     named = {id: {*each.names, *([each.title] if each.title else [])} for id, each in found.items()}
@@ -241,7 +241,7 @@ def test_similar_are_the_nearest_by_meaning_both_ways(
         shared.update(rows[at % len(rows)], f"{' '.join(words)} {number}x", namespace=namespace)
     for at in gone:
         if len(rows) > 1:
-            shared.delete(rows.pop(at % len(rows)), namespace=namespace)
+            shared.erase(rows.pop(at % len(rows)), namespace=namespace)
     said = [shared.get(id, namespace=namespace).text for id in rows]
     vectors = HashEncoder().encode(said).pooled
     cosines = vectors @ vectors.T
@@ -275,10 +275,10 @@ def test_where_many_are_alike_those_that_are_left_stay_similar_as_others_go(memo
     ids = [memory.add(f"the cat sat on the mat number {number}").ids[0] for number in range(40)]
     memory.neighbors(ids[-1], "similar")  # from here on edges are known: to rows that cannot know every row like them
     for gone in (ids[:20], ids[20:35]):
-        memory.delete(gone)
+        memory.erase(gone)
         for id in ids[35:]:
             assert memory.neighbors(id, "similar")
-    memory.delete(ids[36:])
+    memory.erase(ids[36:])
     assert memory.neighbors(ids[35], "similar") == []
 
 
@@ -305,7 +305,7 @@ def test_among_many_rows_similar_are_those_that_the_tree_leads_to(
             text: {near.text for near in memory.neighbors(id, "similar", limit=8)}
             for text, id in zip(texts, ids, strict=True)
         }
-        memory.delete_all(session=f"{compared}")
+        memory.erase(session=f"{compared}")
         return found
 
     exact, led = similar(10_000), similar(50)
@@ -398,7 +398,7 @@ def test_a_link_holds_for_every_later_version_and_goes_with_either_end(opened: O
     disk.close()
     disk = opened()
     assert texts(disk.neighbors(a, "related")) == ["Two once more."]
-    disk.delete(b)
+    disk.erase(b)
     assert disk.neighbors(a, "related") == disk.neighbors(c, "related") == []
     again = disk.add("Two.").ids[0]
     assert disk.neighbors(again, "related") == []
@@ -435,7 +435,7 @@ def test_what_one_memory_writes_and_links_another_on_the_same_store_reaches_at_o
         assert a in strengths(one.neighbors(ids[0], "related"))
         assert one.compact()["rewritten"]
         assert set(strengths(two.neighbors(ids[1], "next"))) == {ids[0], ids[2]}
-        one.delete(ids.pop())
+        one.erase(ids.pop())
         assert set(strengths(two.neighbors(ids[-1], "next"))) == {ids[-2]}
         assert [view["failure"] for view in two.stats()["views"].values()] == [None] * 4
 
@@ -468,7 +468,7 @@ def test_what_cannot_be_meant_is_refused_by_its_name(
 
 def test_an_id_that_is_not_there_is_not_found(memory: Memory) -> None:
     a, b = said(memory, "One.", "Two.")
-    memory.delete(b)
+    memory.erase(b)
     for missing in (b, "no id", "00000000-0000-7000-8000-000000000000"):
         for call in (lambda id: memory.neighbors(id), lambda id: memory.link(a, id), lambda id: memory.link(id, a)):
             with pytest.raises(NotFound):
@@ -589,7 +589,7 @@ def test_the_graph_is_followed_within_the_scope_the_filters_and_the_time_only(me
         tell(alone, "ana", 0)
         alone.add("A turn between.", user_id="ana", session="s")
         tell(alone, "ana", 2)
-        alone.delete(alone.get_all()[1].id)
+        alone.erase(alone.get_all()[1].id)
         assert answer(memory, user_id="ana", filters=few) == answer(alone)
     then = memory.get_all(user_id="ana")[-1].recorded_at
     before = answer(memory, user_id="ana", as_of=then)

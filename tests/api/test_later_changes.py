@@ -105,7 +105,7 @@ def test_a_row_whose_nearest_ones_were_all_deleted_finds_others(opened: Open, fo
     if folded:
         memory.compact()
     for _ in range(times):
-        memory.delete(sorted(ids_near(memory, first, "similar")))
+        memory.erase(sorted(ids_near(memory, first, "similar")))
     assert ids_near(memory, first, "similar")
     assert ids_near(opened(), first, "similar")
 
@@ -119,7 +119,7 @@ def test_rows_that_were_deleted_say_nothing_of_the_category_they_were_in(opened:
     alone = parts(memory, "sailing boats"), scores(memory, "sailing boats")
     gone = [memory.add(f"cheese number {number} tastes of smoke", category="C").ids[0] for number in range(4)]
     assert parts(memory, "sailing boats") != alone[0]
-    memory.delete(gone)
+    memory.erase(gone)
     for _ in range(2):
         for each in (memory, opened()):
             assert (parts(each, "sailing boats"), scores(each, "sailing boats")) == alone
@@ -143,7 +143,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sixty days ago, until it is set."""
     clock = Clock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=60))
-    for module in ("sqlite", "rows"):
+    for module in ("sqlite", "changing", "rows", "log", "where"):
         monkeypatch.setattr(f"memspan.ledger.{module}.now", clock)
     return clock
 
@@ -237,9 +237,9 @@ def test_a_category_is_renamed_though_one_of_its_rows_is_deleted_meanwhile(
     ids = [memory.add(f"note {number}", category="A / B").ids[0] for number in range(3)]
     revise = SqliteLedger.revise
 
-    def late(*arguments: Any) -> Any:
-        other.delete(ids[1])
-        return revise(*arguments)
+    def late(*arguments: Any, **named: Any) -> Any:
+        other.erase(ids[1])
+        return revise(*arguments, **named)
 
     monkeypatch.setattr(SqliteLedger, "revise", late)
     assert memory.move_category("A", "C") == 2

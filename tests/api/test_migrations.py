@@ -133,24 +133,6 @@ def test_a_migration_keeps_everything_and_a_backup_of_before_is_written(
         assert memory.verify()["ok"]
 
 
-def test_a_store_from_before_judgements_keeps_them_from_now_on(
-    opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = schema.migrations("sqlite")
-    monkeypatch.setattr(schema, "migrations", lambda dialect: known[:4])
-    ids = made(opened)
-    assert version(path) == 4
-    monkeypatch.undo()
-    with opened() as memory:
-        assert version(path) == memory.stats()["schema"] >= 5
-        memory.feedback("which fact?", ids[3])
-        assert memory.stats()["judgements"] == 1
-        assert memory.delete(ids[3]) == 1
-        assert memory.stats()["judgements"] == 0
-        assert memory.verify()["ok"]
-    assert [file.name for file in path.glob("ledger.db.before-*")] == ["ledger.db.before-0005"]
-
-
 def test_a_store_of_a_newer_memspan_is_refused_untouched(
     opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

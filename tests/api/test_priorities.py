@@ -232,7 +232,7 @@ def test_a_new_version_keeps_its_uses_and_a_deletion_forgets_them(opened: Open, 
     memory.move_category("Travel", "Trips")
     assert parts(memory, ids[2])["frequency"] == pytest.approx(1 - math.exp(-1.0))
     memory.search("Nara", k=1)
-    memory.delete(ids[2])
+    memory.erase(ids[2])
     memory.close()  # what it still had to tell of the deleted one is left out
     assert bytes.fromhex(ids[2].replace("-", "")) not in usage(path)
     memory = opened()

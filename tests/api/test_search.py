@@ -130,7 +130,7 @@ def test_what_another_tenant_writes_moves_no_score(memory: Memory) -> None:
         memory.add(f"Bob crosses the river at bridge {i}.", user_id="bob")
         memory.add(f"A river in namespace {i}.", namespace="other")
     assert memory.search("which river?", user_id="ana", explain=True) == before
-    memory.delete_all(user_id="bob")
+    memory.erase(user_id="bob")
     assert memory.search("which river?", user_id="ana", explain=True) == before
 
 
@@ -189,7 +189,7 @@ def test_as_of_never_brings_back_what_was_deleted(memory: Memory) -> None:
     then = memory.get(id).recorded_at
     memory.update(id, "Ana lives in Lisbon.")
     assert memory.search("Ana", as_of=then)
-    memory.delete(id)
+    memory.erase(id)
     assert memory.search("Ana", as_of=then) == []
 
 

@@ -33,6 +33,11 @@ CALLS: dict[str, Callable[[Memory], object]] = {
     "update": lambda m: m.update("id", "Words."),
     "delete": lambda m: m.delete("id"),
     "delete_all": lambda m: m.delete_all(user_id="ana"),
+    "erase": lambda m: m.erase("id"),
+    "supersede": lambda m: m.supersede("id", "other"),
+    "operations": lambda m: m.operations(),
+    "undo": lambda m: m.undo("id"),
+    "restore": lambda m: m.restore("2020-01-01"),
     "link": lambda m: m.link("id", "other"),
     "unlink": lambda m: m.unlink("id", "other"),
     "feedback": lambda m: m.feedback("Ana", "id"),
@@ -135,7 +140,7 @@ def test_everything_is_as_it_was_after_reopening(opened: Open) -> None:
     first = opened()
     ids = [first.add(f"Fact {i} about Ana.", user_id="ana", occurred_at=i, metadata={"i": i}).ids[0] for i in range(20)]
     first.update(ids[3], "Fact three changed.")
-    first.delete(ids[4])
+    first.erase(ids[4])
     first.add("Fact 5 about Ana.", user_id="ana", occurred_at=5, metadata={"i": 5})
 
     def state(memory: Memory) -> list[object]:
@@ -155,7 +160,7 @@ def test_two_memories_on_one_store_see_each_others_writes_at_once(opened: Open) 
     for i in range(5):
         id = one.add(f"The number {i} was said by one.").ids[0]
         assert two.search(f"number {i}", k=1)[0].id == id
-        two.delete(id)
+        two.erase(id)
         assert one.search(f"number {i}", recipe="keyword") == []
     assert one.stats()["store_id"] == two.stats()["store_id"]
 

@@ -273,16 +273,16 @@ def test_what_was_said_of_a_deleted_segment_is_nowhere_on_disk(opened: Open, pat
         for id in (one, two, three):
             memory.feedback(f"{secret} of {id}", id)
         memory.feedback("harmless", three)
-        assert memory.delete(one) == 1
+        assert memory.erase(one) == 1
         assert memory.stats()["judgements"] == 3
-        assert memory.delete_all(user_id="b", filters={"id": {"in": [two]}}) == 1
+        assert memory.erase(user_id="b", filters={"id": {"in": [two]}}) == 1
         assert memory.stats()["judgements"] == 2
         memory.feedback(f"{secret} of {three}", three, None)
         memory.compact()
         on_disk = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
         assert secret.encode() not in on_disk
         assert b"harmless" in on_disk
-        assert memory.delete_all(user_id="b") == 1
+        assert memory.erase(user_id="b") == 1
         assert memory.stats()["judgements"] == 0
         assert memory.verify()["ok"]
 
@@ -290,7 +290,7 @@ def test_what_was_said_of_a_deleted_segment_is_nowhere_on_disk(opened: Open, pat
 def test_what_was_learned_stays_when_all_is_deleted(memory: Memory, notes: Notes) -> None:
     judge(memory, notes)
     memory.tune()
-    memory.delete_all(namespace="default")
+    memory.erase(namespace="default")
     assert memory.stats()["judgements"] == 0
     assert memory.stats()["tuning"].keys() == {"default"}
     assert memory.untune()

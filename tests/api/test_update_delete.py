@@ -109,68 +109,68 @@ def test_an_id_of_another_namespace_is_not_found(memory: Memory) -> None:
     for call in (memory.get, memory.history, lambda i: memory.update(i, "Mine.")):
         with pytest.raises(NotFound):
             call(id)
-    assert memory.delete(id) == 0
+    assert memory.erase(id) == 0
     assert memory.get(id, namespace="theirs").text == "Theirs."
     assert memory.update(id, "Changed.", namespace="theirs").version == 2
     assert [event.version for event in memory.history(id, namespace="theirs")] == [1, 2]
-    assert memory.delete(id, namespace="theirs") == 1
+    assert memory.erase(id, namespace="theirs") == 1
 
 
-# Delete
+# Erase
 
 
-def test_delete_leaves_a_tombstone_without_content(memory: Memory) -> None:
+def test_erasing_leaves_a_tombstone_without_content(memory: Memory) -> None:
     id = memory.add("A secret about zanzibar.", metadata={"secret": True}).ids[0]
     memory.update(id, "A bigger secret about zanzibar.")
-    assert memory.delete(id) == 1
+    assert memory.erase(id) == 1
     assert memory.get_all() == []
     assert found(memory, "zanzibar") == []
     assert memory.search("zanzibar", recipe="semantic") == []
     with pytest.raises(NotFound):
         memory.get(id)
     (event,) = memory.history(id)
-    assert (event.event, event.id, event.version, event.text, event.metadata) == ("DELETE", id, 2, None, None)
+    assert (event.event, event.id, event.version, event.text, event.metadata) == ("ERASE", id, 2, None, None)
     assert abs((datetime.now(UTC) - event.at).total_seconds()) < 5
     stats = memory.stats()
     assert (stats["segments"], stats["versions"], stats["tombstones"]) == (0, 0, 1)
     assert memory.verify() == {"ok": True, "segments": 0, "problems": []}
 
 
-def test_deleting_counts_what_was_there_once(memory: Memory) -> None:
+def test_erasing_counts_what_was_there_once(memory: Memory) -> None:
     ids = [memory.add(text).ids[0] for text in ("One.", "Two.", "Three.")]
     memory.update(ids[0], "Uno.")
-    assert memory.delete([*ids[:2], ids[0], "no-such-id"]) == 2
-    assert memory.delete(ids[0]) == 0
+    assert memory.erase([*ids[:2], ids[0], "no-such-id"]) == 2
+    assert memory.erase(ids[0]) == 0
     assert [segment.text for segment in memory.get_all()] == ["Three."]
-    assert memory.delete([]) == 0
+    assert memory.erase([]) == 0
 
 
-def test_what_was_deleted_can_be_said_again_under_a_new_id(memory: Memory) -> None:
+def test_what_was_erased_can_be_said_again_under_a_new_id(memory: Memory) -> None:
     id = memory.add("Again and again.").ids[0]
-    memory.delete(id)
+    memory.erase(id)
     again = memory.add("Again and again.")
     assert (again.added, again.ids[0] != id) == (1, True)
-    assert memory.history(id)[0].event == "DELETE"
+    assert memory.history(id)[0].event == "ERASE"
     assert found(memory, "again") == ["Again and again."]
 
 
 def test_a_vector_shared_by_two_segments_stays_until_the_last_is_gone(memory: Memory) -> None:
     one = memory.add("The quick brown fox.", user_id="one").ids[0]
     memory.add("The quick brown fox.", user_id="two")
-    memory.delete(one)
+    memory.erase(one)
     (hit,) = memory.search("quick brown fox", recipe="semantic")
     assert hit.user_id == "two"
     assert memory.verify()["ok"]
 
 
-def test_nothing_deleted_can_be_read_out_of_the_files(opened: Open, path: Path) -> None:
+def test_nothing_erased_can_be_read_out_of_the_files(opened: Open, path: Path) -> None:
     memory = opened()
     secret = "Quetzalcoatlus"
     for i in range(30):
         memory.add(f"Ordinary sentence number {i}.")
     ids = [memory.add(f"{secret} is secret number {i}.", metadata={"who": secret}).ids[0] for i in range(30)]
     memory.update(ids[0], f"{secret} was updated.")
-    assert memory.delete(ids) == 30
+    assert memory.erase(ids) == 30
     memory.compact()
     memory.close()
     for file in path.rglob("*"):
@@ -180,7 +180,7 @@ def test_nothing_deleted_can_be_read_out_of_the_files(opened: Open, path: Path) 
             assert secret[:8].lower().encode() not in raw, file
 
 
-# Delete a scope
+# Erase a scope
 
 
 def fill(memory: Memory) -> None:
@@ -193,43 +193,43 @@ def fill(memory: Memory) -> None:
                     )
 
 
-def test_delete_all_removes_a_scope_and_counts_it_and_touches_no_other(memory: Memory) -> None:
+def test_erase_removes_a_scope_and_counts_it_and_touches_no_other(memory: Memory) -> None:
     fill(memory)
     others = [memory.get_all(user_id="bob"), memory.get_all(namespace="other")]
     hits = memory.search("what does bob say?", user_id="bob", explain=True)
-    assert memory.delete_all(user_id="ana") == 4
+    assert memory.erase(user_id="ana") == 4
     assert memory.get_all(user_id="ana") == []
     assert [memory.get_all(user_id="bob"), memory.get_all(namespace="other")] == others
     assert memory.search("what does bob say?", user_id="bob", explain=True) == hits
-    assert memory.delete_all(user_id="ana") == 0
+    assert memory.erase(user_id="ana") == 0
 
 
 def test_every_part_of_a_scope_must_match(memory: Memory) -> None:
     fill(memory)
-    assert memory.delete_all(user_id="ana", session="s1", filters={"i": 0}) == 1
-    assert memory.delete_all(user_id="nobody", session="s1") == 0
-    assert memory.delete_all(session="s1") == 3
-    assert memory.delete_all(filters={"i": {"gte": 1}}) == 2
-    assert memory.delete_all(namespace="default") == 2
-    assert memory.delete_all(namespace="no such place") == 0
+    assert memory.erase(user_id="ana", session="s1", filters={"i": 0}) == 1
+    assert memory.erase(user_id="nobody", session="s1") == 0
+    assert memory.erase(session="s1") == 3
+    assert memory.erase(filters={"i": {"gte": 1}}) == 2
+    assert memory.erase(namespace="default") == 2
+    assert memory.erase(namespace="no such place") == 0
     assert len(memory.get_all(namespace="other")) == 8
 
 
-def test_delete_all_removes_every_version_of_what_it_removes_and_of_nothing_else(memory: Memory) -> None:
-    id = memory.add("Old words.", user_id="ana", metadata={"state": "open"}).ids[0]
-    memory.update(id, "New words.", metadata={"state": "done"})
-    assert memory.delete_all(user_id="ana", filters={"state": "open"}) == 0  # it was open once, it is done now
+def test_erase_removes_every_version_of_what_it_removes_and_of_nothing_else(memory: Memory) -> None:
+    id = memory.add("Old words.", user_id="ana", metadata={"stage": "open"}).ids[0]
+    memory.update(id, "New words.", metadata={"stage": "done"})
+    assert memory.erase(user_id="ana", filters={"stage": "open"}) == 0  # it was open once, it is done now
     assert memory.get(id).text == "New words."
-    assert memory.delete_all(user_id="ana", filters={"state": "done"}) == 1
+    assert memory.erase(user_id="ana", filters={"stage": "done"}) == 1
     assert memory.stats()["versions"] == 0
-    assert memory.history(id)[0].event == "DELETE"
+    assert memory.history(id)[0].event == "ERASE"
 
 
 @pytest.mark.parametrize("arguments", [{}, {"filters": {}}, {"filters": None}, {"user_id": None}])
-def test_delete_all_wants_its_scope_said(memory: Memory, arguments: dict[str, object]) -> None:
+def test_erase_wants_its_scope_said(memory: Memory, arguments: dict[str, object]) -> None:
     fill(memory)
     with pytest.raises(InvalidInput) as caught:
-        memory.delete_all(**arguments)  # type: ignore[arg-type]
+        memory.erase(**arguments)  # type: ignore[arg-type]
     assert "namespace=" in caught.value.mend
     assert len(memory.get_all()) == 8
 
@@ -238,6 +238,6 @@ def test_delete_all_wants_its_scope_said(memory: Memory, arguments: dict[str, ob
 def test_an_empty_name_is_no_scope_that_holds_everything(memory: Memory, part: str) -> None:
     fill(memory)
     with pytest.raises(InvalidInput) as caught:
-        memory.delete_all(**{part: ""})
+        memory.erase(**{part: ""})
     assert caught.value.argument == part
     assert len(memory.get_all()) == 8

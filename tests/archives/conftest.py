@@ -37,7 +37,7 @@ def lived_in(path: Path, encoder: Any = "hash") -> Memory:
     for text in ("# Title\n\nFirst words.\n\n## Part\n\nMore of it.", "# Title\n\nOther words."):
         document.write_text(text)
         memory.add_file(document)
-    memory.delete(memory.add("to be deleted").ids)
+    memory.erase(memory.add("to be deleted").ids)
     memory.search("core logic")
     memory.close()
     return Memory(path, encoder=encoder)

@@ -50,7 +50,7 @@ def test_what_became_of_each_segment_is_told(tmp_path: Path, pair: Any) -> None:
     b.update(ids[1], "went on in b")
     a.update(ids[2], "one way")
     b.update(ids[2], "another way")
-    b.delete(ids[3])
+    b.erase(ids[3])
     only_a, only_b = a.add("only a has this").ids[0], b.add("only b has this").ids[0]
     found = differences(*written(a, b, tmp_path))
     assert {each.id: (each.how, each.versions, each.deleted) for each in found.segments} == {
@@ -93,7 +93,7 @@ def test_a_merge_is_what_importing_both_gives(tmp_path: Path, pair: Any) -> None
     a, b, ids = pair
     a.update(ids[2], "one way")
     b.update(ids[2], "another way")
-    a.delete(ids[3])
+    a.erase(ids[3])
     b.link(ids[0], ids[1], "reply")
     b.add("only b has this")
     one, other = written(a, b, tmp_path)

@@ -78,7 +78,7 @@ def test_it_can_go_into_another_namespace_of_the_same_store(tmp_path: Path) -> N
         assert done.added == done.read
         here, there = memory.get_all(), memory.get_all(namespace="copy")
         assert {each.id for each in here} == {each.id for each in there}
-        memory.delete_all(namespace="copy")
+        memory.erase(namespace="copy")
         assert len(memory.get_all()) == len(here)
         assert memory.verify()["ok"]
 
@@ -163,7 +163,7 @@ def test_what_was_deleted_here_stays_so_unless_it_is_asked_for(tmp_path: Path) -
         id = memory.add("A secret.").ids[0]
         memory.add("No secret.")
         out(memory, tmp_path / "a.jsonl")
-        memory.delete(id)
+        memory.erase(id)
         done = memory.import_from(tmp_path / "a.jsonl")
         assert (done.deleted, done.there, done.added) == (1, 1, 0)
         with pytest.raises(NotFound):

@@ -345,7 +345,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Memory(place / "m", encoder="hash:8") as memory:
         memory.add([{"role": "user", "content": f"Turn {i} ü"} for i in range(4)], session="s")
         memory.update(memory.add("Before.").ids[0], "After.", metadata={"a": [1, {"b": 2.5}]})
-        memory.delete(memory.add("Gone.").ids)
+        memory.erase(memory.add("Gone.").ids)
         for format, name in PLACES.items():
             memory.export_to(place / name, format)
     return place

@@ -132,5 +132,5 @@ def test_a_vector_that_an_archive_brought_is_nobody_elses(tmp_path: Path) -> Non
         assert true @ WordEncoder().encode(["The vault is in the cellar."]).pooled[0] > 0.99
         assert sorted(round(float(other @ true)) for other in others[-2:]) == [-1, 1]
         assert memory.verify()["ok"]
-        memory.delete_all(namespace="guest")
+        memory.erase(namespace="guest")
         assert memory.verify()["ok"]

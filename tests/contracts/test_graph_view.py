@@ -87,7 +87,7 @@ class TestGraphView(ViewContract):
     ) -> None:
         texts = self.fill(ledger)
         view.compact("default")
-        ledger.delete("default", [row.id for row in ledger.listing(Scope(), None, 100, None)[left:]])
+        ledger.erase("default", [row.id for row in ledger.listing(Scope(), None, 100, None)[left:]])
         assert view.compact("default")
         assert view.status("default")["rows"] == left
         late = self.fill(ledger, start=50)
@@ -204,7 +204,7 @@ def test_pagerank_of_one_tenant_knows_nothing_of_another(ledger: Ledger) -> None
     view = graph(ledger)
     ranked = view.pagerank(mine, seeds(int(mine.seqs[0])), kinds=("mentions",), hops=3)
     assert set(ranked.seqs.tolist()) <= set(mine.seqs.tolist())
-    ledger.delete_scope(Scope(user_id="ben"), None)
+    ledger.erase_scope(Scope(user_id="ben"), None)
     again = graph(ledger).pagerank(mine, seeds(int(mine.seqs[0])), kinds=("mentions",), hops=3)
     assert (again.seqs.tolist(), again.scores.tolist()) == (ranked.seqs.tolist(), ranked.scores.tolist())
 
@@ -245,7 +245,7 @@ def test_folded_or_not_the_edges_are_the_same(
         ledger.append("default", batch.drafts, activations=activations_of(batch))
     ids = [row.id for row in ledger.listing(Scope(), None, 100, None)]
     linked(ledger, ids, *((a, b, 0.5) for a, b in pairs))
-    ledger.delete("default", [ids[at] for at in gone])
+    ledger.erase("default", [ids[at] for at in gone])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("memspan.views.graph.SNAPSHOT_ROWS", 4)
         view = graph(ledger, folder / "views")

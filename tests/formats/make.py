@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import memspan
-from memspan import Memory, as_dict
+from memspan import Event, Memory, as_dict
 
 HERE = Path(__file__).resolve().parent
 
@@ -73,7 +73,7 @@ def fill(memory: Memory) -> dict[str, Any]:
         memory.add("Said four times.", occurred_at="1969-07-20T20:17:40Z")
     memory.update(ticket, "Ticket XJ-4471 was closed.", metadata={"by": "Bob"})
     gone = memory.add("This was taken back.", user_id="ana").ids[0]
-    memory.delete(gone)
+    memory.erase(gone)
     memory.add("Another tenant's secret.", namespace="other", user_id="ana")
     memory.feedback("Which ticket?", ticket)
     document = memory.add(GUIDE, category="Bees", occurred_at="2001-02-03").document_id
@@ -89,12 +89,18 @@ def seen(memory: Memory, marks: dict[str, Any]) -> dict[str, Any]:
             space: [as_dict(segment) for segment in memory.get_all(namespace=space, limit=1_000)]
             for space in ("default", "other")
         },
-        "histories": {name: [as_dict(e) for e in memory.history(marks[name])] for name in ("gone", "ticket")},
+        "histories": {name: [_event(each) for each in memory.history(marks[name])] for name in ("gone", "ticket")},
         "document": as_dict(memory.document(marks["document"])),
         # not by the default recipe, whose weights are for encoders that know what words mean
         "answers": {question: memory.search(question, k=1, recipe="flat")[0].text for question in QUESTIONS},
         "stats": {name: memory.stats()[name] for name in counted},
     }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    """An event as the first release told it, which called it a deletion when a segment was removed."""
+    told = as_dict(event)
+    return {**told, "event": "DELETE" if event.event == "ERASE" else event.event}
 
 
 def make(target: Path) -> None:

@@ -78,7 +78,7 @@ def churn(store: str, run: str, seed: str) -> None:
         elif way < 0.93:
             gone = choose.sample(list(mine), min(len(mine), choose.choice((1, 1, 3))))
             say(deleting=gone)
-            memory.delete(gone)
+            memory.erase(gone)
             say(deleted=gone)
             for id in gone:
                 del mine[id]

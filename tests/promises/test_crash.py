@@ -98,7 +98,7 @@ def campaign(store: Path, kills: int, seed: int, encoder: str | Encoder = "hash"
                 assert kept["lost"] == 0, "what was acknowledged was on the disk"
                 assert kept["references"] == memory._ledger.counts()["vectors"]
             for id in choose.sample(sorted(expected.gone), min(3, len(expected.gone))):
-                assert [event.event for event in memory.history(id)] == ["DELETE"]
+                assert [event.event for event in memory.history(id)] == ["ERASE"]
     assert missed <= 1 + asked // 500, "a graph is approximate, but not more than this"
 
 

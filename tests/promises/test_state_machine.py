@@ -226,7 +226,7 @@ class Store(RuleBasedStateMachine):
         rows = list({row.id: row for row in map(self.picked, picks)}.values())
         namespace = {"left": "right", "right": "left"}[rows[0].namespace] if elsewhere else rows[0].namespace
         there = [row for row in rows if row.namespace == namespace]
-        assert self.memory.delete([row.id for row in rows], namespace=namespace) == len(there)
+        assert self.memory.erase([row.id for row in rows], namespace=namespace) == len(there)
         self.model.drop(there)
 
     @rule(ns=NAMESPACES, user=USERS, least=st.sampled_from((None, 0.3, 0.8)))
@@ -235,7 +235,7 @@ class Store(RuleBasedStateMachine):
             return
         rows = [row for row in self.model.within(ns, user) if least is None or row.importance >= least]
         filters = None if least is None else {"importance": {"gte": least}}
-        assert self.memory.delete_all(namespace=ns, user_id=user, filters=filters) == len(rows)
+        assert self.memory.erase(namespace=ns, user_id=user, filters=filters) == len(rows)
         self.model.drop(rows)
 
     @precondition(lambda self: self.model.rows)
@@ -427,7 +427,7 @@ class Store(RuleBasedStateMachine):
         row = self.model.gone[pick % len(self.model.gone)]
         with pytest.raises(NotFound):
             self.memory.get(row.id, namespace=row.namespace)
-        assert [event.event for event in self.memory.history(row.id, namespace=row.namespace)] == ["DELETE"]
+        assert [event.event for event in self.memory.history(row.id, namespace=row.namespace)] == ["ERASE"]
         for recipe in ("keyword", "semantic"):
             hits = self.memory.search(row.text, k=10, recipe=recipe, namespace=row.namespace)
             assert row.id not in {hit.id for hit in hits}

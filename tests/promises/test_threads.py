@@ -350,7 +350,7 @@ def test_what_was_interrupted_halfway_is_right_at_the_next_call(tmp_path: Path, 
         gone = memory.add(said(4, 1), category="A").ids[0]
         known(memory)
         memory.add(said(5, 2), category="A")
-        memory.delete(gone)
+        memory.erase(gone)
         with interrupted(f"memspan.{target}"):
             known(memory)
         assert memory.tree().segments == memory.stats()["segments"] == 8
@@ -442,7 +442,7 @@ def test_what_another_deletes_in_the_middle_of_a_search_is_left_out(
 
         def late(retrieval: Retrieval, query: Query) -> Selection:
             chosen = select(retrieval, query)
-            other.delete(red)
+            other.erase(red)
             return chosen
 
         monkeypatch.setattr(Retrieval, "select", late)

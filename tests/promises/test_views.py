@@ -165,7 +165,7 @@ def test_a_damaged_snapshot_is_reported_and_mended_while_searches_stay_right(tmp
         memory.compact()
         assert memory.verify() == {"ok": True, "segments": 401, "problems": []}
         assert [view["failure"] for view in memory.stats()["views"].values()] == [None] * 4
-        memory.delete(memory.search("zwieback", k=1)[0].id)
+        memory.erase(memory.search("zwieback", k=1)[0].id)
         assert [memory.search(query, recipe="keyword") for query in QUERIES] == keyword
 
 
@@ -186,7 +186,7 @@ def test_folding_the_tail_into_a_snapshot_does_not_move_a_keyword_score(tmp_path
 
 def test_compacting_what_is_compact_writes_nothing(tmp_path: Path) -> None:
     with filled(tmp_path / "store") as memory:
-        memory.delete([segment.id for segment in memory.get_all(limit=7)])
+        memory.erase([segment.id for segment in memory.get_all(limit=7)])
         assert len(memory.compact()["rewritten"]) == len(VIEWS)
         assert memory.compact()["rewritten"] == []
 
@@ -278,10 +278,10 @@ def test_a_text_shared_by_two_users_keeps_its_vector_when_one_of_them_goes(tmp_p
         memory.add("the zwieback lies in the upper drawer", user_id="ana")
         kept = memory.add("the zwieback lies in the upper drawer", user_id="ben").ids
         other = memory.add("the zwieback lies in the upper drawer", namespace="elsewhere").ids
-        memory.delete_all(user_id="ana")
+        memory.erase(user_id="ana")
         encoder.broken = lambda text: "lies in" in text
         assert [hit.id for hit in memory.search("upper drawers", recipe="semantic")] == list(kept)
-        assert memory.delete_all(user_id="ben") == 1
+        assert memory.erase(user_id="ben") == 1
         hits = memory.search("upper drawers", recipe="semantic", namespace="elsewhere")
         assert [hit.id for hit in hits] == list(other)
         assert memory.verify()["ok"]
@@ -302,7 +302,7 @@ def test_what_was_deleted_is_nowhere_on_disk_after_compact(tmp_path: Path, rows:
         on_disk = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
         assert secret.encode() in on_disk
         assert vector in on_disk
-        assert memory.delete([*gone, changed]) == len(gone) + 1
+        assert memory.erase([*gone, changed]) == len(gone) + 1
         memory.compact()
         assert [segment.id for segment in memory.get_all(limit=100)] == list(kept)
         on_disk = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
@@ -372,7 +372,7 @@ def test_what_comes_and_goes_does_not_fill_the_memory(
             memory.add([{"role": "user", "content": f"Ana {day} {turn}"} for turn in range(40)], session=f"day {day}")
             assert memory.neighbors(memory.get_all()[0].id)
             memory.search("Ana", recipe="dsm")
-            memory.delete_all(session=f"day {day}")
+            memory.erase(session=f"day {day}")
             memory.search("Ana", recipe="dsm")
             memory.compact()
         kept = memory.add("Ana came.").ids[0]

@@ -202,7 +202,7 @@ def test_it_never_sees_what_the_search_may_not(remember: Remember) -> None:
     memory.add("Ana said to Eve she likes wine.", user_id="eve", session="s")
     memory.add("Ana said once she likes gin.", metadata={"topic": "past"})
     gone = memory.add("Ana is said to like beer.").ids[0]
-    memory.delete(gone)
+    memory.erase(gone)
     changed = memory.add("Ana hated ale.").ids[0]
     memory.update(changed, "Ana loves ale.")
 

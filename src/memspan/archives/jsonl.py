@@ -30,7 +30,7 @@ _BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")  # some programs take these for 
 SEGMENT = (
     "id", "version", "text", "user_id", "agent_id", "run_id", "session", "document_id", "position", "role", "speaker",
     "heading", "category", "importance", "source", "occurred_at", "recorded_at", "heard_at", "ended_at", "repeats",
-    "tokens", "metadata", "gap", "tail",
+    "tokens", "metadata", "gap", "tail", "kind", "state", "valid_from", "valid_to", "expires_at",
 )  # fmt: skip
 USUAL = {each.name: each.default for each in fields(Segment) if each.name not in ("position", "importance", "source")}
 
@@ -206,6 +206,11 @@ def version_of(value: Mapping[str, Any]) -> Version:
         recorded_at=recorded_at,
         heard_at=parse_time(value.get("heard_at"), "heard_at") or recorded_at,
         ended_at=parse_time(value.get("ended_at"), "ended_at"),
+        kind=arguments.kind(value.get("kind", "episodic")),
+        state=arguments.state(value.get("state")),
+        valid_from=parse_time(value.get("valid_from"), "valid_from"),
+        valid_to=parse_time(value.get("valid_to"), "valid_to"),
+        expires_at=parse_time(value.get("expires_at"), "expires_at"),
         repeats=arguments.count("repeats", value.get("repeats", 0), least=0, most=1 << 53),
         tokens=arguments.count("tokens", value.get("tokens", 0), least=0, most=1 << 53),
         metadata=arguments.metadata(value.get("metadata")),

@@ -4,8 +4,8 @@ A row for each version of a segment, its fields as columns, and a row for everyt
 jsonl writes in the column ``record``; ``kind`` tells them apart. Any tool that reads Parquet can ask it:
 
     duckdb.sql("SELECT text, category FROM 'memory.parquet' WHERE kind = 'segment' AND ended_at IS NULL")
-    pandas.read_parquet("memory.parquet", filters=[("kind", "==", "segment")])
-    polars.scan_parquet("memory.parquet").filter(pl.col("kind") == "segment")
+    pandas.read_parquet("memory.parquet", filters=[("type", "==", "segment")])
+    polars.scan_parquet("memory.parquet").filter(pl.col("type") == "segment")
 
 ``vector`` is a list of ``dim`` floats, null where there is none; ``np.stack(frame["vector"].dropna())`` is the matrix.
 A file is read back here only as it was written: a tool that writes it again leaves out what it says of itself.
@@ -31,10 +31,10 @@ KEY = b"memspan"  # in the metadata of the schema: the header, as the format jso
 MARK = b"\x18\x07" + KEY  # how that key lies in the end of a file
 
 SEGMENT, VECTOR = "segment", "vector"
-TIMES = ("occurred_at", "recorded_at", "heard_at", "ended_at")
+TIMES = ("occurred_at", "recorded_at", "heard_at", "ended_at", "valid_from", "valid_to", "expires_at")
 COUNTS = ("version", "position", "repeats", "tokens")
 LISTS = ("heading", "category")
-COLUMNS = ("kind", *jsonl.SEGMENT, "identity", "record")
+COLUMNS = ("type", *jsonl.SEGMENT, "identity", "record")
 
 GROUP_ROWS = 8_192  # rows in a group at most,
 GROUP_SIZE = 32 << 20  # and about so many characters and bytes of vectors
@@ -144,12 +144,12 @@ def _written(part: Path, contents: Contents, **packing: Any) -> int:
 
 def _row(record: Archived) -> dict[str, Any]:
     if not isinstance(record, Version):
-        return {"kind": jsonl.plain(record)["type"], "record": jsonl.line_of(record).decode().strip()}
+        return {"type": jsonl.plain(record)["type"], "record": jsonl.line_of(record).decode().strip()}
     segment = record.segment
     values = {name: getattr(segment, name) for name in jsonl.SEGMENT}
     told = json.dumps(dict(segment.metadata), ensure_ascii=False) if segment.metadata else None
     identity = record.identity.hex() or None
-    return {"kind": SEGMENT, **values, "metadata": told, "identity": identity, VECTOR: record.pooled}
+    return {"type": SEGMENT, **values, "metadata": told, "identity": identity, VECTOR: record.pooled}
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: Any) -> Any:
@@ -238,7 +238,7 @@ def _values(column: Any) -> list[Any]:
 
 def _record(row: dict[str, Any]) -> Archived:
     """Raises InvalidInput, ValueError or OverflowError where it is none."""
-    if row.get("kind") != SEGMENT:
+    if row.get("type") != SEGMENT:
         return jsonl.record_of(jsonl.decoded(row.get("record", "").encode(errors="surrogateescape")))
     times = {name: instant(row[name]) for name in TIMES if name in row}
     metadata = json.loads(row.get("metadata", "{}"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from memspan.cli import backups, cubes, memories, pictures, portability, structure, trials, upkeep
+from memspan.cli import backups, cubes, memories, pictures, portability, structure, trials, truth, upkeep
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -38,12 +38,16 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("add", memories.add, REMEMBER, "remember"),
     ("ingest", memories.ingest, REMEMBER, None),
     ("update", memories.update, REMEMBER, None),
+    ("supersede", truth.supersede, REMEMBER, None),
     ("delete", memories.delete, REMEMBER, "forget"),
+    ("undo", truth.undo, REMEMBER, None),
+    ("rewind", truth.rewind, REMEMBER, None),
     ("search", memories.search, RECALL, "recall"),
     ("context", memories.context, RECALL, None),
     ("list", memories.list_, RECALL, None),
     ("get", memories.get, RECALL, None),
     ("history", memories.history, RECALL, None),
+    ("operations", truth.operations, RECALL, None),
     ("feedback", memories.feedback, RECALL, None),
     ("active-context", structure.active_context, RECALL, None),
     ("tree", structure.tree, STRUCTURE, None),

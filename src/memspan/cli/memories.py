@@ -44,9 +44,13 @@ def add(
     importance: o.Importance = 0.5,
     meta: o.Metadata = None,
     at: o.When = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     source: Annotated[
         Source | None,
-        typer.Option("--source", metavar="KIND", help="user, assistant, tool, document or system.", show_default=False),
+        typer.Option("--source", help="Where it comes from.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,
@@ -82,6 +86,10 @@ def add(
             importance=importance,
             metadata=o.metadata_from(meta),
             occurred_at=at,
+            kind=kind,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            expires_at=expires,
             source=source,
             idempotency_key=key,
             wait=wait,
@@ -106,6 +114,10 @@ def ingest(
     importance: o.Importance = 0.5,
     meta: o.Metadata = None,
     at: o.When = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -138,6 +150,10 @@ def ingest(
                             importance=importance,
                             metadata=metadata,
                             occurred_at=at,
+                            kind=kind,
+                            valid_from=valid_from,
+                            valid_to=valid_to,
+                            expires_at=expires,
                             wait=False,
                         )
                     except (InvalidInput, MissingExtra, OSError) as error:
@@ -186,6 +202,8 @@ def search(
     filters: o.Filters = None,
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)
     ] = False,
@@ -211,6 +229,8 @@ def search(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             explain=explain,
             recipe=recipe,
         )
@@ -238,6 +258,8 @@ def context(
     recipe: o.Recipe = "default",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -260,6 +282,8 @@ def context(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             order=order,
             tokenizer=tokenizer,
             recipe=recipe,
@@ -280,6 +304,9 @@ def list_(
         typer.Option("--after", metavar="ID", help="Go on after this id.", show_default=False),
     ] = None,
     filters: o.Filters = None,
+    as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -291,7 +318,13 @@ def list_(
     """List memories, newest last, a page at a time."""
     with o.open_memory(store, "none", namespace) as memory:
         segments = memory.get_all(
-            **o.scope(user, agent, run, session), filters=o.filters_from(filters), limit=limit, after=after
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+            as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
+            limit=limit,
+            after=after,
         )
     following = segments[-1].id if segments and len(segments) == limit else None
     if json:
@@ -337,6 +370,10 @@ def update(
     ] = None,
     meta: o.Metadata = None,
     at: o.When = None,
+    kind: o.Kind = None,
+    valid_from: o.ValidFrom = None,
+    valid_to: o.ValidTo = None,
+    expires: o.Expires = None,
     namespace: o.Namespace = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
@@ -348,8 +385,11 @@ def update(
         "importance": importance,
         "metadata": o.metadata_from(meta),
         "occurred_at": at,
+        "kind": kind,
     }
-    if text is None and all(value is None for value in changes.values()):
+    times = {"valid_from": valid_from, "valid_to": valid_to, "expires_at": expires}
+    changes |= {name: None if value == "none" else value for name, value in times.items() if value is not None}
+    if text is None and all(value is None for value in (*changes.values(), *times.values())):
         raise InvalidInput("TEXT", "is missing and nothing else changes", mend="give a new text or an option to change")
     with o.open_memory(store, encoder, namespace) as memory:
         segment = memory.update(id, o.text_from(text, "TEXT") if text else None, **changes)
@@ -374,7 +414,7 @@ def delete(
     store: o.Store = None,
     json: o.Json = False,
 ) -> None:
-    """Delete memories for good: text, tensors and index entries. A tombstone without content stays in the history."""
+    """Take memories away: nothing finds them any more. history keeps them, undo brings them back; erase removes."""
     if bool(ids) == everything:
         problem = "came together with ids" if ids else "is missing, and no id is given"
         raise InvalidInput("--all", problem, mend="give ids, or --all with a scope such as --user ana")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from memspan import records
 from memspan.config import Config
 from memspan.errors import InvalidFilter, InvalidInput, NotAStore
 
@@ -86,6 +87,26 @@ When = Annotated[
 ]
 Threshold = Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker hits.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="What was known then.", show_default=False)]
+ValidAt = Annotated[
+    str | None, typer.Option("--valid-at", metavar="TIME", help="What was true then.", show_default=False)
+]
+Superseded = Annotated[
+    bool,
+    typer.Option("--superseded", help="Also what is not true any more, expired or merged.", show_default=False),
+]
+Kind = Annotated[
+    records.Kind | None,
+    typer.Option("--kind", help="What it is; core is always in the context, working fades.", show_default=False),
+]
+ValidFrom = Annotated[
+    str | None, typer.Option("--valid-from", metavar="TIME", help="It holds since then.", show_default=False)
+]
+ValidTo = Annotated[
+    str | None, typer.Option("--valid-to", metavar="TIME", help="It holds until then.", show_default=False)
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", metavar="TIME", help="Not found after that.", show_default=False)
+]
 Recipe = Annotated[
     str,
     typer.Option(

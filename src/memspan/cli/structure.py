@@ -175,6 +175,8 @@ def active_context(
     recipe: o.Recipe = "dsm",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
+    superseded: o.Superseded = False,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -198,6 +200,8 @@ def active_context(
             filters=o.filters_from(filters),
             threshold=threshold,
             as_of=as_of,
+            valid_at=valid_at,
+            include_superseded=superseded,
             tokenizer=tokenizer,
             recipe=recipe,
         )

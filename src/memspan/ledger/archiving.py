@@ -12,24 +12,36 @@ from typing import Any
 import numpy as np
 
 from memspan.activations.tokens import Activation
+from memspan.ledger import log
 from memspan.ledger.activations import agreed
-from memspan.ledger.base import Reference, Restorable, Restored, Seqs, Taking, instant, microseconds
+from memspan.ledger.base import (
+    IMPORT,
+    Reference,
+    Restorable,
+    Restored,
+    Seqs,
+    Taking,
+    Why,
+    instant,
+    microseconds,
+)
 from memspan.ledger.feeding import Feeding, given
-from memspan.ledger.rows import LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.log import Change
+from memspan.ledger.rows import ADD, LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.rows import after as after_time
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage
 
 # what makes two versions of a segment the same one, whoever counted them, beside when they were recorded
 SAID = (
     "user_id, agent_id, run_id, session, document, role, speaker, heading, category, importance, source, occurred_at,"
-    " metadata, gap, text, tail"
+    " metadata, gap, text, tail, kind, state, valid_from, valid_to, expires_at"
 )
-RESTORE = (
-    "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
-    " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
-    " tail, content, identity, checksum, heard_at, ended_at, repeats) VALUES (" + ", ".join("?" * 29) + ")"
-    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO NOTHING RETURNING seq"
+REOPEN = (  # a document that was deleted, and not replaced by another one
+    "UPDATE documents AS d SET ended_at = NULL WHERE namespace = ? AND id = ? AND NOT EXISTS (SELECT 1 FROM documents"
+    " AS o WHERE o.namespace = d.namespace AND o.owner = d.owner AND o.id <> d.id AND o.ended_at IS NULL)"
 )
+RESTORE = ADD.format(", ended_at, repeats", ", ".join("?" * 34)) + "NOTHING RETURNING seq"
 _PLACE = {name: at for at, name in enumerate(PROVEN.replace(" ", "").split(","))}
 _SAID = [_PLACE[name] for name in SAID.replace(" ", "").split(",")]
 
@@ -48,7 +60,23 @@ class _Kept:
 
 
 class Archiving(Feeding):
-    """The part of ``SqliteLedger`` that archives read and write."""
+    """The part of ``SqliteLedger`` that archives read and write. ``actor`` is who the log says changed something."""
+
+    actor: str | None = None
+
+    def logged(self, connection: sqlite3.Connection, number: int, why: Why, changes: Sequence[Change]) -> str:
+        """Write down what this transaction changed; the id of the operation."""
+        goes_on, undoes = (None if id is None else id_bytes(id) for id in (why.operation, why.undoes))
+        return log.record(
+            connection,
+            number,
+            why.verb,
+            changes,
+            detail=why.detail,
+            operation=goes_on,
+            undoes=undoes,
+            actor=self.actor,
+        )
 
     # Giving
 
@@ -149,13 +177,14 @@ class Archiving(Feeding):
         *,
         revive: bool = False,
         dry_run: bool = False,
+        why: Why = IMPORT,
     ) -> Restored:
         """Take over what an archive holds, all or nothing; what is here already is passed over.
 
         The versions of a segment stand by when they were recorded, whoever recorded them, and the last is current; one
         that comes to stand between others has those after it counted anew. What is ended here stays ended. A new
         segment that says what another current one of the same scope says already is left out, and told under ``same``.
-        What was deleted here stays deleted unless ``revive``. With ``dry_run`` nothing is kept. ``activations``,
+        What was deleted or erased here stays so unless ``revive``. With ``dry_run`` nothing is kept. ``activations``,
         ``encoder``: as in ``append``. Raises EncoderMismatch.
         """
         restored = Restored()
@@ -169,6 +198,8 @@ class Archiving(Feeding):
                 _file(connection, number, filing, reopen=True)
             self._restore_versions(connection, number, batch.versions, activations, revive, restored)
             _restore_references(connection, number, batch, restored)
+            if restored.changes or restored.links:
+                restored.operation = self.logged(connection, number, why, restored.changes)
             if dry_run:
                 connection.execute("ROLLBACK TO restoring")
             connection.execute("RELEASE restoring")
@@ -190,16 +221,34 @@ class Archiving(Feeding):
                 "DELETE FROM tombstones WHERE namespace = ? AND id = ?", [(number, id) for id in gone]
             )
             gone.clear()
-        ended = _ended(connection, number, {each.draft.document_id for each in versions} - {None})
+        documents = {id_bytes(each.draft.document_id) for each in versions if each.draft.document_id is not None}
+        if revive:
+            connection.executemany(REOPEN, [(number, id) for id in documents])
+        ended = _ended(connection, number, documents)
         written: list[Draft] = []
         for each in versions:
             known = here.setdefault(id_bytes(each.id), [])
             if id_bytes(each.id) in gone and not known:
                 restored.deleted += 1
-            elif (seq := _place(connection, number, each, known, ended, restored)) is not None:
+            elif (seq := _place(connection, number, each, known, ended, restored, revive)) is not None:
                 written.append(each.draft)
                 restored.pending += self.derive(connection, number, seq, each.draft, activations)
         self.keep(connection, given(activations, written))
+        settle(connection, number, documents, now())
+
+
+def settle(connection: sqlite3.Connection, number: int, documents: Collection[bytes], moment: int) -> None:
+    """A document is current as long as any of its segments is."""
+    current = (
+        "SELECT 1 FROM segments AS s WHERE s.namespace = documents.namespace AND s.document = documents.id"
+        " AND s.ended_at IS NULL"
+    )
+    for chunk in chunks(list(documents)):
+        connection.execute(
+            f"UPDATE documents SET ended_at = CASE WHEN EXISTS ({current}) THEN NULL ELSE coalesce(ended_at, ?) END"
+            f" WHERE namespace = ? AND id IN ({marks(chunk)})",
+            (moment, number, *chunk),
+        )
 
 
 def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> dict[bytes, list[_Kept]]:
@@ -227,9 +276,9 @@ def _deleted(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) 
     }
 
 
-def _ended(connection: sqlite3.Connection, number: int, documents: Collection[str | None]) -> dict[str, int]:
+def _ended(connection: sqlite3.Connection, number: int, documents: Collection[bytes]) -> dict[str, int]:
     """When those of these documents were replaced that were."""
-    keys = [id_bytes(id) for id in documents if id is not None]
+    keys = list(documents)
     replaced = "SELECT id, ended_at FROM documents WHERE namespace = ? AND ended_at IS NOT NULL AND id IN "
     return {
         _id(id): ended_at
@@ -245,6 +294,7 @@ def _place(
     known: list[_Kept],
     ended: Mapping[str, int],
     restored: Restored,
+    revive: bool,
 ) -> int | None:
     """Write a version in its place among the ``known`` ones of its segment: its seq; None where it is there already."""
     draft, id, recorded_at = new.draft, id_bytes(new.id), microseconds(new.recorded_at)
@@ -252,7 +302,13 @@ def _place(
     row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
     said = _digest([row[1:][at] for at in _SAID])
     document = None if draft.document_id is None else id_bytes(draft.document_id)
-    if (same := _same(new, known, recorded_at, said, document)) is not None:
+    same = _same(new, known, recorded_at, said, document)
+    deleted = same is not None and same is known[-1] and new.ended_at is None and new.draft.document_id not in ended
+    if revive and deleted and same is not None and same.ended_at is not None:  # it is said once more
+        heard_at = microseconds(new.heard_at or new.recorded_at)
+        new = replace(new, version=same.version + 1)
+        recorded_at, same = after_time(same.ended_at), None
+    if same is not None:
         restored.there += 1
         if new.repeats > same.repeats:
             connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, same.seq))
@@ -275,7 +331,8 @@ def _place(
     version = max(least, new.version)
     if after and version >= after[0].version:
         version = least
-        _count_anew(connection, after, version + 1)
+        restored.changes += _count_anew(connection, id, after, version + 1)
+    standing = known[-1].version if known and known[-1].ended_at is None else None
     if before and (before[-1].ended_at is None or before[-1].ended_at > recorded_at):
         connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (recorded_at, before[-1].seq))
         before[-1].ended_at = recorded_at
@@ -287,6 +344,7 @@ def _place(
             known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, document, said))
             restored.added += 1
             restored.updated += bool(before) and ended_at is None
+            restored.changes.append(Change(id, standing if ended_at is None else None, version, row[-2]))
             return int(found[0])
     (other,) = connection.execute(
         "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
@@ -318,17 +376,21 @@ def _standing(recorded_at: int, ended_at: int | None, said: bytes) -> tuple[int,
     return recorded_at, True, said
 
 
-def _count_anew(connection: sqlite3.Connection, versions: Sequence[_Kept], least: int) -> None:
+def _count_anew(connection: sqlite3.Connection, id: bytes, versions: Sequence[_Kept], least: int) -> list[Change]:
     """Have these versions, in order, count from ``least`` on, no two the same."""
+    changes: list[Change] = []
     for kept in versions:
         kept.version = least = max(kept.version, least)
         least += 1
     for kept in reversed(versions):
         proven = list(connection.execute(f"SELECT {PROVEN} FROM segments WHERE seq = ?", (kept.seq,)).fetchone())
         proven[_PLACE["version"]] = kept.version
+        proof = checksum(proven)
         connection.execute(
-            "UPDATE segments SET version = ?, checksum = ? WHERE seq = ?", (kept.version, checksum(proven), kept.seq)
+            "UPDATE segments SET version = ?, checksum = ? WHERE seq = ?", (kept.version, proof, kept.seq)
         )
+        changes.append(Change(id, kept.version, kept.version, proof))
+    return changes
 
 
 def _file(connection: sqlite3.Connection, number: int, filing: Filing, *, reopen: bool) -> None:

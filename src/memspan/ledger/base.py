@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from memspan.activations.tokens import Activation, Matrices
 from memspan.entities import entities
 from memspan.records import (
+    NOTHING,
+    NOW,
     Added,
+    AsOf,
     Document,
     Draft,
     Edge,
@@ -26,6 +29,7 @@ from memspan.records import (
     Filing,
     Filter,
     Judgement,
+    Operation,
     Scope,
     Segment,
     Tombstone,
@@ -66,8 +70,8 @@ class DocumentDraft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """An idempotency key and the hash of what it came with."""
+class Idempotency:
+    """A caller's key and the hash of what it came with."""
 
     key: str
     payload: bytes
@@ -132,11 +136,54 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """A new version of the segment ``id``, of which ``version`` is the one it was made from."""
+    """What the segment ``id``, of which ``version`` is the last, shall say from now on; ``draft`` None: nothing any
+    more. ``ended``: it says nothing now."""
 
     id: str
     version: int
-    draft: Draft
+    draft: Draft | None
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relink:
+    """What becomes of a link: its ``weight`` in (0, 1], or None where it goes."""
+
+    source: str
+    target: str
+    kind: str
+    weight: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """How the log tells of a change: by which ``verb``, ``detail`` as JSON values that say nothing of what segments
+    say, the ``operation`` it goes on with, and the one it ``undoes``."""
+
+    verb: str
+    detail: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    operation: str | None = None
+    undoes: str | None = None
+
+
+UPDATE, ERASE, IMPORT = Why(verb="update"), Why(verb="erase"), Why(verb="import")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revised:
+    """The new versions, in the order asked, and the id of the operation."""
+
+    segments: list[Segment]
+    operation: str
+
+
+class Changed(NamedTuple):
+    """What an operation did to the segment ``id``: its version ``before`` and ``after``, None where there was none or
+    is none any more."""
+
+    id: str
+    before: int | None
+    after: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -214,6 +261,8 @@ class Restored:
     deleted: int = 0
     links: int = 0
     pending: int = 0
+    operation: str | None = None
+    changes: list[Any] = field(default_factory=list)
     same: dict[str, str] = field(default_factory=dict)
     conflicts: set[str] = field(default_factory=set)
 
@@ -262,7 +311,7 @@ class Ledger(Protocol):
         documents: Sequence[DocumentDraft] = (),
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
-        operation: Operation | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Added: ...
     def revise(
         self,
@@ -270,9 +319,15 @@ class Ledger(Protocol):
         revisions: Sequence[Revision],
         activations: Mapping[bytes, Activation] | None,
         encoder: str | None = None,
-    ) -> list[Segment] | None: ...
+        *,
+        relinks: Sequence[Relink] = (),
+        distinct: bool = False,
+        why: Why = UPDATE,
+    ) -> Revised | None: ...
     def delete(self, namespace: str, ids: Sequence[str]) -> int: ...
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int: ...
+    def erase_scope(self, scope: Scope, filters: Filter | None) -> int: ...
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int: ...
     def link(self, namespace: str, edge: Edge) -> None: ...
     def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int: ...
@@ -286,19 +341,29 @@ class Ledger(Protocol):
     def moment(self) -> object | None: ...
     def get(self, namespace: str, id: str) -> Segment: ...
     def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]: ...
-    def listing(self, scope: Scope, filters: Filter | None, limit: int, after: str | None) -> list[Segment]: ...
+    def listing(
+        self, scope: Scope, filters: Filter | None, limit: int, after: str | None, as_of: AsOf = NOW
+    ) -> list[Segment]: ...
     def history(self, namespace: str, id: str) -> list[Event]: ...
+    def versions(self, namespace: str, ids: Sequence[str]) -> dict[str, list[Segment]]: ...
+    def operations(
+        self, namespace: str, id: str | None = None, *, limit: int = 100, before: str | None = None
+    ) -> list[Operation]: ...
+    def operation(self, namespace: str, id: str) -> tuple[Operation, list[Changed], list[Relink]]: ...
+    def relinked(self, namespace: str, since: datetime) -> list[Relink]: ...
+    def log_head(self) -> dict[str, Any]: ...
     def document(self, namespace: str, id: str) -> Document: ...
     def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None: ...
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def judgements(self, namespace: str) -> list[Judgement]: ...
-    def replay(self, namespace: str, operation: Operation) -> Added | None: ...
+    def replay(self, namespace: str, idempotency: Idempotency) -> Added | None: ...
     def namespaces(self) -> list[str]: ...
 
     # Feeding the views
     def select(
-        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
+        self, scope: Scope, filters: Filter | None, as_of: AsOf | None, after: int
     ) -> tuple[Seqs, NDArray[np.int32]]: ...
+    def changes_at(self, namespace: str) -> datetime | None: ...
     def rows(self, namespace: str) -> Seqs: ...
     def count_after(self, namespace: str, after: int) -> int: ...
     def last_row(self, namespace: str) -> int: ...
@@ -339,6 +404,7 @@ class Ledger(Protocol):
         *,
         revive: bool = False,
         dry_run: bool = False,
+        why: Why = IMPORT,
     ) -> Restored: ...
 
     # The store itself

@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation
 from memspan.ledger.activations import Activations, agreed, unencoded
-from memspan.ledger.base import SEPARATOR, Link, Placed, Seqs, Snapshot, Standing, Unencoded, Voices, microseconds
-from memspan.ledger.rows import chunks, marks, namespace_number, now, placed_of
+from memspan.ledger.base import (
+    SEPARATOR,
+    Link,
+    Placed,
+    Seqs,
+    Snapshot,
+    Standing,
+    Unencoded,
+    Voices,
+    instant,
+    microseconds,
+)
+from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, now, placed_of, segment_of
 from memspan.ledger.where import scope_sql
-from memspan.records import Draft, Filter, Scope
+from memspan.records import AsOf, Draft, Filter, Scope, Segment
 
 
 class Feeding(Activations):
@@ -47,9 +58,10 @@ class Feeding(Activations):
         return 1
 
     def select(
-        self, scope: Scope, filters: Filter | None, as_of: datetime | None, after: int
+        self, scope: Scope, filters: Filter | None, as_of: AsOf | None, after: int
     ) -> tuple[Seqs, NDArray[np.int32]]:
-        """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms."""
+        """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms.
+        ``as_of`` None: all that are current, whatever became of them."""
         clause, values = scope_sql(scope, filters, as_of)
         with self.reading() as connection:
             rows = connection.execute(
@@ -58,6 +70,29 @@ class Feeding(Activations):
             ).fetchall()
         table = np.array(rows, np.int64).reshape(-1, 2)
         return table[:, 0].copy(), table[:, 1].astype(np.int32)
+
+    def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]:
+        """The rows with these seqs that still exist in this namespace, in the order asked."""
+        found: dict[int, Segment] = {}
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(seqs):
+                rows = connection.execute(
+                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
+                    (*map(int, chunk), number),
+                )
+                found.update((row[0], segment_of(namespace, row)) for row in rows)
+        return [found[seq] for seq in map(int, seqs) if seq in found]
+
+    def changes_at(self, namespace: str) -> datetime | None:
+        """When the next row comes to be valid, ceases to be, or expires; None where none does."""
+        moment = now()
+        coming = "SELECT min({0}) FROM segments WHERE namespace = ?1 AND {0} IS NOT NULL AND {0} > ?2"
+        times = ", ".join(f"({coming.format(name)})" for name in ("valid_from", "valid_to", "expires_at"))
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            found = connection.execute(f"SELECT {times}", (number, moment)).fetchone()
+        return min((instant(time) for time in found if time is not None), default=None)
 
     def rows(self, namespace: str) -> Seqs:
         """int64[n], ascending: every row of the namespace, current or ended."""
@@ -182,7 +217,7 @@ class Feeding(Activations):
             for near, far, index in (("source", "target", ""), ("target", "source", "INDEXED BY edges_target")):
                 for chunk in chunks(seqs):
                     rows = connection.execute(
-                        f"SELECT a.seq, b.seq, kind, weight FROM segments AS a"
+                        f"SELECT a.seq, b.seq, e.kind, e.weight FROM segments AS a"
                         f" CROSS JOIN edges AS e {index} ON e.namespace = a.namespace AND e.{near} = a.id"
                         f" CROSS JOIN segments AS b ON b.namespace = e.namespace AND b.id = e.{far}"
                         f" AND {current} WHERE a.seq IN ({marks(chunk)}) AND +a.namespace = ?",

@@ -21,14 +21,17 @@ from memspan.records import NOTHING, Draft, Segment
 COLUMNS = (
     "seq, id, version, user_id, agent_id, run_id, session, document, position, role, speaker, heading, category,"
     " importance, source, occurred_at, recorded_at, ended_at, repeats, tokens, metadata, gap, text, tail,"
-    " heard_at"
+    " heard_at, kind, state, valid_from, valid_to, expires_at"
 )
-INSERT = (
+ADD = (
     "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
     " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
-    " tail, content, identity, checksum, heard_at) VALUES (" + ", ".join("?" * 27) + ")"
-    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO UPDATE SET repeats = repeats + 1"
-    " RETURNING seq, id, repeats"
+    " tail, content, identity, kind, state, valid_from, valid_to, expires_at, checksum, heard_at{}) VALUES ({})"
+    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO "
+)
+INSERT = (
+    ADD.format("", ", ".join("?" * 32))
+    + "UPDATE SET repeats = repeats + 1 RETURNING seq, id, repeats, version, checksum"
 )
 
 CHUNK = 900  # values bound in one statement
@@ -82,20 +85,27 @@ def row_of(
         draft.speaker, SEPARATOR.join(piece.heading) or None, SEPARATOR.join(draft.category) or None,
         float(draft.importance), draft.source,
         None if draft.occurred_at is None else microseconds(draft.occurred_at), recorded_at, piece.tokens,
-        len(draft.terms), metadata, piece.gap, piece.text, piece.tail, draft.content, draft.identity,
+        len(draft.terms), metadata, piece.gap, piece.text, piece.tail, draft.content, draft.identity, draft.kind,
+        draft.state, *(None if time is None else microseconds(time) for time in (draft.valid_from, draft.valid_to,
+        draft.expires_at)),
     )  # fmt: skip
     return (namespace, *proven, checksum(proven), heard_at)
 
 
 PROVEN = (
     "id, version, user_id, agent_id, run_id, session, document, position, role, speaker, heading, category, importance,"
-    " source, occurred_at, recorded_at, tokens, terms, metadata, gap, text, tail, content, identity"
+    " source, occurred_at, recorded_at, tokens, terms, metadata, gap, text, tail, content, identity, kind, state,"
+    " valid_from, valid_to, expires_at"
 )
+LATER = ("episodic", None, None, None, None)  # the last of them as they are in rows from before they were there
 
 
 def checksum(values: Sequence[Any]) -> bytes:
     """16 bytes of SHA-256 over the row's values as Python writes them, which no two different rows share."""
-    return sha256(b"memspan segment 1\0" + repr(tuple(values)).encode()).digest()[:16]
+    proven = tuple(values)
+    if proven[-len(LATER) :] == LATER:
+        proven = proven[: -len(LATER)]
+    return sha256(b"memspan segment 1\0" + repr(proven).encode()).digest()[:16]
 
 
 def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
@@ -127,6 +137,11 @@ def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
         text=row[22],
         tail=row[23],
         heard_at=instant(row[16] if row[24] is None else row[24]),
+        kind=row[25],
+        state=row[26],
+        valid_from=None if row[27] is None else instant(row[27]),
+        valid_to=None if row[28] is None else instant(row[28]),
+        expires_at=None if row[29] is None else instant(row[29]),
     )
 
 

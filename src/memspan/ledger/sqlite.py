@@ -10,21 +10,30 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from memspan.activations.tokens import Activation
-from memspan.errors import IdempotencyConflict, InvalidInput, NotFound
-from memspan.ledger import schema
+from memspan.errors import IdempotencyConflict
+from memspan.ledger import log, schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
-from memspan.ledger.archiving import Archiving
-from memspan.ledger.base import DocumentDraft, Operation, Revision, Use, instant, microseconds
+from memspan.ledger.base import (
+    Changed,
+    DocumentDraft,
+    Idempotency,
+    Relink,
+    Use,
+    Why,
+    instant,
+    microseconds,
+)
+from memspan.ledger.changing import END, ENDED, Changing, back, current, missing
 from memspan.ledger.feeding import given, served
+from memspan.ledger.log import Change
 from memspan.ledger.rows import (
     COLUMNS,
     INSERT,
-    after,
     chunks,
     find_problems,
     id_bytes,
@@ -37,14 +46,28 @@ from memspan.ledger.rows import (
     uuid7,
 )
 from memspan.ledger.where import scope_sql
-from memspan.records import Added, Document, Draft, Edge, Event, Filter, Judgement, Scope, Segment
+from memspan.records import (
+    NOW,
+    Added,
+    AsOf,
+    Document,
+    Draft,
+    Event,
+    Filter,
+    Judgement,
+    Operation,
+    Scope,
+    Segment,
+)
 
 
-class SqliteLedger(Archiving):
-    """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only."""
+class SqliteLedger(Changing):
+    """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only.
+    ``actor`` is who the log says changed something."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, actor: str | None = None) -> None:
         super().__init__(path)
+        self.actor = actor
         try:
             with self.exclusive() as connection:
                 schema.migrate(connection, path)
@@ -64,7 +87,7 @@ class SqliteLedger(Archiving):
         documents: Sequence[DocumentDraft] = (),
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
-        operation: Operation | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Added:
         """Write ``drafts`` in order, or count a repeat where the same identity is there already.
 
@@ -75,11 +98,12 @@ class SqliteLedger(Archiving):
         with self.writing() as connection:
             agreed(connection, encoder)
             number = namespace_number(connection, namespace, create=True)
-            if operation is not None and (done := _replayed(connection, number, operation)) is not None:
+            if idempotency is not None and (done := _replayed(connection, number, idempotency)) is not None:
                 return done
             moment = now()
-            for document in documents:
-                _open_document(connection, number, document, moment)
+            changes = [
+                change for document in documents for change in _open_document(connection, number, document, moment)
+            ]
             positions: dict[tuple[str | None, ...], int] = {}
             ids: list[str] = []
             written: list[Draft] = []
@@ -87,8 +111,9 @@ class SqliteLedger(Archiving):
             for draft in drafts:
                 position = _position(connection, number, draft, positions)
                 row = row_of(number, uuid7(), 1, draft, position, moment)
-                seq, id_, repeats = connection.execute(INSERT, row).fetchone()
+                seq, id_, repeats, version, proof = connection.execute(INSERT, row).fetchone()
                 ids.append(str(uuid.UUID(bytes=id_)))
+                changes.append(Change(id_, version if repeats else None, version, proof))
                 if repeats:
                     repeated += 1
                 else:
@@ -103,72 +128,15 @@ class SqliteLedger(Archiving):
                 repeated=repeated,
                 document_id=document_id,
                 pending=pending,
+                operation=self.logged(connection, number, Why(verb="add"), changes),
             )
-            if operation is not None:
+            if idempotency is not None:
+                told = json.dumps([ids, document_id, added.operation])
                 connection.execute(
                     "INSERT OR REPLACE INTO operations VALUES (?, ?, ?, ?, ?)",
-                    (number, operation.key, operation.payload, json.dumps([ids, document_id]), moment),
+                    (number, idempotency.key, idempotency.payload, told, moment),
                 )
             return added
-
-    def revise(
-        self,
-        namespace: str,
-        revisions: Sequence[Revision],
-        activations: Mapping[bytes, Activation] | None,
-        encoder: str | None = None,
-    ) -> list[Segment] | None:
-        """New versions of segments, all or none; an empty identity keeps the old one. ``activations``, ``encoder``: as
-        in ``append``.
-
-        None, and nothing written, when one of them has another version by now. Raises NotFound, EncoderMismatch, and
-        InvalidInput when another segment of the same scope says exactly this already.
-        """
-        seqs: list[int] = []
-        with self.writing() as connection:
-            agreed(connection, encoder)
-            number = namespace_number(connection, namespace)
-            olds = [_current(connection, number, revision.id, namespace) for revision in revisions]
-            if any(old[1] != revision.version for old, revision in zip(olds, revisions, strict=True)):
-                return None
-            # versions stand by their times wherever an archive takes them
-            moment = after(max((old[5] for old in olds), default=0))
-            for (seq, version, position, same, text, recorded, heard), revision in zip(olds, revisions, strict=True):
-                connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, seq))
-                draft = replace(revision.draft, identity=revision.draft.identity or same)
-                heard_at = (recorded if heard is None else heard) if draft.piece.text == text else None
-                row = row_of(number, id_bytes(revision.id), version + 1, draft, position, moment, heard_at)
-                new, id, repeats = connection.execute(INSERT, row).fetchone()
-                if repeats:
-                    other = uuid.UUID(bytes=id)
-                    mend = "delete one of the two"
-                    raise InvalidInput("text", f"segment {other} already says exactly this", mend=mend)
-                self.derive(connection, number, new, draft, activations)
-                seqs.append(new)
-            self.keep(connection, given(activations, [revision.draft for revision in revisions]))
-        return self.fetch(namespace, seqs)
-
-    def link(self, namespace: str, edge: Edge) -> None:
-        """State an edge between two current segments; said again, its weight is replaced. Raises NotFound."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            ends = (edge.source, edge.target)
-            for id in ends:
-                _current(connection, number, id, namespace)
-            connection.execute(
-                "INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
-                (number, *map(id_bytes, ends), edge.kind, edge.weight, now()),
-            )
-
-    def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int:
-        """Take back edges from ``source`` to ``target``, of one kind or of all; returns how many there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            return connection.execute(
-                "DELETE FROM edges WHERE namespace = ? AND source = ? AND target = ? AND (? IS NULL OR kind = ?)",
-                (number, id_bytes(source), id_bytes(target), kind, kind),
-            ).rowcount
 
     def used(self, namespace: str, uses: Mapping[str, Use]) -> None:
         """Count that searches returned these segments; what is gone meanwhile is left out."""
@@ -190,7 +158,7 @@ class SqliteLedger(Archiving):
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
             for said in judgements:
-                _current(connection, number, said.id, namespace)
+                current(connection, number, said.id, namespace)
                 at = now() if said.at is None else microseconds(said.at)
                 connection.execute(
                     "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?)",
@@ -205,39 +173,6 @@ class SqliteLedger(Archiving):
                 "DELETE FROM judgements WHERE namespace = ? AND (? IS NULL OR query = ?) AND (? IS NULL OR id = ?)",
                 (number, query, query, key, key),
             ).rowcount
-
-    def delete(self, namespace: str, ids: Sequence[str]) -> int:
-        """Remove segments with every version, vector and index entry; returns how many there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            count = sum(
-                connection.execute(
-                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING ended_at IS NULL",
-                    (number, *map(id_bytes, chunk)),
-                ).fetchall().count((1,))
-                for chunk in chunks(ids)
-            )  # fmt: skip
-        self.erase_dead()
-        return count
-
-    def delete_scope(self, scope: Scope, filters: Filter | None) -> int:
-        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
-        with self.writing() as connection:
-            number = namespace_number(connection, scope.namespace)
-            clause, values = scope_sql(scope, filters, None)
-            clause = clause.replace("ended_at IS NULL", "1", 1)
-            if filters is not None:
-                latest = (
-                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
-                )
-                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
-                values = [number, *values]
-            gone = connection.execute(
-                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING ended_at IS NULL", (number, *values)
-            )
-            count = sum(int(current) for (current,) in gone.fetchall())
-        self.erase_dead()
-        return count
 
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
         """Keep activations that rows of any namespace wait for; returns how many rows they served.
@@ -260,25 +195,14 @@ class SqliteLedger(Archiving):
                 (namespace_number(connection, namespace), id_bytes(id)),
             ).fetchone()
         if row is None:
-            raise _missing(id, namespace)
+            raise missing(id, namespace)
         return segment_of(namespace, row)
 
-    def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]:
-        """The rows with these seqs that still exist in this namespace, in the order asked."""
-        found: dict[int, Segment] = {}
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            for chunk in chunks(seqs):
-                rows = connection.execute(
-                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
-                    (*map(int, chunk), number),
-                )
-                found.update((row[0], segment_of(namespace, row)) for row in rows)
-        return [found[seq] for seq in map(int, seqs) if seq in found]
-
-    def listing(self, scope: Scope, filters: Filter | None, limit: int, after: str | None) -> list[Segment]:
-        """Current segments in the order they were written, at most ``limit``, after the segment ``after``."""
-        clause, values = scope_sql(scope, filters, None)
+    def listing(
+        self, scope: Scope, filters: Filter | None, limit: int, after: str | None, as_of: AsOf = NOW
+    ) -> list[Segment]:
+        """Segments in the order they were written, at most ``limit``, after the segment ``after``."""
+        clause, values = scope_sql(scope, filters, as_of)
         # a session has an index of its own: without statistics SQLite would read the whole namespace in its order
         seq = "seq" if scope.session is None else "+seq"
         with self.reading() as connection:
@@ -289,7 +213,7 @@ class SqliteLedger(Archiving):
                     "SELECT max(seq) FROM segments WHERE namespace = ? AND id = ?", (number, id_bytes(after))
                 ).fetchone()[0]
                 if start is None:
-                    raise _missing(after, scope.namespace)
+                    raise missing(after, scope.namespace)
             rows = connection.execute(
                 f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND {seq} > ? AND {clause} ORDER BY {seq} LIMIT ?",
                 (number, start, *values, limit),
@@ -297,25 +221,83 @@ class SqliteLedger(Archiving):
         return [segment_of(scope.namespace, row) for row in rows]
 
     def history(self, namespace: str, id: str) -> list[Event]:
-        """Every version in order; of a deleted segment only that it was deleted. Raises NotFound."""
+        """What became of a segment, in order; of an erased one only that it was. Raises NotFound."""
         with self.reading() as connection:
             where = (namespace_number(connection, namespace), id_bytes(id))
             rows = connection.execute(
-                "SELECT version, recorded_at, text, metadata FROM segments WHERE namespace = ? AND id = ?"
+                "SELECT version, recorded_at, ended_at, text, metadata FROM segments WHERE namespace = ? AND id = ?"
                 " ORDER BY version",
                 where,
             ).fetchall()
             gone = connection.execute(
                 "SELECT version, deleted_at FROM tombstones WHERE namespace = ? AND id = ?", where
             ).fetchone()
+            made, ended = log.of_segment(connection, *where)
         if not rows and gone is None:
-            raise _missing(id, namespace)
-        events = [
-            Event(event="ADD" if version == 1 else "UPDATE", id=id, version=version, at=instant(at), text=text,
-                  metadata=metadata_of(metadata))
-            for version, at, text, metadata in rows
-        ]  # fmt: skip
-        return events or [Event(event="DELETE", id=id, version=gone[0], at=instant(gone[1]))]
+            raise missing(id, namespace)
+        events: list[Event] = []
+        for at, (version, recorded_at, ended_at, text, metadata) in enumerate(rows):
+            events.append(
+                Event(
+                    event="ADD" if version == 1 else "UPDATE",
+                    id=id,
+                    version=version,
+                    at=instant(recorded_at),
+                    text=text,
+                    metadata=metadata_of(metadata),
+                    operation=made.get(version),
+                )
+            )
+            until = rows[at + 1][1] if at + 1 < len(rows) else None
+            if ended_at is not None and (until is None or ended_at < until):
+                operation = ended.get(version)
+                events.append(Event(event="DELETE", id=id, version=version, at=instant(ended_at), operation=operation))
+        if not rows:
+            operation = ended.get(gone[0])
+            events.append(Event(event="ERASE", id=id, version=gone[0], at=instant(gone[1]), operation=operation))
+        return events
+
+    def versions(self, namespace: str, ids: Sequence[str]) -> dict[str, list[Segment]]:
+        """Every version of these segments, in order; what is not there is left out."""
+        found: dict[str, list[Segment]] = {}
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(ids):
+                for row in connection.execute(
+                    f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND id IN ({marks(chunk)})"
+                    " ORDER BY id, version",
+                    (number, *map(id_bytes, chunk)),
+                ):
+                    segment = segment_of(namespace, row)
+                    found.setdefault(segment.id, []).append(segment)
+        return found
+
+    def operations(
+        self, namespace: str, id: str | None = None, *, limit: int = 100, before: str | None = None
+    ) -> list[Operation]:
+        """What changed a namespace, or one segment, the last first, at most ``limit``; older than ``before``."""
+        with self.reading() as connection:
+            return log.listed(connection, namespace, id, limit, before)
+
+    def operation(self, namespace: str, id: str) -> tuple[Operation, list[Changed], list[Relink]]:
+        """An operation, what it did to segments, and the links as they were before it. Raises NotFound."""
+        with self.reading() as connection:
+            found = log.operations(connection, namespace, [id_bytes(id)])
+            if not found:
+                raise missing(id, namespace, "operation")
+            changes = log.changed(connection, namespace, id)
+        told = [Changed(str(uuid.UUID(bytes=each.id)), each.before, each.after) for each in changes if not each.other]
+        return found[0], told, [back(each) for each in reversed(changes) if each.link]
+
+    def relinked(self, namespace: str, since: datetime) -> list[Relink]:
+        """The links that changed after ``since`` as they were before, the last first."""
+        with self.reading() as connection:
+            return [back(each) for each in log.relinked(connection, namespace, microseconds(since))]
+
+    def log_head(self) -> dict[str, Any]:
+        """How many ``entries`` the log has, and the ``hash`` of the last in hexadecimal."""
+        with self.reading() as connection:
+            return log.head(connection)
 
     def document(self, namespace: str, id: str) -> Document:
         """The document with its text put back together from its current segments. Raises NotFound."""
@@ -330,7 +312,7 @@ class SqliteLedger(Archiving):
                 where,
             ).fetchall()
         if row is None or not parts:
-            raise _missing(id, namespace, "document")
+            raise missing(id, namespace, "document")
         return Document(
             id=id,
             uri=row[0],
@@ -377,10 +359,10 @@ class SqliteLedger(Archiving):
             for query, id, useful, at in rows
         ]
 
-    def replay(self, namespace: str, operation: Operation) -> Added | None:
+    def replay(self, namespace: str, idempotency: Idempotency) -> Added | None:
         """What an earlier call with this idempotency key did, or None. Raises IdempotencyConflict."""
         with self.reading() as connection:
-            return _replayed(connection, namespace_number(connection, namespace), operation)
+            return _replayed(connection, namespace_number(connection, namespace), idempotency)
 
     def namespaces(self) -> list[str]:
         with self.reading() as connection:
@@ -437,6 +419,8 @@ class SqliteLedger(Archiving):
             done = total = 0
             for done, total, problem in find_problems(connection):
                 yield done, total, problem
+            for problem in log.problems(connection):
+                yield done, total, problem
             for problem in self.tensor_problems():
                 yield done, total, problem
 
@@ -448,61 +432,49 @@ class SqliteLedger(Archiving):
         self.fold()
 
 
-def _current(
-    connection: sqlite3.Connection, number: int, id: str, namespace: str
-) -> tuple[int, int, int, bytes, str, int, int | None]:
-    """(seq, version, position, identity, text, when it was recorded, when that was heard before) of a segment as it is
-    now. Raises NotFound."""
-    row: tuple[int, int, int, bytes, str, int, int | None] | None = connection.execute(
-        "SELECT seq, version, position, identity, text, recorded_at, heard_at FROM segments"
-        " WHERE namespace = ? AND id = ? AND ended_at IS NULL",
-        (number, id_bytes(id)),
-    ).fetchone()
-    if row is None:
-        raise _missing(id, namespace)
-    return row
-
-
-def _replayed(connection: sqlite3.Connection, number: int, operation: Operation) -> Added | None:
+def _replayed(connection: sqlite3.Connection, number: int, idempotency: Idempotency) -> Added | None:
     row = connection.execute(
-        "SELECT payload, result FROM operations WHERE namespace = ? AND key = ?", (number, operation.key)
+        "SELECT payload, result FROM operations WHERE namespace = ? AND key = ?", (number, idempotency.key)
     ).fetchone()
     if row is None:
         return None
-    if row[0] != operation.payload:
+    if row[0] != idempotency.payload:
         raise IdempotencyConflict(
             "idempotency_key",
-            f"{operation.key!r} was used before with another payload",
+            f"{idempotency.key!r} was used before with another payload",
             mend="use a new key for new content; nothing was written",
         )
-    ids, document_id = json.loads(row[1])
+    ids, document_id, *operation = json.loads(
+        row[1]
+    )  # the last is not there in what was written before there was a log
     keys = [uuid.UUID(id).bytes for id in ids]
-    alive = any(
-        connection.execute("SELECT 1 FROM segments WHERE namespace = ? AND id = ?", (number, key)).fetchone()
-        for key in keys
-    )
+    there = "SELECT 1 FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL"
+    alive = any(connection.execute(there, (number, key)).fetchone() for key in keys)
     if not alive:  # all of it was deleted since: the same words said again are a new memory
         return None
-    return Added(ids=tuple(ids), added=0, repeated=len(ids), document_id=document_id)
+    return Added(
+        ids=tuple(ids), added=0, repeated=len(ids), document_id=document_id, operation=next(iter(operation), None)
+    )
 
 
-def _open_document(connection: sqlite3.Connection, number: int, document: DocumentDraft, moment: int) -> None:
-    key = uuid.UUID(document.id).bytes
+def _open_document(connection: sqlite3.Connection, number: int, document: DocumentDraft, moment: int) -> list[Change]:
+    """Begin a document; what that ended."""
+    key, ended = uuid.UUID(document.id).bytes, list[tuple[Any, ...]]()
     if document.uri is not None:  # a file read again: what it said before is history now
         earlier = "namespace = ? AND owner = ? AND id <> ? AND ended_at IS NULL"
         where = (number, document.owner, key)
-        connection.execute(
-            "UPDATE segments SET ended_at = max(recorded_at, ?)"
-            " WHERE namespace = ? AND ended_at IS NULL AND document IN"
-            f" (SELECT id FROM documents WHERE {earlier})",
+        ended = connection.execute(
+            f"{END} WHERE namespace = ? AND ended_at IS NULL AND document IN"
+            f" (SELECT id FROM documents WHERE {earlier}) {ENDED}",
             (moment, number, *where),
-        )
+        ).fetchall()
         connection.execute(f"UPDATE documents SET ended_at = ? WHERE {earlier}", (moment, *where))
     connection.execute(
         "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
         " ON CONFLICT (namespace, id) DO UPDATE SET ended_at = NULL",
         (key, number, document.owner, document.uri, document.title, document.media, document.sha256, moment),
     )
+    return [Change(id, version) for id, version, _ in ended]
 
 
 def _position(
@@ -526,7 +498,3 @@ def _advance(draft: Draft, position: int, positions: dict[tuple[str | None, ...]
     scope = (draft.scope.user_id, draft.scope.agent_id, draft.scope.run_id, draft.scope.session)
     if draft.position is None:
         positions[scope] = position + 1
-
-
-def _missing(id: str, namespace: str, what: str = "segment") -> NotFound:
-    return NotFound(f"no {what} {id!r} in namespace {namespace!r}", mend="check the id and the namespace")

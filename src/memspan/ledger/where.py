@@ -10,20 +10,26 @@ from typing import Any
 
 from memspan.filtering import category_path
 from memspan.ledger.base import SEPARATOR, microseconds
-from memspan.records import Condition, Filter, Junction, Scope
+from memspan.ledger.rows import now
+from memspan.records import AsOf, Condition, Filter, Junction, Scope
 
 ORDER: Mapping[str, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
-def scope_sql(scope: Scope, filters: Filter | None, as_of: datetime | None) -> tuple[str, list[Any]]:
-    """The clause for rows in ``scope`` that pass ``filters``, current now or as of a time (namespace not included)."""
+def scope_sql(scope: Scope, filters: Filter | None, as_of: AsOf | None) -> tuple[str, list[Any]]:
+    """The clause for rows in ``scope`` that pass ``filters`` (namespace not included), as of then; None: all that are
+    current, whatever became of them. A filter that asks for the state sees every one."""
     clauses: list[str] = []
     values: list[Any] = []
-    if as_of is None:
+    if as_of is None or as_of.known is None:
         clauses.append("ended_at IS NULL")
     else:
         clauses.append("recorded_at <= ? AND (ended_at IS NULL OR ended_at > ?)")
-        values += [microseconds(as_of)] * 2
+        values += [microseconds(as_of.known)] * 2
+    if as_of is not None:
+        clause, bound = _hidden(scope.namespace, as_of, stated=asks_for(filters, "state"))
+        clauses.append(f"seq NOT IN ({clause})")
+        values += bound
     for column in ("user_id", "agent_id", "run_id", "session"):
         wanted = getattr(scope, column)
         if wanted is not None:
@@ -34,6 +40,31 @@ def scope_sql(scope: Scope, filters: Filter | None, as_of: datetime | None) -> t
         clauses.append(clause)
         values += bound
     return " AND ".join(clauses), values
+
+
+def asks_for(filters: Filter | None, field: str) -> bool:
+    """Whether any condition is on this field."""
+    if isinstance(filters, Junction):
+        return any(asks_for(part, field) for part in filters.parts)
+    return filters is not None and filters.field == field
+
+
+def _hidden(namespace: str, as_of: AsOf, *, stated: bool) -> tuple[str, list[Any]]:
+    """What searches pass over. Each part reads an index that has only rows with such a value, which are few."""
+    parts: list[tuple[str, list[Any]]] = []
+    if not stated:
+        parts.append(("state IS NOT NULL" + (" AND state <> 'merged'" if as_of.superseded else ""), []))
+    if not as_of.superseded:
+        times = [time for time in (as_of.valid, as_of.known) if time is not None]
+        moment = microseconds(times[0]) if times else now()
+        parts += [
+            ("valid_to IS NOT NULL AND valid_to <= ?", [moment]),
+            ("valid_from IS NOT NULL AND valid_from > ?", [moment]),
+            ("expires_at IS NOT NULL AND expires_at <= ?", [moment]),
+        ]
+    number = "(SELECT number FROM namespaces WHERE name = ?)"
+    clause = " UNION ALL ".join(f"SELECT seq FROM segments WHERE namespace = {number} AND {part}" for part, _ in parts)
+    return clause or "SELECT 0", [value for _, bound in parts for value in (namespace, *bound)]
 
 
 def _sql(node: Filter) -> tuple[str, list[Any]]:

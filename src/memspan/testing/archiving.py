@@ -58,7 +58,7 @@ class ArchivingContract:
         ledger.link("default", Edge(source=ids[0], target=ids[1], kind="reply", weight=0.5))
         ledger.judge("default", [Judgement(query="what?", id=ids[1], useful=True)])
         ledger.used("default", {ids[1]: Use(times=2, at=datetime.now(UTC), relevance=0.7)})
-        ledger.delete("default", [ids[2]])
+        ledger.erase("default", [ids[2]])
         return ids
 
     def test_what_is_archived_is_restored_as_it_was(self, ledger: Ledger) -> None:
@@ -74,7 +74,7 @@ class ArchivingContract:
         )
         same(copied.references, first.references)
         same([event.text for event in ledger.history("copy", ids[0])], ["one", "one, changed"])
-        same([event.event for event in ledger.history("copy", ids[2])], ["DELETE"])
+        same([event.event for event in ledger.history("copy", ids[2])], ["ERASE"])
         same(ledger.restore("copy", first).added, 0)
         same([problem for _, _, problem in ledger.problems() if problem], [])
 
@@ -111,7 +111,7 @@ class ArchivingContract:
     def test_what_was_deleted_stays_so_unless_it_is_revived(self, ledger: Ledger) -> None:
         ids = self._lived_in(ledger)
         rows = [row for row in everything(ledger).versions if row.id == ids[1]]
-        ledger.delete("default", [ids[1]])
+        ledger.erase("default", [ids[1]])
         same(ledger.restore("default", Taking(versions=rows)).deleted, 1)
         with pytest.raises(NotFound):
             ledger.get("default", ids[1])
@@ -147,7 +147,7 @@ class ArchivingContract:
         self._lived_in(ledger)
         given = activations_of(drafts("two"))
         first = everything(ledger)
-        ledger.delete_scope(Scope(), None)
+        ledger.erase_scope(Scope(), None)
         done = ledger.restore("copy", first, dict[bytes, Activation](given))
         same(done.pending, 2)
         same(len(ledger.vectors("copy", -1, 10)[0]), 1)

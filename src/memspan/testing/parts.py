@@ -17,8 +17,8 @@ from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import SEPARATOR, Ledger, Link, Operation, Revision, Snapshot, Use, microseconds
-from memspan.records import Edge, Judgement, Message, Piece, Scope
+from memspan.ledger.base import SEPARATOR, Idempotency, Ledger, Link, Revised, Revision, Snapshot, Use, microseconds
+from memspan.records import AsOf, Edge, Judgement, Message, Piece, Scope
 from memspan.views.base import Scored, Selection, Selections, View
 
 
@@ -120,7 +120,7 @@ class LedgerContract:
         other = again()
         ids = write(ledger, "one")
         same(other.get("default", ids[0]), ledger.get("default", ids[0]))
-        other.delete("default", ids)
+        other.erase("default", ids)
         same(self.seqs(ledger), [])
         other.close()
 
@@ -132,24 +132,27 @@ class LedgerContract:
         same([row.repeats for row in ledger.listing(Scope(), None, 10, None)], [0, 1, 0])
 
     def test_an_operation_is_done_once_and_its_key_is_bound_to_its_payload(self, ledger: Ledger) -> None:
-        operation = Operation(key="k", payload=b"1")
-        same(ledger.replay("default", operation), None)
-        ids = ledger.append("default", drafts("one").drafts, activations={}, operation=operation).ids
+        once = Idempotency(key="k", payload=b"1")
+        same(ledger.replay("default", once), None)
+        ids = ledger.append("default", drafts("one").drafts, activations={}, idempotency=once).ids
         for done in (
-            ledger.replay("default", operation),
-            ledger.append("default", drafts("one").drafts, activations={}, operation=operation),
+            ledger.replay("default", once),
+            ledger.append("default", drafts("one").drafts, activations={}, idempotency=once),
         ):
             same(done and (done.ids, done.added), (ids, 0))
-        same(ledger.replay("other", operation), None)
+        same(ledger.replay("other", once), None)
         with pytest.raises(IdempotencyConflict):
-            ledger.append("default", drafts("two").drafts, activations={}, operation=Operation(key="k", payload=b"2"))
+            ledger.append(
+                "default", drafts("two").drafts, activations={}, idempotency=Idempotency(key="k", payload=b"2")
+            )
         same(len(self.seqs(ledger)), 1)
 
     def test_a_revision_is_a_new_row_with_the_same_id(self, ledger: Ledger) -> None:
         (id,) = write(ledger, "one")
         old = ledger.get("default", id)
         revised = ledger.revise("default", [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
-        new = (revised or [])[0]
+        check(isinstance(revised, Revised), "a revision says what it made")
+        (new,) = revised.segments if revised else []
         same((new.id, new.version, new.text), (id, 2, "two"))
         check(new.seq > old.seq, "the new version is not the newest row")
         same(
@@ -158,7 +161,7 @@ class LedgerContract:
         same(self.seqs(ledger), [new.seq])
         same(ledger.rows("default").tolist(), [old.seq, new.seq])
         same(ledger.removals("default", 0)[1].tolist(), [old.seq])
-        as_of = ledger.select(Scope(), None, old.recorded_at, -1)[0].tolist()
+        as_of = ledger.select(Scope(), None, AsOf(known=old.recorded_at), -1)[0].tolist()
         same(as_of, [old.seq])
         write(ledger, "three")
         with pytest.raises(InvalidInput):
@@ -171,7 +174,7 @@ class LedgerContract:
         def revised(*changes: tuple[str, int, str]) -> list[str] | None:
             several = [Revision(id=id, version=version, draft=drafts(text).drafts[0]) for id, version, text in changes]
             new = ledger.revise("default", several, {})
-            return None if new is None else [row.text for row in new]
+            return None if new is None else [row.text for row in new.segments]
 
         same(revised((two, 1, "two again"), (one, 1, "one again")), ["two again", "one again"])
         before = ledger.listing(Scope(), None, 10, None)
@@ -218,9 +221,9 @@ class LedgerContract:
             ledger.link("default", Edge(source=source, target=target, kind="reply"))
         same(ledger.links("other", [a, b, c, ledger.get("other", elsewhere).seq]), [])
         same(ledger.unlink("other", one, two, None), 0)
-        ledger.delete("default", [one])
+        ledger.erase("default", [one])
         same(ledger.links("default", [a, b, c]), [Link(b, c, "reply", 1.0)])
-        ledger.delete_scope(Scope(), None)
+        ledger.erase_scope(Scope(), None)
         same(ledger.unlink("default", two, three, None), 0)
 
     def test_uses_are_counted_and_forgotten_with_what_was_used(self, ledger: Ledger) -> None:
@@ -240,7 +243,7 @@ class LedgerContract:
         same(ledger.standing("default", seqs).relevance.tolist(), [0.5, 0.9])
         ledger.revise("default", [Revision(id=one, version=1, draft=drafts("one again").drafts[0])], {})
         same(ledger.standing("default", [ledger.get("default", one).seq]).accesses.tolist(), [3])
-        ledger.delete("default", [one])
+        ledger.erase("default", [one])
         ledger.used("default", {one: Use(times=1, at=late, relevance=1)})
         same(ledger.standing("default", seqs).accesses.tolist(), [1, 0])
         same([problem for _, _, problem in ledger.problems() if problem is not None], [])
@@ -274,9 +277,9 @@ class LedgerContract:
         same(ledger.forget_judgements("default", "which?", two), 1)
         same(ledger.forget_judgements("nowhere", None, None), 0)
         same([each.id for each in ledger.judgements("default")], [two, one])
-        ledger.delete("default", [two])
+        ledger.erase("default", [two])
         same([each.id for each in ledger.judgements("default")], [one])
-        ledger.delete_scope(Scope(), None)
+        ledger.erase_scope(Scope(), None)
         same(ledger.judgements("default"), [])
         same([each.id for each in ledger.judgements("other")], [elsewhere])
         same([problem for _, _, problem in ledger.problems() if problem is not None], [])
@@ -309,10 +312,10 @@ class LedgerContract:
         one, two = write(ledger, "one", "two")
         seq = ledger.get("default", one).seq
         entry = ledger.last_removal("default")
-        same(ledger.delete("default", [one, one, "no id"]), 1)
+        same(ledger.erase("default", [one, one, "no id"]), 1)
         with pytest.raises(NotFound):
             ledger.get("default", one)
-        same([(event.event, event.text) for event in ledger.history("default", one)], [("DELETE", None)])
+        same([(event.event, event.text) for event in ledger.history("default", one)], [("ERASE", None)])
         same(ledger.known(list(drafts("one").texts)), set())
         same(ledger.known(list(drafts("two").texts)), set(drafts("two").texts))
         same(ledger.tail_postings("default", "one", 0).tolist(), [])
@@ -323,8 +326,8 @@ class LedgerContract:
         write(ledger, "one", "two", user_id="ana")
         write(ledger, "one", user_id="ben")
         write(ledger, "one", user_id="ana", namespace="other")
-        same(ledger.delete_scope(Scope(user_id="ana"), parse_filter({"text": "two"})), 1)
-        same(ledger.delete_scope(Scope(user_id="ana"), None), 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), parse_filter({"text": "two"})), 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), None), 1)
         same([row.user_id for row in ledger.listing(Scope(), None, 10, None)], ["ben"])
         same([row.user_id for row in ledger.listing(Scope(namespace="other"), None, 10, None)], ["ana"])
 
@@ -338,7 +341,7 @@ class LedgerContract:
                     call(missing, id)
             with pytest.raises(NotFound):
                 ledger.revise(missing, [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
-            same(ledger.delete(missing, [id]), 0)
+            same(ledger.erase(missing, [id]), 0)
             same(ledger.fetch(missing, [seq]), [])
             same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
             same(ledger.tokens_of(missing, [seq]).seqs.tolist(), [])
@@ -381,9 +384,9 @@ class LedgerContract:
         (id,) = write(ledger, "one")
         write(ledger, "one", namespace="other")
         same([ledger.activation_bytes()[name] for name in ("tensors", "references", "lost")], [1, 1, 0])
-        ledger.delete("default", [id])
+        ledger.erase("default", [id])
         same(len(ledger.tokens_of("other", self.seqs(ledger, "other")).seqs), 1)
-        ledger.delete_scope(Scope(namespace="other"), None)
+        ledger.erase_scope(Scope(namespace="other"), None)
         same([ledger.activation_bytes()[name] for name in ("tensors", "references")], [0, 0])
         ledger.collect()
         same(ledger.activation_bytes()["bytes"], 0)
@@ -569,10 +572,10 @@ class ViewContract:
     def test_removed_rows_are_not_found_before_and_after_folding(self, ledger: Ledger, view: View) -> None:
         ids = write(ledger, "zwieback one", "zwieback two", "zwieback three")
         self.fill(ledger)
-        ledger.delete("default", ids[:1])
+        ledger.erase("default", ids[:1])
         same(set(self.best(ledger, view, "zwieback", 2)), {"zwieback two", "zwieback three"})
         view.compact("default")
-        ledger.delete("default", ids[1:2])
+        ledger.erase("default", ids[1:2])
         same(self.best(ledger, view, "zwieback"), ["zwieback three"])
         check(view.compact("default"), "what was removed is still in the snapshot")
         same(self.best(ledger, view, "zwieback"), ["zwieback three"])

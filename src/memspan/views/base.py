@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
 from memspan.ledger.connections import translated
-from memspan.records import Filter, Junction, Scope
+from memspan.records import NOW, AsOf, Filter, Junction, Scope
 
 SLACK = 8_192  # rows that are gone and are kept in memory all the same
 
@@ -67,7 +67,7 @@ class Selection:
     """The rows one query may see. ``seqs`` int64[n] ascending; ``terms`` int32[n], how many terms each row has.
 
     ``lineage`` stays the same while rows are only added at the end, so that what a view works out about older
-    rows can be kept from one search to the next. ``as_of``: the time as of which they are seen, None for now.
+    rows can be kept from one search to the next. ``as_of``: they are seen as they were known then, None for now.
     """
 
     namespace: str
@@ -91,6 +91,16 @@ def find_sorted(within: NDArray[Any], seqs: NDArray[Any]) -> tuple[NDArray[np.in
     return index, within[index] == seqs
 
 
+class _Kept(NamedTuple):
+    """A selection, the last entry of the removal log and the last row that it knows of, and until when it holds where
+    no row is written."""
+
+    selection: Selection
+    entry: int
+    last: int
+    until: datetime | None
+
+
 class Selections:
     """Selections, each read from the ledger once and then kept up with by its new rows and removals."""
 
@@ -100,46 +110,48 @@ class Selections:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._kept: OrderedDict[object, tuple[Selection, int, int]] = OrderedDict()
+        self._kept: OrderedDict[object, _Kept] = OrderedDict()
 
-    def of(self, scope: Scope, filters: Filter | None = None, as_of: datetime | None = None) -> Selection:
-        """The rows in ``scope`` that pass ``filters`` now, or as they were known at ``as_of``."""
+    def of(self, scope: Scope, filters: Filter | None = None, as_of: AsOf | None = NOW) -> Selection:
+        """The rows in ``scope`` that pass ``filters``, as of then; None: all that are current, whatever became of
+        them."""
         if _changing(filters):
-            return self._read(scope, filters, as_of, None)[0]
+            return self._read(scope, filters, as_of, None).selection
         key = (scope, repr(filters), as_of)  # by repr: 1 and True are equal, and not the same in a filter
         with self._ledger.reading(), self._lock:  # in this order everywhere: in memory, reading is a lock too
             fresh = self._read(scope, filters, as_of, self._kept.get(key))
             self._kept[key] = fresh
             self._kept.move_to_end(key)
-            rows = sum(len(selection.seqs) for selection, *_ in self._kept.values())
+            rows = sum(len(kept.selection.seqs) for kept in self._kept.values())
             while len(self._kept) > 1 and (len(self._kept) > self.MOST or rows > self.MOST_ROWS):
-                rows -= len(self._kept.popitem(last=False)[1][0].seqs)
-        return fresh[0]
+                rows -= len(self._kept.popitem(last=False)[1].selection.seqs)
+        return fresh.selection
 
-    def _read(
-        self, scope: Scope, filters: Filter | None, as_of: datetime | None, kept: tuple[Selection, int, int] | None
-    ) -> tuple[Selection, int, int]:
-        """The selection, and the last entry of the removal log and the last row that it knows of."""
+    def _read(self, scope: Scope, filters: Filter | None, as_of: AsOf | None, kept: _Kept | None) -> _Kept:
+        then = None if as_of is None else as_of.known
         with self._ledger.reading():
             last = self._ledger.last_row(scope.namespace)
-            if kept is None:
+            # what is valid now is asked before the rows are, so that none changes in between unseen
+            until = self._ledger.changes_at(scope.namespace) if as_of == NOW else None
+            if kept is None or (kept.until is not None and kept.until <= datetime.now(UTC)):
                 entry = self._ledger.last_removal(scope.namespace)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
-                return Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), as_of), entry, last
-            old, entry, known = kept
+                selection = Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), then)
+                return _Kept(selection, entry, last, until)
+            old, entry, known, _ = kept
             last = max(last, known)  # another thread may have read a later moment
             entry, gone = self._ledger.removals(scope.namespace, entry)
             seqs, terms = self._ledger.select(scope, filters, as_of, known)
             index, inside = old.find(gone)
-            if as_of is not None and inside.any():  # an ended row may still be seen as of then: read it all again
+            if then is not None and inside.any():  # an ended row may still be seen as of then: read it all again
                 return self._read(scope, filters, as_of, None)
         if not len(seqs) and not inside.any():
-            return old, entry, last
+            return _Kept(old, entry, last, until)
         stay = np.ones(len(old.seqs), bool)
         stay[index[inside]] = False
         lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
-        return Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, as_of), entry, last
+        return _Kept(Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, then), entry, last, until)
 
 
 def _changing(filters: Filter | None) -> bool:

@@ -1,0 +1,270 @@
+"""How what the SQLite ledger holds changes: new versions, ends, links, and what is removed; each with its log entry."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from memspan.activations.tokens import Activation
+from memspan.errors import InvalidInput, NotFound
+from memspan.ledger.activations import agreed
+from memspan.ledger.archiving import Archiving, settle
+from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Why
+from memspan.ledger.feeding import given
+from memspan.ledger.log import Change
+from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.where import scope_sql
+from memspan.records import Draft, Edge, Filter, Scope
+
+END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
+ENDED = "RETURNING id, version, document"
+
+
+class Changing(Archiving):
+    """The part of ``SqliteLedger`` that changes segments and links that are there."""
+
+    def revise(
+        self,
+        namespace: str,
+        revisions: Sequence[Revision],
+        activations: Mapping[bytes, Activation] | None,
+        encoder: str | None = None,
+        *,
+        relinks: Sequence[Relink] = (),
+        distinct: bool = False,
+        why: Why = UPDATE,
+    ) -> Revised | None:
+        """New versions of segments, or none any more, and what becomes of links: all or nothing. An empty identity
+        keeps the old one. ``activations``, ``encoder``: as in ``append``.
+
+        None, and nothing written, when one of them has another version by now. Raises NotFound, EncoderMismatch, and
+        InvalidInput when another segment of the same scope says exactly this already, unless they shall stay
+        ``distinct``.
+        """
+        with self.writing() as connection:
+            agreed(connection, encoder)
+            number = namespace_number(connection, namespace)
+            olds = [_last(connection, number, revision, namespace) for revision in revisions]
+            if any(
+                (old.version, old.ended_at is not None) != (revision.version, revision.ended)
+                for old, revision in zip(olds, revisions, strict=True)
+            ):
+                return None
+            # versions stand by their times wherever an archive takes them
+            moment = after(max((max(old.recorded_at, old.ended_at or 0) for old in olds), default=0))
+            changes: list[Change] = []
+            seqs: list[int] = []
+            documents: set[bytes] = set()
+            for old, revision in zip(olds, revisions, strict=True):
+                documents.update(() if old.document is None else (old.document,))
+                if old.ended_at is None:
+                    connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, old.seq))
+                before = None if revision.ended else old.version
+                if revision.draft is None:
+                    changes.append(Change(old.id, before))
+                    continue
+                draft = replace(revision.draft, identity=revision.draft.identity or old.identity)
+                seq, proof = _revised(connection, number, old, draft, moment, distinct=distinct)
+                changes.append(Change(old.id, before, old.version + 1, proof))
+                self.derive(connection, number, seq, draft, activations)
+                seqs.append(seq)
+            drafts = [revision.draft for revision in revisions if revision.draft is not None]
+            self.keep(connection, given(activations, drafts))
+            settle(connection, number, documents, moment)
+            changes += _relink(connection, number, relinks)
+            operation = self.logged(connection, number, why, changes)
+        return Revised(segments=self.fetch(namespace, seqs), operation=operation)
+
+    def link(self, namespace: str, edge: Edge) -> None:
+        """State an edge between two current segments; said again, its weight is replaced. Raises NotFound."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            for id in (edge.source, edge.target):
+                current(connection, number, id, namespace)
+            new = Relink(source=edge.source, target=edge.target, kind=edge.kind, weight=edge.weight)
+            self.logged(connection, number, Why(verb="link"), _relink(connection, number, [new]))
+
+    def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int:
+        """Take back edges from ``source`` to ``target``, of one kind or of all; returns how many there were."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            kinds = connection.execute(
+                "SELECT kind FROM edges WHERE namespace = ? AND source = ? AND target = ? AND (? IS NULL OR kind = ?)",
+                (number, id_bytes(source), id_bytes(target), kind, kind),
+            ).fetchall()
+            gone = [Relink(source=source, target=target, kind=each, weight=None) for (each,) in kinds]
+            if gone:
+                self.logged(connection, number, Why(verb="unlink"), _relink(connection, number, gone))
+        return len(gone)
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> int:
+        """End segments: no search finds them, their history stays. Returns how many there were."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            ended = [
+                row
+                for chunk in chunks(ids)
+                for row in connection.execute(
+                    f"{END} WHERE namespace = ? AND ended_at IS NULL AND id IN ({marks(chunk)}) {ENDED}",
+                    (now(), number, *map(id_bytes, chunk)),
+                ).fetchall()
+            ]
+            self._deleted(connection, number, ended)
+        return len(ended)
+
+    def delete_scope(self, scope: Scope, filters: Filter | None) -> int:
+        """End everything in ``scope`` (that passes ``filters``) in one statement; returns how many segments it held."""
+        with self.writing() as connection:
+            number = namespace_number(connection, scope.namespace)
+            clause, values = scope_sql(scope, filters, None)
+            ended = connection.execute(
+                f"{END} WHERE namespace = ? AND {clause} {ENDED}", (now(), number, *values)
+            ).fetchall()
+            self._deleted(connection, number, ended)
+        return len(ended)
+
+    def _deleted(self, connection: sqlite3.Connection, number: int, ended: Sequence[tuple[Any, ...]]) -> None:
+        if ended:
+            settle(connection, number, {document for _, _, document in ended if document is not None}, now())
+            self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
+
+    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int:
+        """Remove segments with every version, vector and index entry; returns how many there were."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            gone = [
+                row
+                for chunk in chunks(ids)
+                for row in connection.execute(
+                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
+                    (number, *map(id_bytes, chunk)),
+                ).fetchall()
+            ]
+            count = self._erased(connection, number, gone, why)
+        self.erase_dead()
+        return count
+
+    def erase_scope(self, scope: Scope, filters: Filter | None) -> int:
+        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
+        with self.writing() as connection:
+            number = namespace_number(connection, scope.namespace)
+            clause, values = scope_sql(scope, filters, None)
+            clause = clause.replace("ended_at IS NULL", "1", 1)
+            if filters is not None:
+                latest = (
+                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
+                )
+                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
+                values = [number, *values]
+            gone = connection.execute(
+                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING id, version", (number, *values)
+            ).fetchall()
+            count = self._erased(connection, number, gone, ERASE)
+        self.erase_dead()
+        return count
+
+    def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
+        last: dict[bytes, int] = {}
+        for id, version in gone:
+            last[id] = max(version, last.get(id, 0))
+        if last:
+            self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
+        return len(last)
+
+
+class _Last(NamedTuple):
+    """The last version of a segment."""
+
+    id: bytes
+    seq: int
+    version: int
+    position: int
+    document: bytes | None
+    identity: bytes
+    text: str
+    recorded_at: int
+    heard_at: int | None
+    ended_at: int | None
+
+
+def _last(connection: sqlite3.Connection, number: int, revision: Revision, namespace: str) -> _Last:
+    """Raises NotFound where there is none, or none any more and the revision does not know that."""
+    row = connection.execute(
+        "SELECT id, seq, version, position, document, identity, text, recorded_at, heard_at, ended_at FROM segments"
+        " WHERE namespace = ? AND id = ? ORDER BY version DESC LIMIT 1",
+        (number, id_bytes(revision.id)),
+    ).fetchone()
+    if row is None or (row[-1] is not None and not revision.ended):
+        raise missing(revision.id, namespace)
+    return _Last(*row)
+
+
+def current(connection: sqlite3.Connection, number: int, id: str, namespace: str) -> bytes:
+    """The id of a segment that is there now. Raises NotFound."""
+    row = connection.execute(
+        "SELECT id FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL", (number, id_bytes(id))
+    ).fetchone()
+    if row is None:
+        raise missing(id, namespace)
+    return bytes(row[0])
+
+
+def _revised(
+    connection: sqlite3.Connection, number: int, old: _Last, draft: Draft, moment: int, *, distinct: bool
+) -> tuple[int, bytes]:
+    """Write the version after ``old``: its seq and checksum. Raises InvalidInput."""
+    heard_at = (old.recorded_at if old.heard_at is None else old.heard_at) if draft.piece.text == old.text else None
+    if distinct:
+        other = connection.execute(
+            "SELECT 1 FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
+        ).fetchone()
+        if other is not None:
+            draft = replace(draft, identity=sha256(draft.identity + old.id).digest()[:16])
+    row = row_of(number, old.id, old.version + 1, draft, old.position, moment, heard_at)
+    seq, id, repeats, _, proof = connection.execute(INSERT, row).fetchone()
+    if repeats:
+        mend = "delete one of the two"
+        raise InvalidInput("text", f"segment {uuid.UUID(bytes=id)} already says exactly this", mend=mend)
+    return int(seq), bytes(proof)
+
+
+def _relink(connection: sqlite3.Connection, number: int, relinks: Sequence[Relink]) -> list[Change]:
+    """Have links as told; how they were before goes to the log. One whose ends are not there any more is left out."""
+    changes: list[Change] = []
+    for each in relinks:
+        key = (number, id_bytes(each.source), each.kind, id_bytes(each.target))
+        known = connection.execute(
+            "SELECT weight FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key
+        ).fetchone()
+        before = None if known is None else known[0]
+        if each.weight is None:
+            connection.execute("DELETE FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key)
+        else:
+            there = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
+            done = connection.execute(
+                f"INSERT INTO edges (namespace, source, kind, target, weight, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+                f" WHERE {there.format(2)} AND {there.format(4)}"
+                " ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
+                (*key, each.weight, now()),
+            )
+            if not done.rowcount:
+                continue
+        told = json.dumps([each.kind, before, each.weight], ensure_ascii=False)
+        changes.append(Change(key[1], other=key[3], link=told))
+    return changes
+
+
+def back(change: Change) -> Relink:
+    """What takes back what became of a link."""
+    kind, before, _ = json.loads(change.link or "")
+    source, target = (str(uuid.UUID(bytes=each)) for each in (change.id, change.other or b""))
+    return Relink(source=source, target=target, kind=kind, weight=before)
+
+
+def missing(id: str, namespace: str, what: str = "segment") -> NotFound:
+    return NotFound(f"no {what} {id!r} in namespace {namespace!r}", mend="check the id and the namespace")

@@ -1,0 +1,238 @@
+"""The log: what every transaction changed, each entry bound to the one before it by a hash.
+
+``problems`` finds a row that is not as its entry says, and an entry that does not follow from the one before it. Who
+can write the file can write another log from beginning to end; who keeps the last hash elsewhere (``stats`` tells it)
+sees that too. The leaves are salted, and the salt goes with an erased segment: the log goes on proving everything else.
+Source: Crosby and Wallach, Efficient Data Structures for Tamper-Evident Logging, USENIX Security 2009.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from memspan.ledger.base import instant
+from memspan.ledger.rows import chunks, id_bytes, marks, namespace_number, now, uuid7
+from memspan.records import NOTHING, Operation
+
+SALT = 16
+
+
+class Change(NamedTuple):
+    """The version of a segment before and after, ``proof`` the checksum of the row after it; or a ``link`` from it to
+    ``other``: [kind, weight before, weight after] as JSON."""
+
+    id: bytes
+    before: int | None = None
+    after: int | None = None
+    proof: bytes | None = None
+    other: bytes | None = None
+    link: str | None = None
+
+
+def record(
+    connection: sqlite3.Connection,
+    namespace: int,
+    verb: str,
+    changes: Sequence[Change],
+    *,
+    detail: Mapping[str, Any] = NOTHING,
+    operation: bytes | None = None,
+    undoes: bytes | None = None,
+    actor: str | None = None,
+) -> str:
+    """Write down what this transaction changed; the id of the operation, a new one unless it goes on with one."""
+    key = operation or uuid7()
+    last = connection.execute("SELECT entry, hash FROM log ORDER BY entry DESC LIMIT 1").fetchone()
+    entry, previous = (last[0] + 1, last[1]) if last else (1, _beginning(connection))
+    salts = os.urandom(SALT * len(changes))
+    rows: list[tuple[Any, ...]] = []
+    for ordinal, (id, before, after, proof, other, link) in enumerate(changes):
+        proven = proof if link is None else link.encode()
+        salt = None if proven is None else salts[SALT * ordinal : SALT * (ordinal + 1)]
+        leaf = None if salt is None or proven is None else _leaf(salt, proven)
+        rows.append((entry, ordinal, namespace, id, before, after, leaf, salt, other, link))
+    told = json.dumps(dict(detail), ensure_ascii=False, separators=(",", ":")) if detail else None
+    said = (entry, key, namespace, verb, now(), actor, undoes, told, _digest((*row[3:7], row[8]) for row in rows))
+    connection.execute(
+        "INSERT INTO log (entry, operation, namespace, verb, at, actor, undoes, detail, digest, hash)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*said, _following(previous, said)),
+    )
+    connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    return str(uuid.UUID(bytes=key))
+
+
+def head(connection: sqlite3.Connection) -> dict[str, Any]:
+    """How many entries there are, and the hash of the last, in hexadecimal."""
+    row = connection.execute("SELECT entry, hash FROM log ORDER BY entry DESC LIMIT 1").fetchone()
+    return {"entries": row[0] if row else 0, "hash": row[1].hex() if row else None}
+
+
+def listed(
+    connection: sqlite3.Connection, namespace: str, id: str | None, limit: int, before: str | None
+) -> list[Operation]:
+    """Operations of a namespace, the last first, of one segment where ``id`` is given; older than ``before``."""
+    number = namespace_number(connection, namespace)
+    clause, values = "1", list[Any]()
+    if id is not None:
+        clause = "entry IN (SELECT entry FROM changes WHERE namespace = ? AND id = ?)"
+        values += [number, id_bytes(id)]
+    if before is not None:
+        clause += " AND entry < (SELECT min(entry) FROM log WHERE operation = ?)"
+        values.append(id_bytes(before))
+    keys = connection.execute(
+        f"SELECT operation FROM log WHERE namespace = ? AND {clause}"
+        " GROUP BY operation ORDER BY min(entry) DESC LIMIT ?",
+        (number, *values, limit),
+    ).fetchall()
+    return operations(connection, namespace, [key for (key,) in keys])
+
+
+def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[bytes]) -> list[Operation]:
+    """These operations of a namespace in the order asked; what is none is left out."""
+    number = namespace_number(connection, namespace)
+    found: dict[bytes, Operation] = {}
+    for chunk in chunks(keys):
+        for key, verb, at, actor, undoes, detail, segments, undone in connection.execute(
+            "SELECT operation, verb, min(at), actor, undoes, detail,"
+            " (SELECT count(DISTINCT id) FROM log AS m JOIN changes AS c USING (entry)"
+            " WHERE m.operation = l.operation AND c.other IS NULL),"
+            # undone where it was taken back, and that was not taken back itself
+            " (SELECT u.operation FROM log AS u WHERE u.undoes = l.operation AND NOT EXISTS"
+            " (SELECT 1 FROM log AS r WHERE r.undoes = u.operation) ORDER BY u.entry DESC LIMIT 1)"
+            f" FROM log AS l WHERE namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
+            (number, *chunk),
+        ):
+            found[key] = Operation(
+                id=_id(key),
+                verb=verb,
+                namespace=namespace,
+                at=instant(at),
+                segments=segments,
+                actor=actor,
+                undoes=None if undoes is None else _id(undoes),
+                undone_by=None if undone is None else _id(undone),
+                detail=json.loads(detail) if detail else NOTHING,
+            )
+    return [found[key] for key in keys if key in found]
+
+
+def changed(connection: sqlite3.Connection, namespace: str, operation: str) -> list[Change]:
+    """What an operation changed, in order."""
+    rows = connection.execute(
+        "SELECT c.id, before, after, NULL, other, link FROM log AS l JOIN changes AS c USING (entry)"
+        " WHERE l.namespace = ? AND operation = ? ORDER BY entry, ordinal",
+        (namespace_number(connection, namespace), id_bytes(operation)),
+    )
+    return [Change(*row) for row in rows.fetchall()]
+
+
+def of_segment(connection: sqlite3.Connection, namespace: int, id: bytes) -> tuple[dict[int, str], dict[int, str]]:
+    """Which operation made each version of a segment, and which left none after it."""
+    made: dict[int, str] = {}
+    ended: dict[int, str] = {}
+    for key, before, after in connection.execute(
+        "SELECT operation, before, after FROM changes AS c JOIN log AS l USING (entry)"
+        " WHERE c.namespace = ? AND c.id = ? ORDER BY entry, ordinal",
+        (namespace, id),
+    ):
+        if after is not None and after != before:
+            made[after] = _id(key)
+        elif after is None and before is not None:
+            ended[before] = _id(key)
+    return made, ended
+
+
+def relinked(connection: sqlite3.Connection, namespace: str, moment: int) -> list[Change]:
+    """What became of links after ``moment``, the last first."""
+    rows = connection.execute(
+        "SELECT c.id, NULL, NULL, NULL, c.other, c.link FROM changes AS c JOIN log AS l USING (entry)"
+        " WHERE l.namespace = ? AND l.at > ? AND c.link IS NOT NULL ORDER BY c.entry DESC, c.ordinal DESC",
+        (namespace_number(connection, namespace), moment),
+    )
+    return [Change(*row) for row in rows.fetchall()]
+
+
+def problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """What of the log does not follow from what is before it, and which rows are not what it says they are."""
+    previous, expected = _beginning(connection), 1
+    entries = connection.execute(
+        "SELECT entry, operation, namespace, verb, at, actor, undoes, detail, digest, hash FROM log ORDER BY entry"
+    )
+    for *said, known in entries:
+        entry = said[0]
+        if entry != expected:
+            yield f"entries {expected} to {entry - 1} of the log are missing"
+        rows = connection.execute(
+            "SELECT id, before, after, leaf, other FROM changes WHERE entry = ? ORDER BY ordinal", (entry,)
+        )
+        if _digest(rows) != said[-1]:
+            yield f"the changes of entry {entry} of the log are not what was written"
+        if _following(previous, said) != known:
+            yield f"entry {entry} of the log does not follow from the one before it"
+        previous, expected = known, entry + 1
+    rows = connection.execute(
+        "SELECT s.seq, s.id, s.checksum, c.leaf, c.salt FROM segments AS s LEFT JOIN changes AS c"
+        " ON c.namespace = s.namespace AND c.id = s.id AND c.after = s.version"
+        " WHERE s.seq > (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'unlogged')"
+        " ORDER BY s.seq, c.entry, c.ordinal"
+    )
+    yield from _unproven(rows)
+    (lost,) = connection.execute(
+        "SELECT count(*) FROM changes AS c WHERE after IS NOT NULL AND NOT EXISTS (SELECT 1 FROM segments AS s"
+        " WHERE s.namespace = c.namespace AND s.id = c.id AND s.version = c.after) AND NOT EXISTS"
+        " (SELECT 1 FROM changes AS d JOIN log AS l USING (entry) WHERE d.namespace = c.namespace AND d.id = c.id"
+        " AND d.entry >= c.entry AND l.verb IN ('erase', 'prune'))"
+    ).fetchone()
+    if lost:
+        yield f"{lost} versions of segments that the log tells of are gone, and no entry says why"
+
+
+def _unproven(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """Rows that the last of their changes does not prove; each comes once a change."""
+    last: tuple[Any, ...] | None = None
+    for row in rows:
+        if last is not None and row[0] != last[0] and (problem := _unlike(last)):
+            yield problem
+        last = row
+    if last is not None and (problem := _unlike(last)):
+        yield problem
+
+
+def _unlike(row: tuple[Any, ...]) -> str | None:
+    seq, id, proof, leaf, salt = row
+    if leaf is None or salt is None:
+        return f"segment {_id(id)} (seq {seq}) is in no entry of the log"
+    return None if _leaf(salt, proof) == leaf else f"segment {_id(id)} (seq {seq}) is not what the log says was written"
+
+
+def _beginning(connection: sqlite3.Connection) -> bytes:
+    """What stands for the entry before the first: it says which rows there were before there was a log."""
+    rows = connection.execute("SELECT value FROM store WHERE key = 'unlogged'").fetchall()
+    return sha256(b"memspan log 1\0" + repr(rows).encode()).digest()
+
+
+def _leaf(salt: bytes, proven: bytes) -> bytes:
+    return sha256(salt + proven).digest()[:16]
+
+
+def _digest(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Of (id, before, after, leaf, other) of each change, in order."""
+    whole = sha256()
+    for row in rows:
+        whole.update(repr(tuple(row)).encode())
+    return whole.digest()
+
+
+def _following(previous: bytes, said: Sequence[Any]) -> bytes:
+    return sha256(previous + repr(tuple(said)).encode()).digest()
+
+
+def _id(raw: bytes) -> str:
+    return str(uuid.UUID(bytes=raw))
