@@ -24,11 +24,13 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         InvalidFilter,
         InvalidInput,
+        KeyNeeded,
         MemspanError,
         MissingExtra,
         ModelNotFound,
         NewerStore,
         NotAStore,
+        NotEncrypted,
         NotFound,
         NotUndoable,
         NotWritable,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreFull,
+        WrongKey,
     )
     from memspan.memory import Memory
     from memspan.records import (
@@ -72,9 +75,9 @@ _HOMES = {
     ),
     "memspan.errors": (
         "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotFound",
-        "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError",
-        "StoreFull",
+        "InvalidInput", "KeyNeeded", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore",
+        "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy", "StoreClosed",
+        "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
     ),
 }  # fmt: skip
 
@@ -96,6 +99,7 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "Judgement",
+    "KeyNeeded",
     "Memory",
     "MemspanError",
     "Message",
@@ -105,6 +109,7 @@ __all__ = [
     "NewerStore",
     "Node",
     "NotAStore",
+    "NotEncrypted",
     "NotFound",
     "NotUndoable",
     "NotWritable",
@@ -120,6 +125,7 @@ __all__ = [
     "StoreFull",
     "Theme",
     "Tuned",
+    "WrongKey",
     "as_dict",
     "restore",
 ]

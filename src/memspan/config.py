@@ -10,6 +10,8 @@ line), the environment variable (an empty one counts as unset), the configuratio
     namespace   MEMSPAN_NAMESPACE    default
     model       MEMSPAN_MODEL        none: the model is searched for
     cache       MEMSPAN_CACHE        <user cache directory>
+    key_file    MEMSPAN_KEY_FILE     none
+    key         MEMSPAN_KEY          none: what key_file holds; never in the configuration file
 
 The configuration file is TOML with these settings at its top level, at ``<user configuration directory>/config.toml``
 or where MEMSPAN_CONFIG says. The user directories are those of ``platformdirs`` for "memspan"; on Linux
@@ -48,7 +50,8 @@ class Config:
     ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
     ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``namespace``: the one used when a call
     names none. ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built
-    for this machine are kept; safe to delete.
+    for this machine are kept; safe to delete. ``key`` opens encrypted stores; ``key_file`` is a
+    text file that holds it.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")
@@ -58,6 +61,8 @@ class Config:
     namespace: str = "default"
     model: Path | None = None
     cache: Path = field(default_factory=_cache)
+    key_file: Path | None = None
+    key: str | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Config:
@@ -74,6 +79,7 @@ class Config:
             variable = f"MEMSPAN_{name.upper()}"
             if environ.get(variable):
                 values[name] = _checked(name, environ[variable], variable)
+        values["key"] = environ.get("MEMSPAN_KEY") or None
         for name, value in given.items():
             if name not in READERS:
                 raise TypeError(f"Config.load() got an unexpected keyword argument {name!r}")
@@ -81,10 +87,23 @@ class Config:
                 values[name] = _checked(name, os.fspath(value) if isinstance(value, os.PathLike) else value, name)
         return cls(**values)
 
+    def secret(self) -> str | None:
+        """The key of encrypted stores, from ``key`` or out of ``key_file``. Raises InvalidInput."""
+        return self.key if self.key or self.key_file is None else key_in(self.key_file, "key_file")
+
     @staticmethod
     def data_directory() -> Path:
         """The user's data directory for memspan, which holds the default store; it may not exist yet."""
         return _data()
+
+
+def key_in(path: Path, argument: str) -> str:
+    """The key in a file: its text without the line break at its end. Raises InvalidInput naming ``argument``."""
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        mend = "name a text file that this user can read"
+        raise InvalidInput(argument, f"{path} cannot be read ({error})", mend=mend) from error
 
 
 def _read_file(environ: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
@@ -123,5 +142,7 @@ def _path(value: str) -> Path:
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    f.name: _path if f.name in {"store", "model", "cache"} else str for f in fields(Config)
+    f.name: _path if f.name in {"store", "model", "cache", "key_file"} else str
+    for f in fields(Config)
+    if f.name != "key"
 }

@@ -15,6 +15,9 @@
     │   ├── StoreCorrupt                bytes on disk are not what was written
     │   ├── StoreClosed                 the memory was closed
     │   ├── NewerStore                  the store was written by a newer memspan
+    │   ├── KeyNeeded                   the store is encrypted and no key was given
+    │   ├── WrongKey                    the store is encrypted with another key
+    │   ├── NotEncrypted                a key was given for a store that is in clear
     │   └── EncoderMismatch             the store's vectors come from another encoder
     ├── EncoderError                    texts could not be turned into vectors
     │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
@@ -103,6 +106,18 @@ class StoreClosed(StoreError):
 
 class NewerStore(StoreError):
     """The store's schema is newer than this memspan understands; it was not touched."""
+
+
+class KeyNeeded(StoreError):
+    """The store is encrypted, and neither the caller nor the environment nor the keyring has its key."""
+
+
+class WrongKey(StoreError):
+    """The key is not the one that opens the store; it was not touched."""
+
+
+class NotEncrypted(StoreError):
+    """A key was given for a store that is in clear; nothing was written to it."""
 
 
 class EncoderMismatch(StoreError):

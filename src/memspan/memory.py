@@ -71,9 +71,12 @@ class Memory(Revising):
     question: ``"auto"`` (the configured one, none by default), a spec of ``memspan.rerankers``, a Reranker, or None;
     when it fails, searches answer as without it. ``tokenizer`` counts a context's tokens: None for the encoder's own, a
     path to a ``tokenizer.json``, a function ``str -> int``, or a Tokenizer. ``actor``: who ``operations`` says it was.
+    ``key`` opens an encrypted store, and makes a new one that is: a passphrase, 32 random bytes or their 64 hexadecimal
+    digits, or a function that gives one of these; None for MEMSPAN_KEY, what MEMSPAN_KEY_FILE holds, or the keyring
+    where the store says so.
 
-    Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError,
-    InvalidInput.
+    Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError, KeyNeeded,
+    WrongKey, NotEncrypted, MissingExtra, InvalidInput.
     """
 
     # Writing

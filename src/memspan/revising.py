@@ -91,14 +91,14 @@ class Revising(Portability):
     ) -> Revised:
         """Carry out a plan; made anew until nobody has changed a segment between our reading and our writing."""
         while True:
-            made = plan()
-            given = None if self._recorded == "null" else self._projection.activations(made.texts)
+            made, projection = plan(), self._projection
+            given = None if projection.recorded == "null" else projection.activations(made.texts)
             try:
                 done = self._ledger.revise(
                     namespace,
                     made.revisions,
                     given,
-                    self._recorded,
+                    projection.recorded,
                     relinks=made.relinks,
                     distinct=distinct,
                     why=why,

@@ -37,7 +37,9 @@ from memspan.config import Config
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
+from memspan.keys import FILE, LOCK, Key, secret_of, unlock
 from memspan.ledger.base import Seqs
+from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Judgement, Query, Scope, Tuned
@@ -72,6 +74,7 @@ class Store:
         namespace: str | None = None,
         reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
+        key: Key | None = None,
         config: Config | None = None,
         actor: str | None = None,
     ) -> None:
@@ -90,7 +93,13 @@ class Store:
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
-        self._ledger = SqliteLedger(None if self.path is None else _directory(self.path) / "ledger.db", who)
+        if self.path is None:
+            self._ledger = SqliteLedger(None, who)
+        else:
+            secret = secret_of(config.secret() if key is None else key)
+            with translated(_directory(self.path)):
+                keys = unlock(self.path, secret)
+            self._ledger = SqliteLedger(self.path / "ledger.db", who, keys)
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
@@ -222,6 +231,7 @@ class Store:
             "path": ":memory:" if self.path is None else str(self.path),
             "store_id": self._ledger.value("store_id"),
             "created_at": self._ledger.value("created_at"),
+            "encrypted": self._ledger.keys is not None,
             "schema": counts["schema"],
             "segments": segments,
             "tokens": sum(space["tokens"] for space in counts["namespaces"].values()),
@@ -610,7 +620,7 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
 def _is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
     try:
-        inside = {entry.name for entry in path.iterdir()} - {"open.lock"}
+        inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE}
         lost = bool(inside & {"views", "activations"})
         if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
             return True

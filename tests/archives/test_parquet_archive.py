@@ -73,7 +73,7 @@ def test_a_memory_without_an_encoder_has_no_vectors(tmp_path: Path) -> None:
 def test_columns_are_what_their_names_say(exported: Path, table: pa.Table) -> None:
     with Memory(exported.parent / "a", encoder="hash") as memory:
         segments = {segment.id: segment for segment in memory.get_all(limit=100)}
-    current = table.filter((pc.field("kind") == "segment") & pc.is_null(pc.field("ended_at"))).to_pylist()
+    current = table.filter((pc.field("type") == "segment") & pc.is_null(pc.field("ended_at"))).to_pylist()
     assert {row["id"] for row in current} == segments.keys()
     for row in current:
         segment = segments[row["id"]]
@@ -81,7 +81,7 @@ def test_columns_are_what_their_names_say(exported: Path, table: pa.Table) -> No
             assert row[name] == getattr(segment, name)
         assert tuple(row["category"]) == segment.category
         assert abs(np.linalg.norm(row["vector"]) - 1) < 1e-2
-    kinds = set(table.column("kind").to_pylist())
+    kinds = set(table.column("type").to_pylist())
     assert kinds == {"segment", "document", "link", "judgement", "usage", "tombstone"}
 
 
@@ -148,13 +148,13 @@ def test_a_vector_that_is_none_costs_only_itself(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("kind", "nonsense"), ("kind", None), ("id", "1"), ("text", None), ("text", " "), ("metadata", "{"),
+        ("type", "nonsense"), ("type", None), ("id", "1"), ("text", None), ("text", " "), ("metadata", "{"),
         ("metadata", "[1]"), ("version", -1), ("importance", float("nan")), ("recorded_at", None),
         ("recorded_at", 2**62), ("category", ["a"] * 100), ("heading", [None]), ("identity", "zz"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_read_is_told_and_left_out(tmp_path: Path, table: pa.Table, name: str, value: Any) -> None:
-    at = next(number for number, kind in enumerate(table.column("kind").to_pylist()) if kind == "segment")
+    at = next(number for number, kind in enumerate(table.column("type").to_pylist()) if kind == "segment")
     column = table.column(name)
     values = column.cast(pa.int64()).to_pylist() if pa.types.is_timestamp(column.type) else column.to_pylist()
     values[at] = value
@@ -163,7 +163,7 @@ def test_a_row_that_cannot_be_read_is_told_and_left_out(tmp_path: Path, table: p
     with Memory(tmp_path / "b", encoder="hash") as memory:
         done = memory.import_from(tmp_path / "a.parquet")
         assert [problem.where for problem in done.problems] == [f"a.parquet[{at}]"]
-        assert done.read == table.column("kind").to_pylist().count("segment") - 1
+        assert done.read == table.column("type").to_pylist().count("segment") - 1
 
 
 def test_a_text_that_is_not_utf8_is_told_and_left_out(tmp_path: Path, table: pa.Table) -> None:
@@ -195,7 +195,7 @@ def test_a_parquet_file_of_somebody_else_is_not_recognised(tmp_path: Path) -> No
     refused(tmp_path / "a.parquet", "not a Parquet file that memspan wrote")
 
 
-@pytest.mark.parametrize("name", ["kind", "text", "recorded_at", "vector", "record"])
+@pytest.mark.parametrize("name", ["type", "text", "recorded_at", "vector", "record"])
 def test_a_column_that_is_missing_or_of_another_type_is_told(tmp_path: Path, table: pa.Table, name: str) -> None:
     pq.write_table(table.drop_columns(name), tmp_path / "a.parquet")
     refused(tmp_path / "a.parquet", f"nothing as its column {name}")
@@ -236,7 +236,7 @@ def test_damage_in_its_pages_is_told(tmp_path: Path, exported: Path, name: str) 
 
 def bomb(table: pa.Table, text: str, rows: int) -> pa.Table:
     """So many rows, each a segment with this text, which is in the file once."""
-    segment = table.filter(pc.field("kind") == "segment").slice(0, 1)
+    segment = table.filter(pc.field("type") == "segment").slice(0, 1)
     many = segment.take(pa.array(np.zeros(rows, np.int64)))
     return with_column(
         many,

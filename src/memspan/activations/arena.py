@@ -81,8 +81,8 @@ class ArenaFile:
                 begin = end = _up(end, self.extent)
                 parts = []
             parts += [_HEADER.pack(_RECORD, zlib.crc32(payload), size), payload, bytes(-size % ALIGNED)]
-            offsets.append(end + _HEADER.size)
-            end = offsets[-1] + _up(size, ALIGNED)
+            offset, end = placed(end, size)
+            offsets.append(offset)
         self._put(parts, begin)
         return offsets, end
 
@@ -204,6 +204,8 @@ class Arenas:
     Whoever appends, erases or removes holds the ledger's write lock.
     """
 
+    overhead = 0  # bytes that a payload has more in its file
+
     def __init__(self, directory: Path | None, extent: int | None = None) -> None:
         self.directory = directory
         self.extent = extent or EXTENT
@@ -230,7 +232,7 @@ class Arenas:
         room: list[tuple[bytes, bytes]] = []
         end = finish
         for key, payload in payloads:
-            need = 3 * ALIGNED + len(payload)
+            need = 3 * ALIGNED + len(payload) + self.overhead
             if end + need > self.extent and end > START:
                 yield self._append(number, finish, room)
                 number, following, finish, end, room = following, following + 1, START, START, []
@@ -332,6 +334,12 @@ class Arenas:
                         self._files = {other: each for other, each in self._files.items() if each.present()}
                     file = self._files[number] = ArenaFile(path, self.extent, step=STEP, create=create)
         return file
+
+
+def placed(begin: int, size: int) -> tuple[int, int]:
+    """Where the payload of ``size`` bytes lies of a record that begins at ``begin``, and where the next one begins."""
+    offset = begin + _HEADER.size
+    return offset, offset + _up(size, ALIGNED)
 
 
 def ranges(starts: Places, counts: Places) -> Places:

@@ -14,7 +14,18 @@ from typing import Any
 
 import typer
 
-from memspan.cli import backups, cubes, memories, pictures, portability, structure, trials, truth, upkeep
+from memspan.cli import (
+    backups,
+    cubes,
+    encryption,
+    memories,
+    pictures,
+    portability,
+    structure,
+    trials,
+    truth,
+    upkeep,
+)
 from memspan.cli.doctor import doctor
 from memspan.cli.options import color
 from memspan.cli.output import clean
@@ -70,6 +81,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("tune", upkeep.tune, CARE, None),
     ("backup", backups.backup, CARE, None),
     ("restore", backups.restore, CARE, None),
+    ("encrypt", encryption.encrypt, CARE, None),
+    ("rekey", encryption.rekey, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

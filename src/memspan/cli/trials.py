@@ -302,6 +302,20 @@ def archives(
 
 
 @bench.command()
+def lifecycle(
+    segments: Annotated[int, typer.Option("--segments", help="Of the user who goes.")] = 100_000,
+    encoder: Annotated[str, typer.Option("--encoder", metavar="NAME", help="For what the log costs.")] = "minilm",
+    json: o.Json = False,
+) -> None:
+    """What care costs: the log, deleting and erasing a user, undo."""
+    from memspan.bench import lifecycle as module
+
+    with output.progress("Lifecycle", show=not json) as advance:
+        report = module.run(segments, encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,
     encoder: o.Encoder = None,

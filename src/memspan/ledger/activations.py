@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from memspan.activations.arena import START, Arenas
+from memspan.activations.sealed import SealedArenas
 from memspan.activations.tokens import Activation, Matrices
 from memspan.errors import EncoderMismatch, StoreBusy, StoreCorrupt
+from memspan.keys import Keys
 from memspan.ledger.base import Seqs, Unencoded, Vectors, instant
 from memspan.ledger.connections import Connections
-from memspan.ledger.rows import chunks, marks, namespace_number, path_of
+from memspan.ledger.rows import CHUNK, chunks, marks, namespace_number, path_of
 
 ENCODING = "(SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding')"  # the one in use
 ACTIVATED = f"segments AS s JOIN activations AS a ON a.content = s.content AND a.encoding = {ENCODING}"
@@ -38,9 +40,10 @@ WORTH = 0.5  # share of an arena file that is dead from which its living half is
 class Activations(Connections):
     """The part of ``SqliteLedger`` that keeps activations."""
 
-    def __init__(self, path: Path | None) -> None:
-        super().__init__(path)
-        self._arenas = Arenas(None if path is None else path.with_name("activations"))
+    def __init__(self, path: Path | None, keys: Keys | None = None) -> None:
+        super().__init__(path, keys)
+        directory = None if path is None else path.with_name("activations")
+        self._arenas = Arenas(directory) if directory is None or keys is None else SealedArenas(directory, keys)
         self._sound: set[tuple[int, int]] = set()  # records this process has proven, each once
         self.damaged: set[tuple[int, int]] = set()
         self._short: set[int] = set()  # arenas whose file was cut or is gone
@@ -248,6 +251,20 @@ class Activations(Connections):
                 [(key, arena, offset, len(tensors[key])) for key, offset in part],
             )
 
+    def take_tensors(self, source: Activations) -> None:
+        """In a copy of the database of ``source``, which nobody writes to meanwhile: have its token matrices in arenas
+        of its own. What is not what was written is lost here, and made again from its text."""
+        with self.writing() as connection, source.reading() as there:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            connection.execute("DELETE FROM arenas")
+            places = there.execute("SELECT key, arena, offset, size FROM tensors ORDER BY arena, offset")
+            while part := places.fetchmany(CHUNK):
+                sound = {key: place for key, *place in part if source._holds(key, *place)}
+                self._append(connection, {key: source._arenas.read(*place) for key, place in sound.items()})
+                lost = [(key,) for key, *_ in part if key not in sound]
+                connection.executemany("UPDATE activations SET tokens = x'' WHERE tokens = ?", lost)
+                connection.executemany("DELETE FROM tensors WHERE key = ?", lost)
+
     def sweep(self) -> None:
         """Remove arena files that a crash left without a row of the ledger that names them."""
         with self.writing() as connection:
@@ -306,9 +323,10 @@ class Activations(Connections):
         self.sweep()
         with self.reading() as connection:
             filled = connection.execute(
-                "SELECT number, finish, coalesce(sum(16 + (size + 15) / 16 * 16), 0)"
+                "SELECT number, finish, coalesce(sum(16 + (size + ? + 15) / 16 * 16), 0)"
                 " FROM arenas LEFT JOIN tensors ON arena = number"
-                " GROUP BY number ORDER BY number"
+                " GROUP BY number ORDER BY number",
+                (self._arenas.overhead,),
             ).fetchall()
         for number, finish, live in filled:
             if live > WORTH * finish:

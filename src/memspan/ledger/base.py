@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation, Matrices
 from memspan.entities import entities
+from memspan.keys import Keys
 from memspan.records import (
     NOTHING,
     NOW,
@@ -301,6 +302,8 @@ def names_in(encoded: str) -> tuple[str, ...]:
 
 class Ledger(Protocol):
     """All calls are safe from several threads; several processes may hold one store open. Errors are StoreErrors."""
+
+    keys: Keys | None  # of an encrypted store: they seal what views keep beside the ledger
 
     # Writing: each call is one transaction, durable when it returns.
     def append(

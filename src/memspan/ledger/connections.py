@@ -6,15 +6,18 @@ import errno
 import os
 import queue
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 
 from memspan.errors import NotWritable, StoreBusy, StoreClosed, StoreCorrupt, StoreError, StoreFull
+from memspan.keys import LOCK, Keys
 
 BUSY_SECONDS = 60.0
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000")
@@ -26,10 +29,13 @@ class Connections:
     Threads share one writing connection behind a lock and take a reading one from a pool. A forked child closes what
     it inherited and opens its own: SQLite would go on believing in locks that only the parent has, and the parent
     would remove the log that the child still writes to. A store in memory is copied by a fork.
+
+    ``keys``: those of an encrypted store, by which also the files beside the database are sealed.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, keys: Keys | None = None) -> None:
         self.path = path
+        self.keys = keys
         self._closed = False
         self._write: sqlite3.Connection | None = None
         self._start_afresh()
@@ -66,9 +72,14 @@ class Connections:
         if self._closed:
             raise StoreClosed("this memory was closed", mend="open a new Memory on the same path")
 
+    def open_file(self, target: str | Path) -> sqlite3.Connection:
+        """A connection to a database file that is encrypted as this one is, or not as this one is not."""
+        if self.keys is None:
+            return sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        return connected(target, self.keys)
+
     def _connect(self) -> sqlite3.Connection:
-        target = ":memory:" if self.path is None else str(self.path)
-        connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = self.open_file(":memory:" if self.path is None else self.path)
         connection.create_function("memspan_fold", 1, _fold, deterministic=True)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
@@ -84,7 +95,7 @@ class Connections:
     def exclusive(self) -> Iterator[sqlite3.Connection]:
         """The writing connection outside a transaction, no other process opening or migrating the store meanwhile."""
         self._usable()
-        lock = nullcontext() if self.path is None else FileLock(self.path.with_name("open.lock"), timeout=BUSY_SECONDS)
+        lock = nullcontext() if self.path is None else FileLock(self.path.with_name(LOCK), timeout=BUSY_SECONDS)
         with translated(self.path), lock, self._lock:
             yield self._writer()
 
@@ -102,6 +113,12 @@ class Connections:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody writes to the store, in this process or another; readers go on."""
+        with self.writing():
+            yield
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -224,12 +241,30 @@ def _fold(text: str | None) -> str | None:
     return None if text is None else str(text).casefold()
 
 
+def connected(target: str | Path, keys: Keys | None) -> sqlite3.Connection:
+    """A connection by SQLCipher, which without ``keys`` reads and writes a database in clear as SQLite does."""
+    from sqlcipher3 import dbapi2
+
+    made = dbapi2.connect(str(target), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    made.execute("PRAGMA cipher_log_level = NONE")  # what is wrong is raised, and not written to stderr too
+    if keys is not None:
+        made.execute(f"PRAGMA key = \"x'{keys.ledger()}'\"")
+        made.execute("PRAGMA cipher_compatibility = 4")  # the format on the disk, whatever SQLCipher comes later
+    return cast(sqlite3.Connection, made)  # not one of its kind, but it has all that one has
+
+
+def database_errors() -> tuple[type[sqlite3.Error], ...]:
+    """SQLite's errors, and SQLCipher's where it is in use: they are no kin, but have the same codes."""
+    cipher = sys.modules.get("sqlcipher3.dbapi2")
+    return (sqlite3.Error,) if cipher is None else (sqlite3.Error, cipher.Error)
+
+
 @contextmanager
 def translated(path: Path | None) -> Iterator[None]:
     """SQLite's and the lock's errors as memspan's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except database_errors() as error:
         raise _translate(error, path) from error
     except Timeout as error:
         raise StoreBusy(f"{path} is being opened by another process", mend="try again in a moment") from error

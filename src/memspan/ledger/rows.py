@@ -10,12 +10,14 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 from memspan.ledger.base import SEPARATOR, Placed, instant, microseconds
+from memspan.ledger.connections import database_errors
 from memspan.records import NOTHING, Draft, Segment
 
 COLUMNS = (
@@ -190,6 +192,8 @@ def marks(chunk: Sequence[Any]) -> str:
 
 def find_problems(connection: sqlite3.Connection) -> Iterator[tuple[int, int, str | None]]:
     """Everything that is not as it was written: yields (rows done, rows in all, problem or None)."""
+    with suppress(*database_errors()):  # SQLite from 3.44 on checks FTS5 by what this connection last saw of it
+        connection.execute("SELECT rowid FROM lexical_tail WHERE lexical_tail MATCH 'a' LIMIT 1").fetchone()
     for (message,) in connection.execute("PRAGMA integrity_check").fetchall():
         if message != "ok":
             yield 0, 0, f"database: {message}"
@@ -244,5 +248,5 @@ def _inconsistencies(connection: sqlite3.Connection) -> Iterator[str]:
             yield message.format(count)
     try:
         connection.execute("SELECT count(*) FROM lexical_instances").fetchone()
-    except sqlite3.DatabaseError as error:
+    except database_errors() as error:
         yield f"the lexical tail cannot be read ({error}): run `memspan rebuild`"

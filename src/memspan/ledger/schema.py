@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from memspan.errors import NewerStore, NotAStore, StoreCorrupt
+from memspan.ledger.connections import database_errors
 
 APPLICATION_ID = 0x6D73_706E  # "mspn" in the SQLite header: how a memspan ledger is told from any other database
 SMALLEST = 512  # bytes of a database: one page of the smallest size
@@ -36,8 +38,13 @@ def migrations(dialect: str) -> list[Migration]:
     ]
 
 
-def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
+def migrate(
+    connection: sqlite3.Connection,
+    path: Path | None,
+    connect: Callable[[str | Path], sqlite3.Connection] = sqlite3.connect,
+) -> list[int]:
     """Bring the database to the newest schema; returns the numbers applied. ``path`` is None for one in memory.
+    ``connect`` opens the backup, encrypted as the database is.
 
     Raises NotAStore (another program's database), NewerStore, StoreCorrupt (an applied migration was changed since).
     The caller holds the lock that keeps other processes from opening the store meanwhile.
@@ -60,7 +67,7 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
         connection.execute("PRAGMA journal_mode = WAL")
     missing = known[version:]
     if missing and not fresh and path is not None:
-        backup(connection, path.with_name(f"{path.name}.before-{missing[0].number:04d}"))
+        backup(connection, path.with_name(f"{path.name}.before-{missing[0].number:04d}"), connect)
     for migration in missing:
         record = (
             "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL,"
@@ -71,7 +78,7 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
         )
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{migration.sql}\n{record}\nCOMMIT;")
-        except sqlite3.Error:
+        except database_errors():
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -81,11 +88,15 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> list[int]:
 PRAGMAS = ("application_id", "user_version")
 
 
-def backup(connection: sqlite3.Connection, target: Path) -> None:
-    """A consistent copy of the database at ``target``, complete or not there at all."""
+def backup(
+    connection: sqlite3.Connection,
+    target: Path,
+    connect: Callable[[str | Path], sqlite3.Connection] = sqlite3.connect,
+) -> None:
+    """A consistent copy of the database at ``target``, which ``connect`` opens, complete or not there at all."""
     aside = target.with_name(target.name + ".part")
     aside.unlink(missing_ok=True)
-    copy = sqlite3.connect(aside)
+    copy = connect(aside)
     try:
         connection.backup(copy)
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 
 from memspan.activations.tokens import Activation
 from memspan.errors import IdempotencyConflict
+from memspan.keys import Keys
 from memspan.ledger import log, schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
 from memspan.ledger.base import (
@@ -63,14 +64,14 @@ from memspan.records import (
 
 class SqliteLedger(Changing):
     """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only.
-    ``actor`` is who the log says changed something."""
+    ``actor`` is who the log says changed something; ``keys`` are those of an encrypted one."""
 
-    def __init__(self, path: Path | None, actor: str | None = None) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path | None, actor: str | None = None, keys: Keys | None = None) -> None:
+        super().__init__(path, keys)
         self.actor = actor
         try:
             with self.exclusive() as connection:
-                schema.migrate(connection, path)
+                schema.migrate(connection, path, self.open_file)
             self.find_short()
             self.erase_dead()  # what a crash kept somebody from erasing
         except BaseException:

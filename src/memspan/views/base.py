@@ -252,6 +252,8 @@ class SnapshotFiles:
             raw = path.read_bytes()
         except OSError as error:
             raise StoreCorrupt(f"{path} cannot be read ({error})", mend="it is rebuilt from the ledger") from error
+        if self._ledger.keys is not None:
+            raw = self._ledger.keys.opened(path, raw)
         if _digest(raw) != snapshot.checksum:
             raise StoreCorrupt(f"{path} is not what was written", mend="it is rebuilt from the ledger")
         return load(raw)
@@ -267,7 +269,7 @@ class SnapshotFiles:
         try:
             with translated(path):
                 with aside.open("wb") as file:
-                    file.write(raw)
+                    file.writelines([raw] if self._ledger.keys is None else self._ledger.keys.sealed(name, raw))
                     file.flush()
                     os.fsync(file.fileno())
                 aside.replace(path)
