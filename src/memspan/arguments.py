@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
+from memspan.kinds import KINDS
 from memspan.records import NOTHING, Judgement, Kind, Scope, Source, State
 from memspan.segmenting import check_text, shown
 
@@ -24,7 +25,6 @@ DEEPEST_CATEGORY = 32
 MOST_HITS = 10_000
 DERIVED = ("next", "mentions", "similar")  # kinds of edges that the graph finds by itself
 SOURCES: tuple[str, ...] = get_args(Source)
-KINDS: tuple[str, ...] = get_args(Kind)
 STATES: tuple[str, ...] = get_args(State)
 
 
@@ -215,11 +215,11 @@ def count(argument: str, value: object, *, least: int = 1, most: int = MOST_HITS
     return number
 
 
-def threshold(value: object) -> float:
+def threshold(value: object, argument: str = "threshold", mend: str = "scores are in [0, 1]") -> float:
     """A number in [0, 1]."""
     number = _number(value)
     if not 0 <= number <= 1:
-        raise InvalidInput("threshold", f"{shown(value)} is not a number from 0 to 1", mend="scores are in [0, 1]")
+        raise InvalidInput(argument, f"{shown(value)} is not a number from 0 to 1", mend=mend)
     return number
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -13,6 +13,7 @@ from typing import Any
 
 from memspan import arguments
 from memspan.analysis import terms
+from memspan.kinds import KINDS
 from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text, names_in
 from memspan.records import NOTHING, Draft, Kind, Message, Piece, Scope, Segment, Source
 from memspan.segmenting import check_text
@@ -157,6 +158,12 @@ class Batch:
 def draft_of(segment: Segment, identity: bytes) -> Draft:
     """What was written to make ``segment``."""
     return replace(_redraft(segment, None, {})[0], identity=identity)
+
+
+def expiring(drafts: Iterable[Draft], now: datetime) -> list[Draft]:
+    """The drafts; those of a kind with a time to live end after it, unless they say when."""
+    ends = {name: None if kind.ttl is None else now + kind.ttl for name, kind in KINDS.items()}
+    return [replace(draft, expires_at=draft.expires_at or ends[draft.kind]) for draft in drafts]
 
 
 def redrafted(old: Segment, piece: Piece | None, changes: Mapping[str, Any]) -> tuple[Revision, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ def export(
     recorded: str,
     about: Mapping[str, Any],
     progress: Progress | None,
+    ids: Sequence[str] | None = None,
 ) -> Exported:
-    """Write what ``scope`` holds and passes ``filters`` to ``path``, replacing the archive there.
+    """Write what ``scope`` holds and passes ``filters`` to ``path``, replacing the archive there; or only the segments
+    ``ids``, with all that refers to them and links from and to what stays.
 
     ``recorded`` is what the store records of its encoder. Raises InvalidInput, MissingExtra, StoreError; then nothing
     was written.
@@ -49,9 +51,12 @@ def export(
         problem = f"{format.name} is a matrix of vectors, and this store has none"
         raise InvalidInput("format", problem, mend="use jsonl, or give the store an encoder: memspan rebuild --encoder")
     with ledger.reading():  # all passes of a format see this one moment
-        seqs = ledger.archive(scope, filters, history=history)
-        segments = len(ledger.archive(scope, filters, history=False)) if history else len(seqs)
-        part = filters is not None or not history or scope != Scope(namespace=scope.namespace)
+        if ids is None:
+            seqs = ledger.archive(scope, filters, history=history)
+            segments = len(ledger.archive(scope, filters, history=False)) if history else len(seqs)
+        else:
+            seqs, segments = ledger.rows_of(scope.namespace, ids), len(ids)
+        part = ids is not None or filters is not None or not history or scope != Scope(namespace=scope.namespace)
         named = ledger.named(scope.namespace, seqs.tolist()) if part else None
         passes = 0
 
@@ -59,7 +64,7 @@ def export(
             nonlocal passes
             passes += 1
             told = progress if passes == 1 else None
-            return _records(ledger, scope.namespace, seqs, named, vectors, told)
+            return _records(ledger, scope.namespace, seqs, named, vectors, told, all if ids is None else any)
 
         written = format.module.write(
             path,
@@ -88,8 +93,10 @@ def _records(
     named: tuple[Collection[str], Collection[str]] | None,
     vectors: Vectors | None,
     progress: Progress | None,
+    within: Callable[[Iterable[bool]], bool],
 ) -> Iterator[Archived]:
-    """All records in their order; of a part, only documents and references of what is in it (``named``)."""
+    """All records in their order; of a part, only documents and references of what is in it (``named``), and links of
+    which ``within`` of both ends (all or any) are."""
     for filing in ledger.filings(namespace):
         if named is None or filing.id in named[1]:
             yield filing
@@ -99,7 +106,7 @@ def _records(
         if progress is not None:
             progress(start + len(page), len(seqs), "exporting")
     for reference in ledger.references(namespace):
-        if named is None or _within(reference, named[0]):
+        if named is None or within(id in named[0] for id in _of(reference)):
             yield reference
 
 
@@ -126,7 +133,6 @@ def _versions(ledger: Ledger, namespace: str, page: list[int], vectors: Vectors 
         )
 
 
-def _within(reference: Reference, ids: Collection[str]) -> bool:
-    if isinstance(reference, Edge):
-        return reference.source in ids and reference.target in ids
-    return reference.id in ids
+def _of(reference: Reference) -> tuple[str, ...]:
+    """The segments that it refers to."""
+    return (reference.source, reference.target) if isinstance(reference, Edge) else (reference.id,)

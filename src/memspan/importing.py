@@ -20,7 +20,17 @@ from memspan.activations.tokens import LATER, Activation
 from memspan.archives.base import Header, Item, Record, Tie, Vectors, attempt
 from memspan.drafting import Batch, Common, draft_of, hashed, identity_of, uuid8
 from memspan.errors import InvalidInput
-from memspan.ledger.base import IMPORT, Ledger, Reference, Restorable, Taking, encoded_text, instant, microseconds
+from memspan.ledger.base import (
+    IMPORT,
+    Ledger,
+    Reference,
+    Restorable,
+    Taking,
+    Why,
+    encoded_text,
+    instant,
+    microseconds,
+)
 from memspan.projection import Projection
 from memspan.records import Draft, Edge, Filing, Imported, Message, Piece, Problem, Scope, Version
 from memspan.segmenting import check_text, parse_time
@@ -101,8 +111,11 @@ class Import:
                 progress(read, 0, "checking")
         self._begin()
 
-    def run(self, *, revive: bool, dry_run: bool, progress: Progress | None) -> Imported:
-        """Take it over. Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole."""
+    def run(self, *, revive: bool, dry_run: bool, progress: Progress | None, why: Why = IMPORT) -> Imported:
+        """Take it over, as one operation.
+
+        Raises InvalidInput, MissingExtra, StoreError; what was written until then is whole.
+        """
         done = Imported(path=str(self._path), format=self._format.name, dry_run=dry_run)
         same: dict[str, str] = {}
         conflicts: set[str] = set()
@@ -123,7 +136,7 @@ class Import:
                     self._projection.recorded,
                     revive=revive,
                     dry_run=dry_run,
-                    why=replace(IMPORT, operation=done.operation),
+                    why=replace(why, operation=done.operation),
                 )
                 same.update(restored.same)
                 conflicts |= restored.conflicts

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from memspan import arguments
 from memspan.context import Order, pack, pack_active
-from memspan.drafting import Batch, Common
+from memspan.drafting import Batch, Common, expiring
 from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Idempotency
+from memspan.pruning import Pruning
 from memspan.records import (
     Added,
     AsOf,
@@ -38,7 +39,7 @@ from memspan.records import (
     Theme,
 )
 from memspan.retrieval import hit_of
-from memspan.revising import Revising, nothing_in
+from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -62,7 +63,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Revising):
+class Memory(Pruning):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -183,7 +184,7 @@ class Memory(Revising):
         try:
             added = self._ledger.append(
                 scope.namespace,
-                batch.drafts,
+                expiring(batch.drafts, datetime.now(UTC)),
                 documents=batch.documents,
                 activations=None if projection.recorded == "null" else activations,
                 encoder=projection.recorded,

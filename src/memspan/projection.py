@@ -221,7 +221,8 @@ class Projection:
         if many:
             self._ask()
 
-    def _write_uses(self) -> None:
+    def write_uses(self) -> None:
+        """Write down what searches of this process returned since it was last written."""
         with self._told:
             told, self._uses = self._uses, {}
         for namespace, uses in told.items():
@@ -265,7 +266,7 @@ class Projection:
             try:  # whether or not the encoder is there
                 while self._due and not self._stopping:
                     self.tend(self._due.pop())
-                self._write_uses()
+                self.write_uses()
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(error)
 
@@ -333,7 +334,7 @@ class Projection:
             self._wake.notify_all()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
-        self._write_uses()
+        self.write_uses()
 
 
 @contextmanager

@@ -112,7 +112,7 @@ ALONG = (
 )
 SEEDING = (replace(BOTH, extras={"margin": 10.0}), KEYWORD, SEMANTIC)
 STATED = {"category": 0.5, "importance": 0.5}  # by judgement: no set tells
-WHOLE = STATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3}
+WHOLE = STATED | {"recency": 0.3, "frequency": 0.3, "relevance": 0.3, "strength": 0.3}
 NEAR = {"graph": 0.3}
 
 _FAST = Recipe(

@@ -20,7 +20,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 Source = Literal["user", "assistant", "tool", "document", "web", "derived", "system"]
 Kind = Literal["episodic", "semantic", "procedural", "core", "working"]
 """What a memory is: what happened, what is so, how something is done, what is always in the context, what is only for
-now. See ``memspan.forgetting.KINDS``."""
+now. See ``memspan.kinds.KINDS``."""
 State = Literal["quarantined", "merged"]
 """What became of a segment that searches leave out. None: nothing, it is active."""
 
@@ -437,6 +437,43 @@ class Tuned:
     bias: float
     better: bool
     applied: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fading:
+    """A segment that ``Memory.prune`` takes, or would: it has ``expired``, or its ``strength`` in [0, 1] has ``faded``.
+
+    ``time`` is when it happened, or else was heard; ``about`` the beginning of its text.
+    """
+
+    id: str
+    kind: Kind
+    reason: Literal["expired", "faded"]
+    strength: float
+    time: datetime
+    about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What ``Memory.prune`` removed, or with ``dry_run`` would remove, of ``segments`` in scope: ``fading``, what has
+    expired first, then the weakest.
+
+    ``below`` is the strength from which a segment stays, by ``curve``. ``kept`` counts those that are weaker and stay
+    all the same, by why: "important", "useful", or "document", of which another part stays. ``archive`` is the cube of
+    ``bytes`` that holds what was removed, ``operation`` what ``undo`` takes to bring it back; None where nothing was.
+    """
+
+    namespace: str
+    curve: str
+    below: float
+    segments: int
+    fading: tuple[Fading, ...]
+    kept: Mapping[str, int]
+    archive: str | None = None
+    bytes: int = 0
+    operation: str | None = None
+    dry_run: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

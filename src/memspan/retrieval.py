@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from memspan.analysis import terms
 from memspan.channels import Channel, Follower, Found, Question
 from memspan.evidence import Evidence, LateInteraction
+from memspan.forgetting import strength
 from memspan.fusion import Features, Ranker, fuse, or_zero, probability, ranker
 from memspan.ledger.base import Ledger, Seqs, encoded_text
 from memspan.projection import Projection
@@ -221,7 +222,8 @@ class Retrieval:
         """What is known of rows beside what they say: how their category suits the question, and their priorities.
 
         Asked of the ``first`` of ``seqs`` only: it moves a row by little, the others stay as if nothing was known.
-        Recency halves every 30 days since a segment was last returned, or else since it happened.
+        Recency halves every 30 days since a segment was last returned, or else since it happened; strength is what the
+        curve of forgetting leaves of it.
         """
         features: dict[str, NDArray[np.float32]] = {}
         if recipe.priorities:
@@ -230,13 +232,16 @@ class Retrieval:
             if question is not None and question.vector is not None and len(named) and "category" in recipe.priorities:
                 prior = self._tree.prior(namespace, question.vector, seqs[named])
                 features["category"] = _spread(prior, named, len(seqs), np.nan)
-            age = (time.time() * 1e6 - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)
+            now = time.time() * 1e6
+            age = (now - np.maximum(known.heard_at, known.accessed_at)).clip(min=0)
             values = {
                 "importance": known.importance,
                 "recency": np.exp2(-age / HALF_LIFE),
                 "frequency": 1 - np.exp(-known.accesses / USES),
                 "relevance": known.relevance,
             }
+            if "strength" in recipe.priorities:
+                values["strength"] = strength(known, now)
             for name, value in values.items():  # in this order, whatever a set's is in this process
                 if name in recipe.priorities:
                     features[name] = _spread(value, first, len(seqs), USUAL.get(name, 0.0))

@@ -15,6 +15,7 @@ from memspan import arguments
 from memspan.drafting import content_key, draft_of, redrafted
 from memspan.errors import EncoderMismatch, InvalidInput, NotFound, NotUndoable
 from memspan.filtering import parse_filter
+from memspan.kinds import KINDS
 from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
 from memspan.portability import Portability
 from memspan.records import AsOf, Event, Kind, Operation, Scope, Segment
@@ -73,6 +74,9 @@ class Revising(Portability):
         for name, value in {"valid_from": valid_from, "valid_to": valid_to, "expires_at": expires_at}.items():
             if value is not UNCHANGED:
                 changes[name] = parse_time(value, name)
+        ttl = None if kind is None else KINDS[kind].ttl
+        if ttl is not None and expires_at is UNCHANGED:
+            changes["expires_at"] = datetime.now(UTC) + ttl
         pieces = None if text is None else self._cut(check_text(text, "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"

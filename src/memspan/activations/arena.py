@@ -396,7 +396,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
         if head != MARK:  # several may do this at once: they write the same
             os.lseek(file, 0, os.SEEK_SET)
             os.write(file, MARK)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         size = os.fstat(file).st_size
         if size % extent:  # cut by somebody: what is not there reads as damaged
             os.ftruncate(file, _up(size, extent))
@@ -406,7 +406,7 @@ def _opened(path: Path, create: bool, extent: int) -> int:
     return file
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Have the name of a new file on the disk, where the system knows such a thing."""
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -83,6 +83,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("restore", backups.restore, CARE, None),
     ("encrypt", encryption.encrypt, CARE, None),
     ("rekey", encryption.rekey, CARE, None),
+    ("prune", upkeep.prune, CARE, None),
     ("doctor", doctor, CARE, None),
     ("demo", trials.demo, TRY, None),
 )

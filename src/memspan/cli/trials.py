@@ -316,6 +316,26 @@ def lifecycle(
 
 
 @bench.command()
+def forgetting(
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.svg", help="Draw the curves there.", show_default=False),
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """What is left of a memory over 90 days by how it is used: a simulation, by both curves of forgetting.
+
+    Needs the extra "fsrs".
+    """
+    from memspan.bench import forgetting as module
+
+    report = module.run()
+    if plot is not None:
+        _put(plot, "--plot", module.plot(report))
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,
     encoder: o.Encoder = None,

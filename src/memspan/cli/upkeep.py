@@ -1,4 +1,4 @@
-"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens, tune."""
+"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens, tune, prune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from memspan.cli import options as o
 from memspan.cli import output
 from memspan.errors import InvalidInput
-from memspan.records import Tuned, as_dict
+from memspan.records import Pruned, Tuned, as_dict
+
+SHOWN = 20  # segments told one by one
 
 Tokens = Annotated[
     str, typer.Option("--tokens", metavar="LEVEL", help="none, 1bit, 4bit, int8 or f16; auto: as it is, else 1bit.")
@@ -165,6 +167,78 @@ def show_tuned(tuned: Tuned) -> None:
         print("Not applied: this was a dry run. Without --dry-run it would be.")
     else:
         print("Not applied: the gain is within the noise. More feedback may show one.")
+
+
+def prune(
+    below: Annotated[
+        float | None,
+        typer.Option(
+            "--below", metavar="0..1", help="What is weaker goes; else 0.05, by fsrs 0.5.", show_default=False
+        ),
+    ] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Only what was heard so long ago.", show_default=False),
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="episodic, semantic, procedural, working.", show_default=False),
+    ] = None,
+    curve: Annotated[
+        str, typer.Option("--curve", metavar="NAME", help='ebbinghaus, or fsrs: the extra "fsrs".')
+    ] = "ebbinghaus",
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Archive it and remove it; else only tell.", show_default=False)
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option("--archive", metavar="FILE", help="Archive it there: NAME.memspan.", show_default=False),
+    ] = None,
+    filters: o.Filters = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Tell what has faded or expired; with --apply, archive it and remove it. memspan undo brings it back.
+
+    Core memory stays, procedural memory unless it is named, what is at least 0.9 important, and what was of use.
+    """
+    with o.open_memory(store, encoder, namespace) as memory, output.progress("Archiving", show=not json) as advance:
+        done = memory.prune(
+            below=below,
+            older_than=older_than,
+            kinds=kinds or None,
+            curve=curve,
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
+            dry_run=not apply,
+            archive=archive,
+            progress=advance,
+        )
+    if json:
+        output.emit(as_dict(done))
+    else:
+        _show_pruned(done)
+
+
+def _show_pruned(done: Pruned) -> None:
+    for each in done.fading[:SHOWN]:
+        why = "expired" if each.reason == "expired" else f"{each.strength:.3f}"
+        print(f"{each.id}  {each.time:%Y-%m-%d}  {each.kind:<10}  {why:>7}  {output.line(each.about)}")
+    if len(done.fading) > SHOWN:
+        print(f"... and {len(done.fading) - SHOWN:,} more")
+    verb = "would go" if done.dry_run else "gone"
+    stays = "".join(f", {count:,} weak and stay ({why})" for why, count in done.kept.items())
+    print(f"{len(done.fading):,} of {output.plural(done.segments, 'segment')} {verb}{stays}")
+    if done.operation is not None:
+        print(f"Archived in {done.archive} ({output.size(done.bytes)}); memspan undo {done.operation} brings it back")
+    elif done.fading:
+        print("Nothing was changed: --apply does it")
 
 
 def _show(report: dict[str, Any], json: bool) -> None:

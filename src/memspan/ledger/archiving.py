@@ -20,6 +20,7 @@ from memspan.ledger.base import (
     Restorable,
     Restored,
     Seqs,
+    Stamp,
     Taking,
     Why,
     instant,
@@ -95,6 +96,26 @@ class Archiving(Feeding):
                 (number, *values),
             )
             return np.fromiter((seq for (seq,) in rows), np.int64)
+
+    def rows_of(self, namespace: str, ids: Sequence[str]) -> Seqs:
+        """Every version of these segments, sorted as ``archive`` does: int64[n]."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            rows = [
+                row
+                for chunk in chunks(ids)
+                for row in connection.execute(
+                    "SELECT recorded_at, id, version, seq FROM segments"
+                    f" WHERE namespace = ? AND id IN ({marks(chunk)})",
+                    (number, *map(id_bytes, chunk)),
+                )
+            ]
+        return np.array([row[-1] for row in sorted(rows)], np.int64)
+
+    def stamps(self, namespace: str, ids: Sequence[str]) -> dict[str, Stamp]:
+        """Of each of these segments that is there what changes with anything that is written of it."""
+        with self.reading() as connection:
+            return stamps_of(connection, namespace_number(connection, namespace), ids)
 
     def named(self, namespace: str, seqs: Sequence[int]) -> tuple[set[str], set[str]]:
         """The ids of these rows, and of the documents they belong to."""
@@ -251,6 +272,25 @@ def settle(connection: sqlite3.Connection, number: int, documents: Collection[by
         )
 
 
+def stamps_of(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -> dict[str, Stamp]:
+    """As ``Archiving.stamps``, within a transaction."""
+    near = " FROM edges AS e WHERE e.namespace = s.namespace AND e.{} = s.id)"
+    links = ", ".join(f"(SELECT {{}}{near.format(end)}" for end in ("source", "target"))
+    parts = ", ".join(links.replace("{}", each) for each in ("count(*)", "total(weight)", "max(created_at)"))
+    said = " FROM judgements AS j WHERE j.namespace = s.namespace AND j.id = s.id)"
+    sql = (
+        "SELECT id, max(seq), max(version), count(*), count(ended_at), sum(repeats),"
+        " (SELECT accesses FROM usage AS u WHERE u.namespace = s.namespace AND u.id = s.id),"
+        f" (SELECT count(*){said}, (SELECT total(useful){said}, (SELECT max(judged_at){said}, {parts}"
+        " FROM segments AS s WHERE namespace = ? AND id IN ({}) GROUP BY namespace, id"
+    )
+    return {
+        _id(id): tuple(values)
+        for chunk in chunks(ids)
+        for id, *values in connection.execute(sql.format(marks(chunk)), (number, *map(id_bytes, chunk)))
+    }
+
+
 def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> dict[bytes, list[_Kept]]:
     """The versions of these segments that are here, each in the order of their times."""
     found: dict[bytes, list[_Kept]] = {}
@@ -308,6 +348,7 @@ def _place(
         heard_at = microseconds(new.heard_at or new.recorded_at)
         new = replace(new, version=same.version + 1)
         recorded_at, same = after_time(same.ended_at), None
+        row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
     if same is not None:
         restored.there += 1
         if new.repeats > same.repeats:

@@ -191,9 +191,9 @@ class Changed(NamedTuple):
 class Standing:
     """What else is known of rows, beside what they say: one entry a row, in the order asked.
 
-    All float64[n]: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` and ``accessed_at`` (0 where never) in
-    microseconds since 1970; ``accesses`` a count; ``categorised`` 1 where it has a category. A row that is gone has
-    importance NaN.
+    All float64[n] but ``kinds``: ``importance`` and ``relevance`` in [0, 1]; ``heard_at`` (when it happened, or where
+    nobody said, was heard), ``stored_at`` (when it was heard) and ``accessed_at`` (0 where never) in microseconds since
+    1970; ``accesses`` a count; ``categorised`` 1 where it has a category. A row that is gone has importance NaN.
     """
 
     importance: NDArray[np.float64]
@@ -202,6 +202,8 @@ class Standing:
     accessed_at: NDArray[np.float64]
     relevance: NDArray[np.float64]
     categorised: NDArray[np.float64]
+    stored_at: NDArray[np.float64]
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,9 @@ class Voices:
     speakers: tuple[str | None, ...]
     asks: NDArray[np.bool_]
 
+
+Stamp = tuple[Any, ...]
+"""What changes with anything that is written of a segment: its versions, use, links and judgements."""
 
 Reference = Edge | Judgement | Usage | Tombstone
 """What an archive holds beside documents and the versions of segments."""
@@ -331,6 +336,7 @@ class Ledger(Protocol):
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
     def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int: ...
     def erase_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool: ...
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int: ...
     def link(self, namespace: str, edge: Edge) -> None: ...
     def unlink(self, namespace: str, source: str, target: str, kind: str | None) -> int: ...
@@ -394,6 +400,8 @@ class Ledger(Protocol):
 
     # Archives
     def archive(self, scope: Scope, filters: Filter | None, *, history: bool) -> Seqs: ...
+    def rows_of(self, namespace: str, ids: Sequence[str]) -> Seqs: ...
+    def stamps(self, namespace: str, ids: Sequence[str]) -> dict[str, Stamp]: ...
     def named(self, namespace: str, seqs: Sequence[int]) -> tuple[set[str], set[str]]: ...
     def identities(self, namespace: str, seqs: Sequence[int]) -> dict[int, bytes]: ...
     def filings(self, namespace: str) -> Iterator[Filing]: ...

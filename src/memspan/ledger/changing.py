@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
-from memspan.ledger.archiving import Archiving, settle
-from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Why
+from memspan.ledger.archiving import Archiving, settle, stamps_of
+from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Stamp, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
@@ -137,15 +137,7 @@ class Changing(Archiving):
         """Remove segments with every version, vector and index entry; returns how many there were."""
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
-            gone = [
-                row
-                for chunk in chunks(ids)
-                for row in connection.execute(
-                    f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
-                    (number, *map(id_bytes, chunk)),
-                ).fetchall()
-            ]
-            count = self._erased(connection, number, gone, why)
+            count = self._erased(connection, number, _removed(connection, number, ids), why)
         self.erase_dead()
         return count
 
@@ -168,6 +160,17 @@ class Changing(Archiving):
         self.erase_dead()
         return count
 
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
+        """Remove segments as ``erase`` does, all or nothing; False, and nothing removed, when anything was written of
+        one of them since it had its stamp."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            if stamps_of(connection, number, list(stamps)) != stamps:
+                return False
+            self._erased(connection, number, _removed(connection, number, list(stamps)), why)
+        self.erase_dead()
+        return True
+
     def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
         last: dict[bytes, int] = {}
         for id, version in gone:
@@ -175,6 +178,18 @@ class Changing(Archiving):
         if last:
             self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
         return len(last)
+
+
+def _removed(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -> list[tuple[bytes, int]]:
+    """Remove every version of these segments: the ids and versions there were."""
+    return [
+        row
+        for chunk in chunks(ids)
+        for row in connection.execute(
+            f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
+            (number, *map(id_bytes, chunk)),
+        ).fetchall()
+    ]
 
 
 class _Last(NamedTuple):

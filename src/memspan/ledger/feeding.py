@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation
+from memspan.kinds import USUAL_KIND
 from memspan.ledger.activations import Activations, agreed, unencoded
 from memspan.ledger.base import (
     SEPARATOR,
@@ -230,12 +231,14 @@ class Feeding(Activations):
         """Importance, age and use of these rows."""
         columns = (
             "importance, coalesce(occurred_at, heard_at, recorded_at), coalesce(accesses, 0), coalesce(accessed_at, 0),"
-            " coalesce(relevance, 0.5), category IS NOT NULL"
+            " coalesce(relevance, 0.5), category IS NOT NULL, coalesce(heard_at, recorded_at), kind"
         )
         used = " LEFT JOIN usage AS u ON u.namespace = s.namespace AND u.id = s.id"
-        gone = (np.nan, 0.0, 0.0, 0.0, 0.5, 0.0)
-        table = np.array(self._told(namespace, seqs, columns, gone, used), np.float64).reshape(-1, len(gone))
-        return Standing(**dict(zip((field.name for field in fields(Standing)), table.T, strict=True)))
+        gone = (np.nan, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, USUAL_KIND)
+        *numbers, kinds = zip(*(self._told(namespace, seqs, columns, gone, used) or [gone]), strict=True)
+        table = np.array(numbers, np.float64)[:, : len(seqs)]
+        names = (field.name for field in fields(Standing) if field.name != "kinds")
+        return Standing(**dict(zip(names, table, strict=True)), kinds=kinds[: len(seqs)])
 
     def voices(self, namespace: str, seqs: Sequence[int]) -> Voices:
         """Who said these rows, and whether they ask."""
