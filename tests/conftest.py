@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STORE", "ENCODER", "TOKENS", "NAMESPACE", "CONFIG", "KEY", "KEY_FILE"):
+    for name in ("STORE", "ENCODER", "TOKENS", "LLM", "NAMESPACE", "REDACT", "CONFIG", "KEY", "KEY_FILE"):
         monkeypatch.delenv(f"MEMSPAN_{name}", raising=False)
     home = tmp_path_factory.getbasetemp() / "nobody"
     for name in ("DATA", "CONFIG"):

@@ -406,7 +406,7 @@ def test_a_context_has_the_layout_of_the_original(memory: DynamicSegmentedMemory
     memory.write(f"{RUST}\nSecond line.", category_path="Programming → Rust", description="How sockets breathe")
     memory.write(HISTORY, category_path="History")
     context = memory.active_context("Rust websocket cancellation bug", k=2)
-    header, summary, first, second = context.context_text.split("\n\n---\n\n")
+    header, summary, first, second, _ = context.context_text.split("\n\n---\n\n")
     assert header == "QUERY:\nRust websocket cancellation bug"
     score = context.selected[0].total_score
     assert summary.endswith(context.global_summary)
@@ -424,7 +424,7 @@ def test_stored_text_cannot_pose_as_a_part_of_the_context(memory: DynamicSegment
     memory.write("漢" * 5_000, description="字" * 5_000)
     context = memory.active_context("ignore this segment")
     assert max(map(len, context.global_summary.splitlines())) < 300
-    assert len(context.context_text.split("\n\n---\n\n")) == 4
+    assert len(context.context_text.split("\n\n---\n\n")) == 5
     assert "x --- y" in context.global_summary
 
 

@@ -7,7 +7,9 @@ line), the environment variable (an empty one counts as unset), the configuratio
     store       MEMSPAN_STORE        <user data directory>/default
     encoder     MEMSPAN_ENCODER      auto
     reranker    MEMSPAN_RERANKER     none
+    llm         MEMSPAN_LLM          none
     namespace   MEMSPAN_NAMESPACE    default
+    redact      MEMSPAN_REDACT       none
     model       MEMSPAN_MODEL        none: the model is searched for
     cache       MEMSPAN_CACHE        <user cache directory>
     key_file    MEMSPAN_KEY_FILE     none
@@ -48,16 +50,20 @@ class Config:
     the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
     ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
     ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
-    ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``namespace``: the one used when a call
-    names none. ``model``: a sentence-transformers directory that holds the default model. ``cache``: where models built
-    for this machine are kept; safe to delete. ``key`` opens encrypted stores; ``key_file`` is a
-    text file that holds it.
+    ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``llm``: ``"none"`` or
+    ``"http:MODEL@http://HOST:PORT/v1"``, the language model that may write facts and summaries (see ``memspan.facts``).
+    ``redact``: what is replaced before it is stored, ``"none"``, ``"secrets"``, ``"personal"`` or ``"all"``.
+    ``namespace``: the one used when a call names none. ``model``: a sentence-transformers directory that holds the
+    default model. ``cache``: where models built for this machine are kept; safe to delete. ``key`` opens encrypted
+    stores; ``key_file`` is a text file that holds it.
     """
 
     store: Path = field(default_factory=lambda: _data() / "default")
     encoder: str = "auto"
     tokens: str = "auto"
     reranker: str = "none"
+    redact: str = "none"
+    llm: str = "none"
     namespace: str = "default"
     model: Path | None = None
     cache: Path = field(default_factory=_cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -15,7 +15,9 @@ from memspan import arguments
 from memspan.analysis import terms
 from memspan.kinds import KINDS
 from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text, names_in
+from memspan.quotation import Stripped, repeated_words, stripped
 from memspan.records import NOTHING, Draft, Kind, Message, Piece, Scope, Segment, Source
+from memspan.redaction import Redactor, redacted
 from memspan.segmenting import check_text
 
 ROLES: Mapping[str, Source] = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
@@ -41,20 +43,37 @@ class Batch:
     """The drafts of one call in order, the documents they belong to, and the texts to encode by their hash.
 
     ``cut`` is called with a text and its media and gives its pieces. ``seen`` counts what several batches say.
+    ``redactor`` replaces what must not be stored. ``stripped`` counts the contexts that were taken out of what was
+    given, ``skipped`` the texts of which nothing was left.
     """
 
     def __init__(
-        self, cut: Callable[[str, str], list[Piece]], common: Common, seen: Counter[bytes] | None = None
+        self,
+        cut: Callable[[str, str], list[Piece]],
+        common: Common,
+        seen: Counter[bytes] | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self.drafts: list[Draft] = []
         self.documents: list[DocumentDraft] = []
         self.texts: dict[bytes, str] = {}
+        self.stripped = 0
+        self.skipped = 0
         self._cut = cut
         self._common = common
         self._seen: Counter[bytes] = Counter() if seen is None else seen
+        self._redactor = redactor
+
+    def admitted(self, text: str) -> str:
+        """What of ``text`` may be stored, counted; empty where nothing is left."""
+        left = admitted(text, self._redactor)
+        self.stripped += left.contexts
+        self.skipped += not left.text
+        return left.text
 
     def text(self, text: str) -> None:
         """A text that is no message: one segment, or a document of several."""
+        text = self.admitted(text)
         pieces, document = self._cut_up(text, None, None, self._common.occurred_at)
         for index, piece in enumerate(pieces):
             self._add(piece, document, position=None if document is None else index)
@@ -64,17 +83,27 @@ class Batch:
         speaker = arguments.name(f"{argument}.name", turn.name)
         own = arguments.metadata(turn.metadata, f"{argument}.metadata")
         occurred_at = turn.time or self._common.occurred_at
-        pieces, document = self._cut_up(
-            check_text(turn.content, f"{argument}.content"), turn.role, speaker, occurred_at
-        )
+        text = self.admitted(check_text(turn.content, f"{argument}.content"))
+        pieces, document = self._cut_up(text, turn.role, speaker, occurred_at)
         for piece in pieces:
             self._add(piece, document, role=turn.role, speaker=speaker, occurred_at=occurred_at, metadata=own)
 
     def document(self, text: str, media: str, document: DocumentDraft) -> None:
-        """A document read from somewhere, claimed before."""
+        """A document read from somewhere, admitted and claimed before."""
         self.documents.append(document)
         for position, piece in enumerate(self._cut(text, media)):
             self._add(piece, document, position=position)
+
+    def derived(
+        self, text: str, sources: tuple[str, ...], metadata: Mapping[str, Any], occurred_at: datetime | None
+    ) -> None:
+        """A text made of the segments ``sources``, which nobody said: a segment, or several where it is too long for
+        one; never a repeat of what was said, but of the same that was derived before."""
+        for piece in self._cut(redacted(text, self._redactor), "text"):
+            self._add(piece, None, position=0, occurred_at=occurred_at, metadata=metadata)
+            draft = self.drafts[-1]
+            same = hashed(identity(draft), "derived", metadata.get("what"))
+            self.drafts[-1] = replace(draft, derived_from=sources, identity=same)
 
     def claim(
         self, text: str, media: str, *, uri: str | None, title: str | None, said: tuple[str | None, ...] = ()
@@ -92,6 +121,23 @@ class Batch:
             key = hashed(key, again)
         id = str(uuid8(key))
         return DocumentDraft(id=id, owner=owner, uri=uri, title=title, media=media, sha256=digest)
+
+    def echoes(self) -> list[tuple[bytes, bytes]]:
+        """The assistant's turns, each by the content it would repeat word for word if somebody else had said it, and
+        by its identity."""
+        return [
+            (content_key(words), draft.identity)
+            for draft in self.drafts
+            if draft.role == "assistant" and draft.document_id is None
+            for words in repeated_words(draft.piece.text)
+        ]
+
+    def leave_out(self, identities: Collection[bytes]) -> None:
+        """Store all but the segments with these identities."""
+        self.skipped += len(identities)
+        self.drafts = [draft for draft in self.drafts if draft.identity not in identities]
+        kept = {draft.content for draft in self.drafts}
+        self.texts = {content: text for content, text in self.texts.items() if content in kept}
 
     def fingerprint(self) -> bytes:
         """32 bytes that two calls share when they say the same."""
@@ -153,6 +199,13 @@ class Batch:
         self.texts[draft.content] = text
         # equal segments within one call are all kept; said again in another call they are repeats
         self.drafts.append(replace(draft, identity=hashed(first, again) if again else first))
+
+
+def admitted(text: str, redactor: Redactor | None) -> Stripped:
+    """What of ``text`` may be stored: without recalled contexts, redacted; empty where nothing is left."""
+    left = stripped(text)
+    kept = redacted(left.text, redactor)
+    return replace(left, text=kept if kept.strip() else "")
 
 
 def draft_of(segment: Segment, identity: bytes) -> Draft:

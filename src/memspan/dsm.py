@@ -48,6 +48,7 @@ from memspan.archives.dsm import (
 from memspan.context import pack_active
 from memspan.encoders.base import Encoded, Encoder
 from memspan.errors import InvalidInput, NotFound
+from memspan.quotation import SUMMARY
 from memspan.records import Hit, Segment
 from memspan.segmented import TEXT, USER, About, Near, Segmented, Vectors, likeness, mean, text_of
 from memspan.segmenting import WordTokenizer, check_text, parse_time, shown, summary
@@ -388,7 +389,7 @@ class DynamicSegmentedMemory:
             context_text=packed.text,
             token_budget=budget,
             estimated_tokens=packed.tokens,
-            global_summary=packed.text.split("\n\n---\n\n")[1].split("GLOBAL SUMMARY:\n")[1],
+            global_summary=packed.text.split("\n\n---\n\n")[1].split(f"{SUMMARY}\n")[1],
         )
 
     # Care

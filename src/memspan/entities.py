@@ -190,12 +190,13 @@ _THOUSANDS: Final = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _YEARS: Final = re.compile(r"([12][0-9]{3})-([12][0-9]{3})")
 
 
-def entities(text: str) -> Mentions:
+def entities(text: str, *, pairs: bool = True) -> Mentions:
     """What ``text`` mentions: at most ``MOST`` names of its first ``READ`` characters, in time linear in those.
 
     The first line is the title if it is short, does not end like a sentence or a clause, names no speaker, and more
     text follows. What it says in parentheses or after its only comma is left out: "Mercury (planet)", "Leland, North
-    Carolina". A speaker in lower case ("ana: hello") is a name too, but not a role such as ``user``.
+    Carolina". A speaker in lower case ("ana: hello") is a name too, but not a role such as ``user``. Without ``pairs``,
+    those of ordinary words are left out.
     """
     text = text[:READ]
     if not text.isascii():
@@ -203,13 +204,13 @@ def entities(text: str) -> Mentions:
         text = _UNSPACED.sub(r" \g<0> ", text)
     title = _title(text)
     found: dict[str, None] = {}
-    pairs = 0
+    left = _PAIRS if pairs else 0
     for match in _NAME.finditer(text):
         kind = str(match.lastgroup)
         names = _READERS[kind](match)
         if kind == "words":
-            names = names[: _PAIRS - pairs]
-            pairs += len(names)
+            names = names[:left]
+            left -= len(names)
         for name in names:
             if 1 < len(name) <= _LONGEST and name.isprintable():
                 found[name] = None

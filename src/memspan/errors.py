@@ -23,6 +23,7 @@
     │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
     │   └── ModelNotFound               the model file is nowhere to be found
     ├── RerankerError                   candidates could not be scored by a reranker
+    ├── LLMError                        a language model could not be asked, or did not answer
     └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
 
 Messages have one shape, so that a tired person finds the mend where it always is:
@@ -138,6 +139,10 @@ class ModelNotFound(EncoderError):
 
 class RerankerError(MemspanError):
     """Candidates could not be scored by a reranker, or it answered what is no score. A search goes on without it."""
+
+
+class LLMError(MemspanError):
+    """A language model could not be asked, or did not answer. Nothing depends on it: what was said is as it was."""
 
 
 class MissingExtra(MemspanError, ImportError):

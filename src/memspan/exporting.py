@@ -14,7 +14,7 @@ from memspan.archives.base import Contents, Header, Vectors, weighed
 from memspan.drafting import identity_of
 from memspan.errors import InvalidInput
 from memspan.ledger.base import Ledger, Reference, Seqs
-from memspan.records import Archived, Edge, Exported, Filter, Scope, Version
+from memspan.records import Archived, Edge, Exported, Filter, Scope, Verdict, Version
 from memspan.views.base import Progress
 
 PAGE = 512
@@ -135,4 +135,6 @@ def _versions(ledger: Ledger, namespace: str, page: list[int], vectors: Vectors 
 
 def _of(reference: Reference) -> tuple[str, ...]:
     """The segments that it refers to."""
+    if isinstance(reference, Verdict):
+        return reference.older, reference.newer
     return (reference.source, reference.target) if isinstance(reference, Edge) else (reference.id,)

@@ -33,6 +33,7 @@ from memspan.ledger.base import (
 )
 from memspan.projection import Projection
 from memspan.records import Draft, Edge, Filing, Imported, Message, Piece, Problem, Scope, Version
+from memspan.redaction import Redactor, redacted
 from memspan.segmenting import check_text, parse_time
 from memspan.views.base import Progress
 
@@ -62,7 +63,7 @@ class Import:
     there counts before what ``scope`` names, and an archive of memspan's own keeps them all.
 
     ``cut`` cuts texts into pieces. ``signed_by``: the public key, in hexadecimal, that must have signed it.
-    ``vectors`` False: every text is encoded here.
+    ``vectors`` False: every text is encoded here. ``redactor`` replaces what must not be stored.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Import:
         cut: Callable[[str, str], list[Piece]],
         signed_by: str | None,
         vectors: bool = True,
+        redactor: Redactor | None = None,
     ) -> None:
         self._ledger = ledger
         self._projection = projection
@@ -84,6 +86,7 @@ class Import:
         self._cut = cut
         self._required = signed_by
         self._believing = vectors
+        self._redactor = redactor
         self._moment = instant(microseconds(datetime.now(UTC)))
         self._begin()
 
@@ -298,7 +301,7 @@ class Import:
             source=None if item.source is None else arguments.source(item.source),
         )
         recorded_at = parse_time(item.recorded_at, "recorded_at")
-        batch = Batch(lambda text, media: self._pieces(item, text, media), common, self._seen)
+        batch = Batch(lambda text, media: self._pieces(item, text, media), common, self._seen, self._redactor)
         text = check_text(item.text, "text")
         if item.role is not None or item.speaker is not None:
             turn = Message(
@@ -309,7 +312,9 @@ class Import:
             )
             batch.message(turn, "item")
         elif item.uri is not None or item.media != "text":
-            batch.document(text, item.media, batch.claim(text, item.media, uri=item.uri, title=item.title))
+            title = None if item.title is None else redacted(item.title, self._redactor)
+            if text := batch.admitted(text):
+                batch.document(text, item.media, batch.claim(text, item.media, uri=item.uri, title=title))
         else:
             batch.text(text)
         for document in batch.documents:

@@ -7,19 +7,23 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments
+from memspan import arguments, redaction
+from memspan.consolidating import Consolidating
 from memspan.context import Order, pack, pack_active
-from memspan.drafting import Batch, Common, expiring
+from memspan.drafting import Common
+from memspan.erasing import Erasing
 from memspan.errors import EncoderMismatch, InvalidInput
+from memspan.extraction import Extracting
 from memspan.filtering import parse_filter
 from memspan.ledger.base import Idempotency
 from memspan.pruning import Pruning
+from memspan.quarantine import Quarantine
 from memspan.records import (
     Added,
     AsOf,
@@ -38,6 +42,8 @@ from memspan.records import (
     Source,
     Theme,
 )
+from memspan.redaction import Redactor, all_redacted, redacted
+from memspan.resolving import Conflicts
 from memspan.retrieval import hit_of
 from memspan.revising import nothing_in
 from memspan.segmenting import (
@@ -53,7 +59,6 @@ from memspan.views.base import Progress, Scored
 from memspan.views.graph import communities
 from memspan.views.labels import Words, label
 
-LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 MOST_TOKENS = 10_000_000
 MOST_ROWS = 1_000_000_000
 BULK = 4_096  # vectors read at once
@@ -63,7 +68,7 @@ THEME_SAMPLE = 64  # central segments whose words name a theme
 THEME_IDS = 10
 
 
-class Memory(Pruning):
+class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -75,6 +80,9 @@ class Memory(Pruning):
     ``key`` opens an encrypted store, and makes a new one that is: a passphrase, 32 random bytes or their 64 hexadecimal
     digits, or a function that gives one of these; None for MEMSPAN_KEY, what MEMSPAN_KEY_FILE holds, or the keyring
     where the store says so.
+    ``redact`` replaces ``"secrets"``, ``"personal"`` data or ``"all"`` of that in texts, titles and judged questions
+    before they are stored (see ``memspan.redaction``), or is a function ``str -> str`` or a Redactor; ``"auto"`` is the
+    configured one, none by default. Names, ids, categories and metadata are stored as they are given.
 
     Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError, KeyNeeded,
     WrongKey, NotEncrypted, MissingExtra, InvalidInput.
@@ -105,18 +113,20 @@ class Memory(Pruning):
     ) -> Added:
         """Remember a text, or messages ``{"role", "content", "name", "time"}`` in order.
 
-        Durable when it returns. The same content again in the same scope is counted, not copied. With ``wait=False`` it
-        returns before the text is encoded: keywords find it at once, meaning a moment later. ``occurred_at`` is when it
-        happened (a message's own time goes before it); a time without a zone is UTC. What it says holds from
-        ``valid_from`` to ``valid_to``, and is not found after ``expires_at``. ``kind`` is "episodic" (what happened;
-        the usual one), "semantic" (what is so; documents), "procedural", "core" or "working". ``idempotency_key`` makes
-        a retry safe. Raises InvalidInput, IdempotencyConflict, StoreError; then nothing was written.
+        Durable when it returns. The same content again in the same scope is counted, not copied. What ``context`` gave
+        is taken out again; what is nothing but that, or the assistant repeating word for word what is stored, is left
+        out (see ``Added``). With ``wait=False`` it returns before the text is encoded: keywords find it at once,
+        meaning a moment later. ``occurred_at`` is when it happened (a message's own time goes before it); a time
+        without a zone is UTC. What it says holds from ``valid_from`` to ``valid_to``, and is not found after
+        ``expires_at``. ``kind`` is "episodic" (what happened; the usual one), "semantic" (what is so; documents),
+        "procedural", "core" or "working". ``idempotency_key`` makes a retry safe. Raises InvalidInput,
+        IdempotencyConflict, StoreError; then nothing was written.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         said_by = None if source is None else arguments.source(source)
         times = _times(occurred_at=occurred_at, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at)
         common = _common(scope, category, importance, metadata, times, said_by, kind)
-        batch = Batch(self._cut, common)
+        batch = self._batch(common)
         if isinstance(content, str):
             batch.text(check_text(content, "content"))
         elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
@@ -125,6 +135,8 @@ class Memory(Pruning):
                 raise InvalidInput("content", "holds no messages", mend="give at least one message with content")
             for index, turn in enumerate(turns):
                 batch.message(turn, f"messages[{index}]")
+            if repeating := batch.echoes():
+                batch.leave_out(self._ledger.echoes(scope, repeating))
         else:
             mend = "give a text or a list of messages; add_file takes files"
             raise InvalidInput("content", f"is a {type(content).__name__}", mend=mend)
@@ -165,40 +177,16 @@ class Memory(Pruning):
         file = arguments.path(path)
         document = read_file(file)
         check_text(document.text, "path")
-        batch = Batch(self._cut, common)
+        batch = self._batch(common)
         uri = file.resolve().as_uri()
-        known = batch.claim(document.text, document.media, uri=uri, title=document.title)
+        text = batch.admitted(document.text)
+        if not text:
+            return Added(ids=(), added=0, repeated=0, stripped=batch.stripped, skipped=batch.skipped)
+        known = batch.claim(text, document.media, uri=uri, title=redacted(document.title, self._redactor))
         if (already := self._ledger.unchanged(scope.namespace, known.id)) is not None:
             return Added(ids=already, added=0, repeated=len(already), document_id=known.id)
-        batch.document(document.text, document.media, known)
+        batch.document(text, document.media, known)
         return self._write(scope, batch, None, wait, progress)
-
-    def _write(
-        self, scope: Scope, batch: Batch, idempotency: Idempotency | None, wait: bool, progress: Progress | None
-    ) -> Added:
-        if idempotency is not None and (done := self._ledger.replay(scope.namespace, idempotency)) is not None:
-            return done
-        large = len(batch.drafts) > LARGE
-        projection = self._projection
-        activations = projection.activations(batch.texts) if wait and not large else {}
-        try:
-            added = self._ledger.append(
-                scope.namespace,
-                expiring(batch.drafts, datetime.now(UTC)),
-                documents=batch.documents,
-                activations=None if projection.recorded == "null" else activations,
-                encoder=projection.recorded,
-                idempotency=idempotency,
-            )
-        except EncoderMismatch:  # another process has just switched the store over: nothing was written
-            self._follow()
-            return self._write(scope, batch, idempotency, wait, progress)
-        pending = added.pending
-        if pending and large and wait:
-            self._projection.settle(scope.namespace, progress=progress)
-            pending = self._ledger.count_pending(scope.namespace)
-        self._projection.written(scope.namespace, added.added, pending=pending)
-        return replace(added, pending=pending)
 
     def link(
         self, a: str, b: str, relation: str = "related", weight: float = 1.0, *, namespace: str | None = None
@@ -229,7 +217,8 @@ class Memory(Pruning):
         Durable when it returns. It is kept for the namespace, holds for every version of the segment, and goes with
         it. Said again of the same two, the later word counts; None takes it back. Raises NotFound, InvalidInput.
         """
-        scope, text = self._scope(namespace, None, None, None, None), check_text(query, "query")
+        scope = self._scope(namespace, None, None, None, None)
+        text = redacted(check_text(query, "query"), self._redactor)
         segment = self._ledger.get(scope.namespace, id)
         if useful is None:
             self._ledger.forget_judgements(scope.namespace, text, segment.id)
@@ -256,6 +245,7 @@ class Memory(Pruning):
         include_superseded: bool = False,
         explain: bool = False,
         recipe: str = "default",
+        redact: str | Redactor | Callable[[str], str] | None = None,
     ) -> list[Hit]:
         """The ``k`` segments that answer ``query`` best, best first, with scores in [0, 1] of at least ``threshold``.
 
@@ -265,13 +255,14 @@ class Memory(Pruning):
         anew), "deep" (wider where the default is unsure), "dsm" (routed by the tree, graph distance and the whole
         priority vector), "flat" (without the graph), "semantic" or "keyword"; "default-next" is without that part,
         "default-rerank" without the reranker, "default-tuning" without what ``tune`` learned. Filters: see
-        ``memspan.filtering``. Raises InvalidInput, StoreError.
+        ``memspan.filtering``. ``redact`` replaces secrets and personal data in what is returned, as that of Memory does
+        before it is stored. Raises InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        count = arguments.count("k", k)
+        count, redactor = arguments.count("k", k), redaction.make(redact)
         then = _as_of(as_of, valid_at, include_superseded)
         wanted = _query(query, scope, filters, threshold, then, recipe, count, bool(explain))
-        return self._steadily(lambda engine: engine.search(wanted))
+        return all_redacted(self._steadily(lambda engine: engine.search(wanted)), redactor)
 
     def context(
         self,
@@ -291,18 +282,20 @@ class Memory(Pruning):
         order: Order = "time",
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         recipe: str = "default",
+        redact: str | Redactor | Callable[[str], str] | None = None,
     ) -> Context:
         """What a model should read to answer ``query``: quoted, cited, at most ``budget`` tokens as a whole string.
 
         When everything in scope fits, it is everything, in order (ConvoMem, arXiv:2511.10523: up to there nothing beats
         it). Otherwise the best hits, neighbours merged, duplicates dropped, in time order or by ``order="score"``.
-        Raises BudgetTooSmall, InvalidInput, StoreError.
+        ``redact``: as in ``search``. Raises BudgetTooSmall, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         budget = arguments.count("budget", budget, most=MOST_TOKENS)
         if order not in ("time", "score"):
             raise InvalidInput("order", f"there is no {shown(order)}", mend="use 'time' or 'score'")
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
+        redactor = redaction.make(redact)
         enough = min(max(20, budget // 8), 1_000)
         then = _as_of(as_of, valid_at, include_superseded)
         wanted = _query(query, scope, filters, threshold, then, recipe, enough)
@@ -314,10 +307,10 @@ class Memory(Pruning):
             scores = {hit.seq: hit for hit in hits}
             rows = self._ledger.fetch(scope.namespace, selection.seqs.tolist())
             everything = [scores.get(row.seq) or hit_of(row, 0.0) for row in rows]
-            whole = self._pack(everything, wanted, budget, counter, order, complete=True)
+            whole = self._pack(all_redacted(everything, redactor), wanted, budget, counter, order, complete=True)
             if whole is not None:
                 return whole
-        packed = self._pack(hits[: wanted.k], wanted, budget, counter, order)
+        packed = self._pack(all_redacted(hits[: wanted.k], redactor), wanted, budget, counter, order)
         assert packed is not None  # noqa: S101 - only a complete packing may be refused
         return packed
 
@@ -348,19 +341,22 @@ class Memory(Pruning):
         include_superseded: bool = False,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         recipe: str = "dsm",
+        redact: str | Redactor | Callable[[str], str] | None = None,
     ) -> Context:
         """DSM's active context: the query, one line for each segment, then each segment with its category, scores and
         text; at most ``k`` segments and ``budget`` tokens as a whole string, best first.
 
-        The text of each is quoted. Raises BudgetTooSmall, InvalidInput, StoreError.
+        The text of each is quoted. ``redact``: as in ``search``. Raises BudgetTooSmall, InvalidInput, MissingExtra,
+        StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         budget = arguments.count("budget", budget, most=MOST_TOKENS)
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         count = min(max(5, budget // 32), 200) if k is None else arguments.count("k", k)
         then = _as_of(as_of, valid_at, include_superseded)
+        redactor = redaction.make(redact)
         wanted = _query(query, scope, filters, threshold, then, recipe, count, explain=True)
-        hits = self._steadily(lambda engine: engine.search(wanted))
+        hits = all_redacted(self._steadily(lambda engine: engine.search(wanted)), redactor)
         return pack_active(hits, query=wanted.text, budget=budget, tokenizer=counter)
 
     def neighbors(

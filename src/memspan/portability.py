@@ -10,6 +10,7 @@ from typing import Any
 
 from memspan import archives, arguments, backups
 from memspan.archives.signing import fingerprint, private_key
+from memspan.drafting import Batch, Common, admitted
 from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -126,7 +127,9 @@ class Portability(Store):
         chosen = archives.of(source, format)
         required = None if signed_by is None else fingerprint(signed_by)
         while True:
-            taking = Import(self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors)
+            taking = Import(
+                self._ledger, self._projection, source, chosen, scope, self._cut, required, vectors, self._redactor
+            )
             if strict:
                 taking.check(progress)
             try:
@@ -140,6 +143,16 @@ class Portability(Store):
         if done.vectors:
             self._projection.restore(progress=progress)
         return replace(done, pending=self._ledger.count_pending(scope.namespace))
+
+    def _admitted(self, text: str, argument: str) -> str:
+        """What of ``text`` may be stored. Raises InvalidInput where nothing is left."""
+        if not (left := admitted(text, self._redactor).text):
+            mend = "give what was said beside it"
+            raise InvalidInput(argument, "holds nothing but recalled memory", mend=mend)
+        return left
+
+    def _batch(self, common: Common) -> Batch:
+        return Batch(self._cut, common, redactor=self._redactor)
 
     def backup(
         self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +20,6 @@ import numpy as np
 
 from memspan import archives, arguments
 from memspan.activations.arena import sync_directory
-from memspan.archives import cube
-from memspan.archives.base import Contents, Header, Item, Tie, refused
 from memspan.errors import InvalidInput, NotFound, NotUndoable
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -29,29 +27,24 @@ from memspan.forgetting import DAY, ForgettingCurve, curve_named, strength
 from memspan.importing import Import
 from memspan.kinds import KINDS
 from memspan.ledger.base import Seqs, Why
-from memspan.ledger.rows import id_bytes, uuid7
+from memspan.ledger.rows import uuid7
 from memspan.records import (
-    Archived,
-    Edge,
     Exported,
     Fading,
-    Filing,
     Filter,
     Junction,
     Operation,
-    Problem,
     Pruned,
     Scope,
     Segment,
-    Version,
 )
 from memspan.revising import Revising
+from memspan.scrubbing import PRUNED
 from memspan.segmenting import shown, summary
 from memspan.views.base import Progress
 
 IMPORTANT = 0.9  # from which a segment stays however weak it is
 CUBE = archives.named("cube")
-FOLDER = "pruned"  # of a store's directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +94,11 @@ class Pruning(Revising):
         was of use by ``feedback``, unless it has expired; what is quarantined; and the parts of a document of which
         another part stays.
 
-        Versions, links, use and judgements go into a cube at ``archive``, which is replaced, or else in the directory
-        "pruned" of the store, where ``undo`` of the operation finds them as long as the cube lies there. What is
-        removed is found by no search, no ``as_of`` and no ``history``. Raises InvalidInput, MissingExtra, StoreError;
-        then nothing was removed.
+        Versions, links, use and judgements go into a cube: the new file ``archive``, or else one in the directory
+        "pruned" of the store. ``undo`` of the operation brings them back as long as the cube lies there. No search, no
+        ``as_of`` and no ``history`` finds what is removed. A cube is not encrypted: an encrypted store must be told
+        where it may lie, as must one in memory. Raises InvalidInput, MissingExtra, StoreError; then nothing was
+        removed.
         """
         arguments.flags(dry_run=dry_run)
         arguments.progress(progress)
@@ -128,7 +122,7 @@ class Pruning(Revising):
                     ids = [each.id for each in found.fading]
                     stamps = self._ledger.stamps(scope.namespace, ids)
                     written = self._put_away(scope, ids, target, progress)
-                why = Why(verb="prune", detail={"archive": str(target)}, operation=key)
+                why = Why(verb="prune", detail={"archive": self._told(target)}, operation=key)
                 if self._ledger.prune(scope.namespace, stamps, why):
                     return replace(found, archive=str(target), bytes=written.bytes, operation=key, dry_run=False)
         finally:
@@ -150,51 +144,20 @@ class Pruning(Revising):
         if len(self._ledger.stamps(scope.namespace, ids)) == len(ids):  # fewer: it was interrupted, and goes on
             mend = "operations() tells what came after it; undo that"
             raise NotUndoable("operation", f"was taken back already, by {known.undone_by or 'an import'}", mend=mend)
-        file = Path(known.detail["archive"])
+        file = Path(known.detail["archive"]) if self.path is None else self.path / known.detail["archive"]
         if not file.is_file():
             problem = f"what was pruned is not at {file} any more"
             raise NotUndoable("operation", problem, mend="put it there again, or import it from where it is now")
         taking = Import(self._ledger, self._projection, file, CUBE, scope, self._cut, None)
         done = taking.run(revive=True, dry_run=False, progress=None, why=Why(verb="undo", undoes=known.id))
         self._projection.settle(scope.namespace)
-        own = self.path is not None and file.parent == self.path / FOLDER
+        own = self.path is not None and file.parent == self.path / PRUNED
         if own and len(self._ledger.stamps(scope.namespace, ids)) == len(ids):
             file.unlink()  # all of it is here again
         if done.operation is None:
             problem = "all that was pruned was said again since"
             raise NotUndoable("operation", problem, mend="delete that first, if it shall be what it was")
         return self._ledger.operation(scope.namespace, done.operation)[0]
-
-    def erase(
-        self,
-        id: str | Sequence[str] | None = None,
-        *,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove segments for good, those named or everything in a scope: text, vectors and index entries of every
-        version, and what of them lies pruned in the store. Returns how many there were. What is left is a tombstone
-        without content; ``undo`` cannot bring it back.
-
-        Raises InvalidInput when neither is said.
-        """
-        where: dict[str, Any] = {"user_id": user_id, "agent_id": agent_id, "run_id": run_id, "session": session}
-        count = super().erase(id, namespace=namespace, **where, filters=filters)
-        scope = self._scope(namespace, **where)
-        gone: set[str] = set()
-        for file in sorted((self.path / FOLDER).glob("*.memspan")) if self.path is not None else ():
-            if cube.inspect(file).namespace != scope.namespace:
-                continue
-            if id is not None:
-                ids = {str(uuid.UUID(bytes=raw)) for each in arguments.ids(id) if (raw := id_bytes(each))}
-            else:
-                ids = _inside(file, scope, parse_filter(filters))
-            gone |= _without(file, ids)
-        return count + len(gone)
 
     def _fading(self, scope: Scope, filters: Filter | None, rule: _Rule) -> Pruned:
         """What goes by the rule now, and what stays although it is weak."""
@@ -212,7 +175,7 @@ class Pruning(Revising):
         first = np.flatnonzero(out | (weak & ~important))
         first = first[np.lexsort((seqs[first], left[first], ~out[first]))]
         rows = self._ledger.fetch(scope.namespace, seqs[first].tolist())
-        found = [(row, _told(row, bool(out[at]), float(left[at]))) for row, at in zip(rows, first, strict=True)]
+        found = [(row, _fade(row, bool(out[at]), float(left[at]))) for row, at in zip(rows, first, strict=True)]
         useful = {said.id for said in self._ledger.judgements(scope.namespace) if said.useful}
         going = [(row, each) for row, each in found if each.reason == "expired" or each.id not in useful]
         torn = self._torn(scope.namespace, [row for row, _ in going])
@@ -245,16 +208,26 @@ class Pruning(Revising):
     def _cube(self, given: str | os.PathLike[str] | None, operation: str) -> Path:
         """Where the archive of an operation shall stand. Raises InvalidInput where something does already."""
         if given is None:
-            if self.path is None:
-                problem = "is needed: a store in memory has no directory for it"
-                raise InvalidInput("archive", problem, mend="name a file: archive='pruned.memspan'")
-            return self.path / FOLDER / f"{operation}.memspan"
+            if self.path is None or self._ledger.keys is not None:
+                why = (
+                    "a store in memory has no directory"
+                    if self.path is None
+                    else "a cube is not encrypted as this store is"
+                )
+                mend = "name a file, where it may lie in clear: archive='pruned.memspan'"
+                raise InvalidInput("archive", f"is needed: {why}", mend=mend)
+            return self.path / PRUNED / f"{operation}.memspan"
         target = arguments.path(given)
         if target.suffix.lower() not in CUBE.suffixes:
             raise InvalidInput("archive", f"{target.name!r} is no name of a cube", mend="end it in .memspan")
         if target.exists():
             raise InvalidInput("archive", f"{target} is there already", mend="name another file, so that both stay")
         return target
+
+    def _told(self, target: Path) -> str:
+        """How the log calls an archive: one in the store by its place there, for a store may be moved."""
+        own = self.path is not None and target.is_relative_to(self.path)
+        return target.relative_to(self.path or target).as_posix() if own else str(target)
 
     def _put_away(self, scope: Scope, ids: Sequence[str], target: Path, progress: Progress | None) -> Exported:
         """Write all there is of these segments into a cube, safe on the disk when this returns."""
@@ -283,7 +256,7 @@ class Pruning(Revising):
             target.unlink(missing_ok=True)
 
 
-def _told(row: Segment, expired: bool, left: float) -> Fading:
+def _fade(row: Segment, expired: bool, left: float) -> Fading:
     return Fading(
         id=row.id,
         kind=row.kind,
@@ -313,53 +286,3 @@ def _kinds(given: object) -> tuple[str, ...] | None:
     if not several or any(kind not in fading for kind in several):
         raise InvalidInput("kinds", f"{shown(given)} names no kind that fades", mend=f"use {', '.join(fading)}")
     return several
-
-
-def _inside(file: Path, scope: Scope, filters: Filter | None) -> set[str]:
-    """The ids of the segments in a cube that are in ``scope`` and pass ``filters``."""
-    with Pruning(":memory:", encoder=None) as held:
-        held.import_from(file, CUBE.name, namespace=scope.namespace, vectors=False)
-        seqs = held._ledger.archive(scope, filters, history=True)
-        return held._ledger.named(scope.namespace, seqs.tolist())[0]
-
-
-def _without(file: Path, ids: Collection[str]) -> set[str]:
-    """Write a cube anew without these segments, or remove it where nothing would be left; those it held."""
-    versions = [record.segment for record in _records(file) if isinstance(record, Version)]
-    gone = {segment.id for segment in versions if segment.id in ids}
-    left = {segment.document_id for segment in versions if segment.id not in gone}
-    if not left:
-        file.unlink()
-    elif gone:
-        about = cube.inspect(file)
-        cube.write(
-            file,
-            Contents(
-                header=Header(namespace=about.namespace, vectors=about.vectors),
-                records=lambda: (record for record in _records(file) if _stays(record, gone, left)),
-                about=about.about,
-            ),
-        )
-    return gone
-
-
-def _records(file: Path) -> Iterator[Archived]:
-    """What a cube of our own holds. Raises InvalidInput where any of it cannot be read."""
-    problems: list[Problem] = []
-    for record in cube.read(file, problems.append):
-        if problems:
-            raise refused(file, f"holds what cannot be read: {problems[0].problem}")
-        if not isinstance(record, (Header, Item, Tie)):
-            yield record
-
-
-def _stays(record: Archived, gone: Collection[str], documents: Collection[str | None]) -> bool:
-    match record:
-        case Version():
-            return record.segment.id not in gone
-        case Filing():
-            return record.id in documents
-        case Edge():
-            return record.source not in gone and record.target not in gone
-        case _:
-            return record.id not in gone

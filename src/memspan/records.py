@@ -23,6 +23,8 @@ Kind = Literal["episodic", "semantic", "procedural", "core", "working"]
 now. See ``memspan.kinds.KINDS``."""
 State = Literal["quarantined", "merged"]
 """What became of a segment that searches leave out. None: nothing, it is active."""
+Reason = Literal["number", "date", "name", "preference", "negation", "wording", "said again"]
+"""Why a later statement may have taken the place of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class Draft:
     identity: bytes = b""
     terms: tuple[str, ...] = ()
     names: tuple[str, ...] = ("",)
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +239,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike."""
+    """What an ``add`` did. ``ids`` holds one id per segment in order, new and repeated alike.
+
+    ``stripped``: how many contexts of memspan's own were found in it and left out. ``skipped``: how many texts were not
+    stored, as they were nothing but that, or turns of the assistant that repeat what somebody else had said.
+    """
 
     ids: tuple[str, ...]
     added: int
@@ -244,6 +251,8 @@ class Added:
     document_id: str | None = None
     pending: int = 0
     operation: str | None = None
+    stripped: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +290,63 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A place where something of what was erased still stands: in ``file`` (relative to the store, with the member
+    after a "!" where it is an archive), at byte ``offset`` of it; ``what``: "text", "word", "term", "name", "hash",
+    "vector" or "tokens". What stands there is not told."""
+
+    file: str
+    offset: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What ``Memory.verify_erasure`` looked for and found: ``texts`` that were given, in ``needles`` forms, in so many
+    ``files`` and ``bytes`` of the store; ``vectors``: also by what the encoder makes of them. ``operation`` erased it,
+    ``log_hash`` is of the last of the log's ``log_entries``. It holds nothing of what was erased."""
+
+    path: str
+    checked_at: datetime
+    operation: Operation | None
+    log_entries: int
+    log_hash: str | None
+    texts: int
+    needles: int
+    vectors: bool
+    files: tuple[str, ...]
+    bytes: int
+    found: tuple[Trace, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no trace was found."""
+        return not self.found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What ``Memory.erase`` removed: so many ``segments`` with so many ``versions``; of the segments ``derived`` were
+    made of others that went, and ``archived`` lay only in archives that ``prune`` made.
+
+    ``rewritten`` are files of the store that were made anew without them, or removed. ``vacuumed``: free space too.
+    ``due`` is what could not be finished yet, and why: it is done at the next open, or by the next erasure. ``receipt``
+    tells of a look through the files afterwards, where that was asked for.
+    """
+
+    namespace: str
+    segments: int
+    versions: int
+    derived: int = 0
+    archived: int = 0
+    operation: str | None = None
+    rewritten: tuple[str, ...] = ()
+    vacuumed: bool = False
+    due: tuple[str, ...] = ()
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What somebody said of a segment a query found: that it was ``useful`` or not. ``at`` None is now, when it is
     stored."""
@@ -289,6 +355,54 @@ class Judgement:
     id: str
     useful: bool
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """That the ``newer`` of two statements of one speaker may have taken the place of the ``older``, and why: another
+    number, date or name of the same, another liking, one denies what the other says, another word in nearly the same
+    sentence, or nearly the same said again. ``score`` in [0, 1] orders proposals."""
+
+    older: Segment
+    newer: Segment
+    reasons: tuple[Reason, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was decided of two segments: that ``newer`` took the place of ``older``, or did not."""
+
+    older: str
+    newer: str
+    accepted: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What ``Memory.resolve`` did, or with ``dry_run`` would do, as one ``operation``, None where there was nothing."""
+
+    accepted: tuple[Conflict, ...]
+    rejected: tuple[Conflict, ...]
+    operation: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """A source, by class and agent: how far it is to be believed, in [0, 1], how many ``segments`` are current that it
+    said, and what that goes by: how many judgements found them ``useful`` or ``rejected`` them, how many were
+    ``contradicted`` by another source that was found right, how many are ``quarantined``."""
+
+    source: Source
+    agent_id: str | None
+    trust: float
+    segments: int = 0
+    useful: int = 0
+    rejected: int = 0
+    contradicted: int = 0
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -339,7 +453,7 @@ class Tombstone:
     at: datetime
 
 
-Archived = Version | Filing | Edge | Judgement | Usage | Tombstone
+Archived = Version | Filing | Edge | Judgement | Verdict | Usage | Tombstone
 """All that a namespace holds, in the order in which archives have it: documents before their segments, the versions of
 segments by time, then what refers to them."""
 
@@ -534,6 +648,51 @@ class Context:
     citations: tuple[Citation, ...]
     complete: bool
     query: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """A sentence of a summary: the characters ``start`` to ``end`` of the text of the segment ``id``."""
+
+    id: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What so many ``segments`` of so many ``sessions`` are about, in their own sentences, in order, one turn a line.
+
+    ``tokens`` counts ``text`` as a whole with ``tokenizer`` and is at most ``budget``. ``citations`` has one entry for
+    each sentence, in the order of the text.
+    """
+
+    text: str
+    tokens: int
+    budget: int
+    tokenizer: str
+    citations: tuple[Quote, ...]
+    segments: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slept:
+    """What ``Memory.sleep`` did, or with ``dry_run`` would do, in a namespace.
+
+    ``merged`` segments say no more than one of ``kept``, and are out of sight; ``duplicates`` names them: (merged,
+    kept) ids. ``summaries`` of sessions were made, of the ``sessions`` there are. ``compacted``: the views that were
+    written anew. ``operation`` is what ``undo`` takes to bring back what was merged, None where nothing was.
+    """
+
+    merged: int
+    kept: int
+    duplicates: tuple[tuple[str, str], ...]
+    summaries: int
+    sessions: int
+    compacted: tuple[str, ...]
+    operation: str | None
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

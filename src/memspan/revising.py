@@ -7,21 +7,23 @@ back; only ``erase`` removes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from memspan import arguments
-from memspan.drafting import content_key, draft_of, redrafted
+from memspan.drafting import Batch, content_key, draft_of, expiring, redrafted
 from memspan.errors import EncoderMismatch, InvalidInput, NotFound, NotUndoable
 from memspan.filtering import parse_filter
 from memspan.kinds import KINDS
-from memspan.ledger.base import UPDATE, Relink, Revised, Revision, Why
+from memspan.ledger.base import ADD, UPDATE, Idempotency, Relink, Revised, Revision, Why
 from memspan.portability import Portability
-from memspan.records import AsOf, Event, Kind, Operation, Scope, Segment
+from memspan.records import Added, AsOf, Event, Kind, Operation, Scope, Segment
 from memspan.segmenting import check_text, parse_time
+from memspan.views.base import Progress
 
 UNCHANGED: Any = object()
+LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 EVERY_STATE = parse_filter({"state": {"in": [None, *arguments.STATES]}})
 FINAL: Mapping[str, str] = {
     "erase": "what was erased is nowhere any more",
@@ -41,6 +43,41 @@ class Plan:
 
 class Revising(Portability):
     """An open store in which segments get new versions."""
+
+    def _write(
+        self,
+        scope: Scope,
+        batch: Batch,
+        idempotency: Idempotency | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        why: Why = ADD,
+    ) -> Added:
+        """Add what a batch holds."""
+        if idempotency is not None and (done := self._ledger.replay(scope.namespace, idempotency)) is not None:
+            return replace(done, stripped=batch.stripped, skipped=batch.skipped)
+        large = len(batch.drafts) > LARGE
+        projection = self._projection
+        activations = projection.activations(batch.texts) if wait and not large else {}
+        try:
+            added = self._ledger.append(
+                scope.namespace,
+                expiring(batch.drafts, datetime.now(UTC)),
+                documents=batch.documents,
+                activations=None if projection.recorded == "null" else activations,
+                encoder=projection.recorded,
+                idempotency=idempotency,
+                why=why,
+            )
+        except EncoderMismatch:  # another process has just switched the store over: nothing was written
+            self._follow()
+            return self._write(scope, batch, idempotency, wait, progress, why)
+        pending = added.pending
+        if pending and large and wait:
+            self._projection.settle(scope.namespace, progress=progress)
+            pending = self._ledger.count_pending(scope.namespace)
+        self._projection.written(scope.namespace, added.added, pending=pending)
+        return replace(added, pending=pending, stripped=batch.stripped, skipped=batch.skipped)
 
     def update(
         self,
@@ -77,7 +114,7 @@ class Revising(Portability):
         ttl = None if kind is None else KINDS[kind].ttl
         if ttl is not None and expires_at is UNCHANGED:
             changes["expires_at"] = datetime.now(UTC) + ttl
-        pieces = None if text is None else self._cut(check_text(text, "text"), "text")
+        pieces = None if text is None else self._cut(self._admitted(check_text(text, "text"), "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"
             raise InvalidInput("text", f"is too long for one segment (needs {len(pieces)})", mend=mend)
@@ -174,7 +211,7 @@ class Revising(Portability):
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         parsed = parse_filter(filters)
-        _named(scope, namespace, filters, "delete_all")
+        named(scope, namespace, filters, "delete_all")
         return self._ledger.delete_scope(scope, parsed)
 
     def supersede(
@@ -191,26 +228,26 @@ class Revising(Portability):
         Searches find ``old`` only for ``valid_at`` before that, or with ``include_superseded``. Raises NotFound,
         InvalidInput.
         """
-        scope = self._scope(namespace, None, None, None, None)
+        space = self._scope(namespace, None, None, None, None).namespace
         given = parse_time(at, "at")
+        done = self._revise(space, lambda: self._superseding(space, old, new, given), why=Why(verb="supersede"))
+        return self._ledger.operation(space, done.operation)[0]
 
-        def plan() -> Plan:
-            before, after = (self._ledger.get(scope.namespace, id) for id in (old, new))
-            if before.id == after.id:
-                raise InvalidInput("new", "is the segment itself", mend="update(id, text) gives it a new version")
-            moment = given or after.valid_from or after.time
-            if before.valid_from is not None and before.valid_from >= moment:
-                problem = f"the old segment holds only from {before.valid_from} on, which is not before {moment}"
-                raise InvalidInput("at", problem, mend="say since when the new one holds: at=")
-            made = Plan(relinks=[Relink(source=after.id, target=before.id, kind="supersedes", weight=1.0)])
-            if before.valid_to is None or before.valid_to > moment:
-                made.revisions.append(redrafted(before, None, {"valid_to": moment})[0])
-            if after.valid_from is None and (after.valid_to is None or after.valid_to > moment):
-                made.revisions.append(redrafted(after, None, {"valid_from": moment})[0])
-            return made
-
-        done = self._revise(scope.namespace, plan, why=Why(verb="supersede"))
-        return self._ledger.operation(scope.namespace, done.operation)[0]
+    def _superseding(self, space: str, old: str, new: str, given: datetime | None) -> Plan:
+        """What has ``new`` take the place of ``old``. Raises as ``supersede``."""
+        before, after = (self._ledger.get(space, id) for id in (old, new))
+        if before.id == after.id:
+            raise InvalidInput("new", "is the segment itself", mend="update(id, text) gives it a new version")
+        moment = given or after.valid_from or after.time
+        if before.valid_from is not None and before.valid_from >= moment:
+            problem = f"the old segment holds only from {before.valid_from} on, which is not before {moment}"
+            raise InvalidInput("at", problem, mend="say since when the new one holds: at=")
+        made = Plan(relinks=[Relink(source=after.id, target=before.id, kind="supersedes", weight=1.0)])
+        if before.valid_to is None or before.valid_to > moment:
+            made.revisions.append(redrafted(before, None, {"valid_to": moment})[0])
+        if after.valid_from is None and (after.valid_to is None or after.valid_to > moment):
+            made.revisions.append(redrafted(after, None, {"valid_from": moment})[0])
+        return made
 
     # What was done, and taking it back
 
@@ -269,7 +306,8 @@ class Revising(Portability):
         if not versions:
             raise NotUndoable("operation", f"segment {id} was erased since", mend=FINAL["erase"])
         now = versions[-1]
-        if (None if now.ended_at is not None else now.version) != expected:
+        as_left = now.ended_at is None if expected is not None else now.ended_at is not None
+        if not as_left or now.version != (target if expected is None else expected):
             later = self._ledger.operations(namespace, id, limit=1)
             by = f" by {later[0].id} ({later[0].verb})" if later else ""
             raise NotUndoable("operation", f"segment {id} was changed since{by}", mend="undo what came after it first")
@@ -332,32 +370,9 @@ class Revising(Portability):
         done = self._revise(scope.namespace, plan, distinct=True, why=why)
         return self._ledger.operation(scope.namespace, done.operation)[0]
 
-    def erase(
-        self,
-        id: str | Sequence[str] | None = None,
-        *,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove segments for good, those named or everything in a scope: text, vectors and index entries of every
-        version. Returns how many there were. What is left is a tombstone without content; ``undo`` cannot bring it
-        back.
 
-        Raises InvalidInput when neither is said.
-        """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        if id is not None:
-            return self._ledger.erase(scope.namespace, arguments.ids(id))
-        parsed = parse_filter(filters)
-        _named(scope, namespace, filters, "erase")
-        return self._ledger.erase_scope(scope, parsed)
-
-
-def _named(scope: Scope, namespace: str | None, filters: object, verb: str) -> None:
+def named(scope: Scope, namespace: str | None, filters: object, verb: str) -> None:
+    """Raises InvalidInput where nothing says what ``verb`` shall remove."""
     if namespace is None and not filters and scope == Scope(namespace=scope.namespace):
         mend = "say what: user_id=, agent_id=, run_id=, session=, filters=, or namespace= for all of it"
         raise InvalidInput("scope", f"{verb}() would remove a whole namespace nobody named", mend=mend)

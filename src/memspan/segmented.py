@@ -28,7 +28,7 @@ from memspan.memory import Memory
 from memspan.recipes import RECIPES
 from memspan.records import NOTHING, Added, Hit, Message, Query, Segment
 from memspan.retrieval import hit_of
-from memspan.segmenting import Tokenizer, parse_time, summary
+from memspan.segmenting import Tokenizer, check_text, parse_time, summary
 
 USER = "dsm"  # whose memory it is in the engine
 TEXT, ABOUT = "user", "system"  # roles of a segment's pieces: of its text, and of a description somebody gave
@@ -107,10 +107,10 @@ class Segmented(Memory):
             metadata=about.metadata,
             occurred_at=parse_time(created_at, "created_at"),
         )
-        batch = Batch(self._cut, common)
+        batch = self._batch(common)
         if about.description is not None:
             batch.message(Message(content=about.description, role=ABOUT), "description")
-        batch.message(Message(content=text, role=TEXT), "text")
+        batch.message(Message(content=self._admitted(check_text(text, "text"), "text"), role=TEXT), "text")
         batch.drafts[1:] = [replace(draft, metadata=NOTHING) for draft in batch.drafts[1:]]
         return batch
 

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments, encoders, rerankers, tuning
+from memspan import arguments, encoders, redaction, rerankers, tuning
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -43,9 +43,11 @@ from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
 from memspan.records import Judgement, Query, Scope, Tuned
+from memspan.redaction import Redactor, redacted
 from memspan.reencoding import alone, fitted, reencode
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
+from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
@@ -75,6 +77,7 @@ class Store:
         reranker: str | Reranker | None = AUTO,
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         key: Key | None = None,
+        redact: str | Redactor | Callable[[str], str] | None = AUTO,
         config: Config | None = None,
         actor: str | None = None,
     ) -> None:
@@ -82,6 +85,7 @@ class Store:
         named = config.namespace if namespace is None else namespace
         self.namespace = arguments.scope(named, None, None, None, None).namespace
         self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
+        self._configured_llm = config.llm
         self._closed = False
         self._turning = threading.RLock()
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
@@ -90,6 +94,7 @@ class Store:
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
+        self._redactor = redaction.make(config.redact if redact == AUTO else redact)
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
@@ -104,6 +109,8 @@ class Store:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()
+            if self._ledger.due() is not None:  # a crash, or somebody who was reading, kept an erasure from its end
+                self._scrub(wait=False)
         except BaseException:
             self._ledger.close()
             raise
@@ -119,15 +126,15 @@ class Store:
         channels: list[Channel] = [KeywordChannel(lexical)]
         known = json.loads(recorded)
         self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
-        nearest: NearestIn | None = None
+        self._nearest: NearestIn | None = None
         if self._encoder is not None:
             vectors = VectorView(self._ledger, views_path, self._encoder.dim)
             views.append(vectors)
             routed = TreeChannel(self._tree, vectors)
             channels += [SemanticChannel(vectors, routed), routed]
-            nearest = partial(_nearest, vectors, self._tree, self._selections)
+            self._nearest = partial(_nearest, vectors, self._tree, self._selections)
         views.append(self._tree)
-        self._graph = GraphView(self._ledger, views_path, nearest)
+        self._graph = GraphView(self._ledger, views_path, self._nearest)
         views.append(self._graph)
         followers = (
             NextFollower(self._graph),
@@ -250,8 +257,8 @@ class Store:
             "channels": self._retrieval.active(),
             "search_failure": self._retrieval.failure,
             "judgements": counts["judgements"],
-            "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
             "log": self._ledger.log_head(),
+            "backup": None if (told := self._ledger.value("backup")) is None else json.loads(told),
             "tuning": {
                 name: learned.plain()
                 for name in namespaces
@@ -286,11 +293,21 @@ class Store:
         rewritten = self._projection.compact(self._ledger.namespaces(), force=outdated, progress=progress)
         self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
+        self._scrub(wait=False)
         return {"rewritten": rewritten, "bytes_before": before, "bytes_after": self.stats()["bytes"]["total"]}
 
-    def verify(self, *, log_only: bool = False, progress: Progress | None = None) -> dict[str, Any]:
-        """Read everything back the way searches do and compare it with what was written; with ``log_only`` only walk
-        the log, and compare the rows it names.
+    def _scrub(self, first: dict[str, int] | None = None, *, wait: bool) -> Scrubbed:
+        """Do what erasures have left to do: see ``memspan.scrubbing``. ``wait`` where another process is at it."""
+        known, views = json.loads(self._recorded), list(self._projection.views)
+        if (
+            self._encoder is None and known is not None and self.path is not None
+        ):  # its vectors have an index all the same
+            views.append(VectorView(self._ledger, self.path / "views", known["dim"]))
+        with turn(self.path, wait=wait) as mine:
+            return scrub(self._ledger, views, self.path, first) if mine else Scrubbed(due=["another process is at it"])
+
+    def verify(self, *, progress: Progress | None = None) -> dict[str, Any]:
+        """Read everything back the way searches do and compare it with what was written.
 
         Returns ``{"ok": bool, "segments": int, "problems": [str]}``; ``problems`` names each damaged segment or file.
         """
@@ -388,7 +405,10 @@ class Store:
         scope = self._scope(namespace, None, None, None, None)
         space = scope.namespace
         given = [] if judgements is None else arguments.judgements(judgements)
-        given = [replace(each, id=self._ledger.get(space, each.id).id) for each in given]
+        given = [
+            replace(each, query=redacted(each.query, self._redactor), id=self._ledger.get(space, each.id).id)
+            for each in given
+        ]
         said = {(each.query, each.id): each for each in (*self._ledger.judgements(space), *given)}
         seqs = {}
         for id in {id for _, id in said}:

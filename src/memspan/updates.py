@@ -23,18 +23,18 @@ OLDER = 3  # of the best, which may make way
 GAP = 4.0  # logits, beyond which the later one is no answer to the question
 NEARLY = 0.7  # the same for statements that are nearly the same: what little differs may be what is asked for
 
-_CHANGE = re.compile(
+CHANGE = re.compile(
     r"\b(?:recent(?:ly)?|now|just|updat\w*|chang(?:e|ed|es|ing)|increas\w*|decreas\w*|improv\w*|extend\w*|reduc\w*"
     r"|drop(?:ped|s)?|gr[eo]wn?|new(?:er)?|no longer|any ?more|instead|switch\w*|moved?|moving|reschedul\w*|postpon\w*"
     r"|shifted|revis\w*|adjust\w*|replac\w*|actually|latest|current(?:ly)?|used to|reached|rose|risen|expand\w*"
     r"|added)\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d[\d.,:/]*")
-_NAME = re.compile(r"(?<=\s)[^\W\d_a-z]\w+")  # a word with a capital that opens no sentence
+NUMBER = re.compile(r"\d[\d.,:/]*")
+NAME = re.compile(r"(?<=\s)[^\W\d_a-z]\w+")  # a word with a capital that opens no sentence
 _WORD = re.compile(r"\w+")
-_SMALL = "one two three four five six seven eight nine ten eleven twelve"
-_WORDS = {word: str(number) for number, word in enumerate(_SMALL.split(), 1)}
+_FIRST = "one two three four five six seven eight nine ten eleven twelve"
+SMALL = {word: str(number) for number, word in enumerate(_FIRST.split(), 1)}
 
 
 def newer_first(
@@ -46,7 +46,7 @@ def newer_first(
     moved = given.copy()
     cosines = vectors @ vectors.T
     numbers = [_numbers(row.text) for row in rows]
-    wanted = _numbers(question) | {name.lower() for name in _NAME.findall(question)}
+    wanted = _numbers(question) | {name.lower() for name in NAME.findall(question)}
     held = [
         wanted & (own | _words(encoded_text(row.text, row.speaker, row.heading)))
         for own, row in zip(numbers, rows, strict=True)
@@ -60,7 +60,7 @@ def newer_first(
             gap = given[older] - given[newer]
             same = cosines[older, newer] >= SAME and gap <= NEARLY
             told = cosines[older, newer] >= ALIKE and gap <= GAP and row.role != "assistant"
-            if same or (told and numbers[older] and numbers[newer] - numbers[older] and _CHANGE.search(other.text)):
+            if same or (told and numbers[older] and numbers[newer] - numbers[older] and CHANGE.search(other.text)):
                 moved[newer] = max(moved[newer], np.nextafter(np.float32(given[older]), np.float32(np.inf)))
     return moved.astype(np.float32)
 
@@ -75,8 +75,8 @@ def _together(one: Segment, other: Segment) -> bool:
 
 def _numbers(text: str) -> frozenset[str]:
     """The numbers in a text, as written, without what ends a sentence; small ones also in English words."""
-    found = {match.rstrip(".,:/") for match in _NUMBER.findall(text)}
-    return frozenset(found | {_WORDS[word] for word in _words(text) if word in _WORDS})
+    found = {match.rstrip(".,:/") for match in NUMBER.findall(text)}
+    return frozenset(found | {SMALL[word] for word in _words(text) if word in SMALL})
 
 
 def _words(text: str) -> frozenset[str]:

@@ -124,7 +124,7 @@ def test_a_document_of_another_namespace_is_not_found(memory: Memory) -> None:
 def test_a_document_that_was_deleted_is_not_found_and_can_be_added_again(memory: Memory) -> None:
     added = memory.add(STORY)
     assert added.document_id is not None
-    assert memory.erase(filters={"document_id": added.document_id}) == len(added.ids)
+    assert memory.erase(filters={"document_id": added.document_id}).segments == len(added.ids)
     with pytest.raises(NotFound):
         memory.document(added.document_id)
     assert memory.stats()["documents"] == 0

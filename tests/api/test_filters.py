@@ -225,7 +225,7 @@ def test_search_context_and_delete_all_see_the_same(
     assert found == expected
     context = shared.context(query, budget=10_000, namespace=namespace, filters=wanted)
     assert {id for citation in context.citations for id in citation.ids} == expected
-    assert shared.erase(namespace=namespace, filters=wanted) == len(expected)
+    assert shared.erase(namespace=namespace, filters=wanted).segments == len(expected)
     assert {segment.id for segment in shared.get_all(namespace=namespace)} == {s.id for s in everything} - expected
 
 
@@ -481,7 +481,7 @@ def test_nothing_in_a_filter_is_ever_run(memory: Memory, spell: str) -> None:
     for name in ("user_id", "session", "namespace"):
         assert memory.get_all(**{name: spell}) == []
         assert memory.search("mine", **{name: spell}) == []
-    assert memory.erase(user_id=spell) == 0
+    assert memory.erase(user_id=spell).segments == 0
     assert memory.stats()["versions"] == before
     if '"' not in spell and "." not in spell:
         assert [s.text for s in memory.get_all(namespace="other", filters={spell: spell})] == ["Theirs."]

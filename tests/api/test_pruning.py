@@ -98,7 +98,7 @@ def test_what_is_applied_is_found_nowhere_and_lies_whole_in_a_checked_archive(ol
     assert Path(str(done.archive)).parent == Path(str(old.path)) / "pruned"
     (last,) = old.operations(limit=1)
     assert (last.id, last.verb, last.segments) == (done.operation, "prune", 4)
-    assert last.detail == {"archive": done.archive}
+    assert last.detail == {"archive": f"pruned/{done.operation}.memspan"}
     assert old.verify()["ok"]
 
 
@@ -215,6 +215,32 @@ def test_a_store_in_memory_needs_to_be_told_where_and_no_file_is_replaced(memory
     memory.erase(ids(memory))
     memory.undo(str(done.operation))
     assert len(ids(memory)) == 4
+
+
+def test_an_encrypted_store_puts_nothing_in_clear_unless_it_is_told_where(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlcipher3")
+    with Memory(path, encoder="hash", key="a secret") as memory:
+        tea(memory)
+        with pytest.raises(InvalidInput, match="not encrypted"):
+            memory.prune(below=1.0, dry_run=False)
+        assert len(ids(memory)) == 4
+        assert not (path / "pruned").exists()
+        before = contents(memory)
+        done = memory.prune(below=1.0, dry_run=False, archive=tmp_path / "clear.memspan")
+        memory.undo(str(done.operation))
+        assert contents(memory) == before
+        assert Path(str(done.archive)).exists(), "it is not ours to remove"
+
+
+def test_a_store_that_was_moved_brings_back_what_was_pruned(old: Memory, tmp_path: Path) -> None:
+    before, place = contents(old), Path(str(old.path))
+    done = old.prune(dry_run=False)
+    old.close()
+    place.rename(tmp_path / "moved")
+    with Memory(tmp_path / "moved", encoder="hash") as moved:
+        moved.undo(str(done.operation))
+        assert contents(moved) == before
+        assert list((tmp_path / "moved" / "pruned").iterdir()) == [], "what is here again needs no archive"
 
 
 def test_where_nothing_has_faded_nothing_is_written(path: Path) -> None:
@@ -430,14 +456,14 @@ def test_an_erasure_takes_what_lies_pruned_too(old: Memory) -> None:
     old.feedback("which?", first, useful=False)
     done = old.prune(dry_run=False)
     assert pruned_with(old, "tea number 0") != []
-    assert old.erase(first.upper()) == 1
+    assert old.erase(first.upper()).segments == 1
     assert pruned_with(old, "tea number 0", first) == []
-    assert old.erase(first) == 0
+    assert old.erase(first).segments == 0
     old.undo(str(done.operation))
     assert ids(old) == [second, third, fourth]
     assert old.verify()["ok"]
     done = old.prune(dry_run=False)
-    assert old.erase([second, third, fourth]) == 3
+    assert old.erase([second, third, fourth]).segments == 3
     assert pruned_with(old, "Ana drank tea") == []
     with pytest.raises(NotUndoable):
         old.undo(str(done.operation))
@@ -451,10 +477,10 @@ def test_an_erasure_of_a_scope_takes_of_what_lies_pruned_what_is_in_it(path: Pat
 
     with aged(path, 100, fill) as memory:
         done = memory.prune(dry_run=False)
-        assert memory.erase(user_id="ben", filters={"category": "Drinks"}) == 1
+        assert memory.erase(user_id="ben", filters={"category": "Drinks"}).segments == 1
         assert pruned_with(memory, "milk") == []
-        assert memory.erase(user_id="ana") == 4
-        assert memory.erase(user_id="ana", namespace="elsewhere") == 0
+        assert memory.erase(user_id="ana").segments == 4
+        assert memory.erase(user_id="ana", namespace="elsewhere").segments == 0
         memory.undo(str(done.operation))
         assert [segment.text for segment in memory.get_all()] == ["Ben ate bread."]
 

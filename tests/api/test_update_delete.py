@@ -109,11 +109,11 @@ def test_an_id_of_another_namespace_is_not_found(memory: Memory) -> None:
     for call in (memory.get, memory.history, lambda i: memory.update(i, "Mine.")):
         with pytest.raises(NotFound):
             call(id)
-    assert memory.erase(id) == 0
+    assert memory.erase(id).segments == 0
     assert memory.get(id, namespace="theirs").text == "Theirs."
     assert memory.update(id, "Changed.", namespace="theirs").version == 2
     assert [event.version for event in memory.history(id, namespace="theirs")] == [1, 2]
-    assert memory.erase(id, namespace="theirs") == 1
+    assert memory.erase(id, namespace="theirs").segments == 1
 
 
 # Erase
@@ -122,7 +122,7 @@ def test_an_id_of_another_namespace_is_not_found(memory: Memory) -> None:
 def test_erasing_leaves_a_tombstone_without_content(memory: Memory) -> None:
     id = memory.add("A secret about zanzibar.", metadata={"secret": True}).ids[0]
     memory.update(id, "A bigger secret about zanzibar.")
-    assert memory.erase(id) == 1
+    assert memory.erase(id).segments == 1
     assert memory.get_all() == []
     assert found(memory, "zanzibar") == []
     assert memory.search("zanzibar", recipe="semantic") == []
@@ -139,10 +139,10 @@ def test_erasing_leaves_a_tombstone_without_content(memory: Memory) -> None:
 def test_erasing_counts_what_was_there_once(memory: Memory) -> None:
     ids = [memory.add(text).ids[0] for text in ("One.", "Two.", "Three.")]
     memory.update(ids[0], "Uno.")
-    assert memory.erase([*ids[:2], ids[0], "no-such-id"]) == 2
-    assert memory.erase(ids[0]) == 0
+    assert memory.erase([*ids[:2], ids[0], "no-such-id"]).segments == 2
+    assert memory.erase(ids[0]).segments == 0
     assert [segment.text for segment in memory.get_all()] == ["Three."]
-    assert memory.erase([]) == 0
+    assert memory.erase([]).segments == 0
 
 
 def test_what_was_erased_can_be_said_again_under_a_new_id(memory: Memory) -> None:
@@ -170,7 +170,7 @@ def test_nothing_erased_can_be_read_out_of_the_files(opened: Open, path: Path) -
         memory.add(f"Ordinary sentence number {i}.")
     ids = [memory.add(f"{secret} is secret number {i}.", metadata={"who": secret}).ids[0] for i in range(30)]
     memory.update(ids[0], f"{secret} was updated.")
-    assert memory.erase(ids) == 30
+    assert memory.erase(ids).segments == 30
     memory.compact()
     memory.close()
     for file in path.rglob("*"):
@@ -197,30 +197,30 @@ def test_erase_removes_a_scope_and_counts_it_and_touches_no_other(memory: Memory
     fill(memory)
     others = [memory.get_all(user_id="bob"), memory.get_all(namespace="other")]
     hits = memory.search("what does bob say?", user_id="bob", explain=True)
-    assert memory.erase(user_id="ana") == 4
+    assert memory.erase(user_id="ana").segments == 4
     assert memory.get_all(user_id="ana") == []
     assert [memory.get_all(user_id="bob"), memory.get_all(namespace="other")] == others
     assert memory.search("what does bob say?", user_id="bob", explain=True) == hits
-    assert memory.erase(user_id="ana") == 0
+    assert memory.erase(user_id="ana").segments == 0
 
 
 def test_every_part_of_a_scope_must_match(memory: Memory) -> None:
     fill(memory)
-    assert memory.erase(user_id="ana", session="s1", filters={"i": 0}) == 1
-    assert memory.erase(user_id="nobody", session="s1") == 0
-    assert memory.erase(session="s1") == 3
-    assert memory.erase(filters={"i": {"gte": 1}}) == 2
-    assert memory.erase(namespace="default") == 2
-    assert memory.erase(namespace="no such place") == 0
+    assert memory.erase(user_id="ana", session="s1", filters={"i": 0}).segments == 1
+    assert memory.erase(user_id="nobody", session="s1").segments == 0
+    assert memory.erase(session="s1").segments == 3
+    assert memory.erase(filters={"i": {"gte": 1}}).segments == 2
+    assert memory.erase(namespace="default").segments == 2
+    assert memory.erase(namespace="no such place").segments == 0
     assert len(memory.get_all(namespace="other")) == 8
 
 
 def test_erase_removes_every_version_of_what_it_removes_and_of_nothing_else(memory: Memory) -> None:
     id = memory.add("Old words.", user_id="ana", metadata={"stage": "open"}).ids[0]
     memory.update(id, "New words.", metadata={"stage": "done"})
-    assert memory.erase(user_id="ana", filters={"stage": "open"}) == 0  # it was open once, it is done now
+    assert memory.erase(user_id="ana", filters={"stage": "open"}).segments == 0  # it was open once, it is done now
     assert memory.get(id).text == "New words."
-    assert memory.erase(user_id="ana", filters={"stage": "done"}) == 1
+    assert memory.erase(user_id="ana", filters={"stage": "done"}).segments == 1
     assert memory.stats()["versions"] == 0
     assert memory.history(id)[0].event == "ERASE"
 

@@ -62,7 +62,7 @@ def readable(release: Path, tmp_path: Path) -> None:
         assert memory.add("Written by a later version.").added == 1
         assert memory.stats()["versions"] == before + 1
         assert memory.search("a later version", k=1)[0].text == "Written by a later version."
-        assert memory.erase(user_id="ana") == 6
+        assert memory.erase(user_id="ana").segments == 6
         assert memory.verify()["problems"] == []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import memspan.store
 from memspan import Memory, importing, projection
 from memspan.activations import arena
+from memspan.ledger.sqlite import SqliteLedger
 from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
 
@@ -196,6 +198,24 @@ def fork_busily(store: str, children: str) -> None:
     say(children=codes, written=sum(counts))
 
 
+def erase(store: str, moment: str) -> None:
+    """Erase half of what is there, and die in the middle: before a view is made anew, before the archive's turn, before
+    the ledger is scrubbed, before it is written down that all is done."""
+    memory = opened(store)
+    gone = memory.add([{"role": "user", "content": f"{word(1, step)} is to go"} for step in range(80)], user_id="gone")
+    memory.add([{"role": "user", "content": f"{word(2, step)} stays"} for step in range(80)], user_id="kept")
+    memory.compact()
+    say(texts=[memory.get(id).text for id in gone.ids], left=80)
+    target, name = (
+        (vectors.VectorView, "compact"),
+        (graph.GraphView, "compact"),
+        (SqliteLedger, "scrub"),
+        (SqliteLedger, "done"),
+    )[int(moment)]
+    setattr(target, name, lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL))
+    memory.erase(user_id="gone", vacuum=True)
+
+
 def take(store: str, file: str) -> None:
     """Import an archive, and say so after each batch."""
     importing.BATCH = 16
@@ -232,7 +252,8 @@ def back_up(store: str, path: str, seed: str) -> None:
 
 
 TASKS: dict[str, Callable[..., None]] = {
-    task.__name__: task for task in (churn, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
+    task.__name__: task
+    for task in (churn, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
 }
 
 if __name__ == "__main__":

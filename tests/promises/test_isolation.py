@@ -86,7 +86,7 @@ def populate(memory: Memory, choose: random.Random, rounds: int, *, compacting: 
         elif tenant.ids:
             gone = memory.get(tenant.ids.pop(choose.randrange(len(tenant.ids))), namespace=tenant.namespace)
             if gone.document_id is None:
-                assert memory.erase(gone.id, namespace=tenant.namespace) == 1
+                assert memory.erase(gone.id, namespace=tenant.namespace).segments == 1
             else:
                 tenant.ids.append(gone.id)
             continue
@@ -101,11 +101,13 @@ def populate(memory: Memory, choose: random.Random, rounds: int, *, compacting: 
 
 def removals() -> dict[str, Callable[[Memory, Tenant], int]]:
     return {
-        "by scope": lambda memory, tenant: memory.erase(**tenant.scope),
-        "by filter": lambda memory, tenant: memory.erase(namespace=tenant.namespace, filters={"user_id": tenant.user}),
-        "by id": lambda memory, tenant: memory.erase(tenant.ids, namespace=tenant.namespace),
+        "by scope": lambda memory, tenant: memory.erase(**tenant.scope).segments,
+        "by filter": lambda memory, tenant: (
+            memory.erase(namespace=tenant.namespace, filters={"user_id": tenant.user}).segments
+        ),
+        "by id": lambda memory, tenant: memory.erase(tenant.ids, namespace=tenant.namespace).segments,
         "by session": lambda memory, tenant: sum(
-            memory.erase(filters={"session": session}, **tenant.scope) for session in (None, "s1", "s2")
+            memory.erase(filters={"session": session}, **tenant.scope).segments for session in (None, "s1", "s2")
         ),
     }
 
@@ -202,12 +204,12 @@ def test_an_id_of_another_namespace_names_nothing(memory: Memory) -> None:
                     act(id, namespace=elsewhere)
             with pytest.raises(NotFound):
                 memory.get_all(namespace=elsewhere, after=id)
-            assert memory.erase(id, namespace=elsewhere) == 0
+            assert memory.erase(id, namespace=elsewhere).segments == 0
             assert memory.get(id, namespace=tenant.namespace).id == id
         for document in tenant.documents:
             with pytest.raises(NotFound):
                 memory.document(document, namespace=elsewhere)
-        assert memory.erase(namespace=elsewhere, filters={"id": {"in": tenant.ids[:900]}}) == 0
+        assert memory.erase(namespace=elsewhere, filters={"id": {"in": tenant.ids[:900]}}).segments == 0
     assert sum(len(tenant.ids) for tenant in tenants) == memory.stats()["segments"]
 
 
@@ -225,9 +227,9 @@ def test_the_same_words_in_two_scopes_are_two_memories(memory: Memory) -> None:
     ids += [memory.add("amber birch cedar", **scope).ids[0] for scope in scopes[2:]]
     assert len(set(ids)) == len(scopes)
     assert [memory.add("amber birch cedar", **scope).ids[0] for scope in scopes] == ids
-    assert memory.erase(namespace="left", user_id="ana", session="ana") == 1
+    assert memory.erase(namespace="left", user_id="ana", session="ana").segments == 1
     assert {hit.id for hit in memory.search("amber", namespace="left", k=20)} == {*ids} - {ids[1], ids[6]}
-    assert memory.erase(namespace="left") == 5
+    assert memory.erase(namespace="left").segments == 5
     assert [hit.id for hit in memory.search("amber", namespace="right", k=20)] == [ids[1]]
     assert [hit.score for hit in memory.search("amber birch cedar", namespace="right", recipe="semantic")] != []
 

@@ -221,7 +221,7 @@ def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, p
                 if step % 5 == 1:
                     memory.update(id, f"{text}, and again")
                 if step % 5 == 2:
-                    assert memory.erase(id) == 1
+                    assert memory.erase(id).segments == 1
                     assert memory.search(name, recipe="keyword") == []
                 if step % 10 == 7:
                     memory.compact()

@@ -226,7 +226,7 @@ class Store(RuleBasedStateMachine):
         rows = list({row.id: row for row in map(self.picked, picks)}.values())
         namespace = {"left": "right", "right": "left"}[rows[0].namespace] if elsewhere else rows[0].namespace
         there = [row for row in rows if row.namespace == namespace]
-        assert self.memory.erase([row.id for row in rows], namespace=namespace) == len(there)
+        assert self.memory.erase([row.id for row in rows], namespace=namespace).segments == len(there)
         self.model.drop(there)
 
     @rule(ns=NAMESPACES, user=USERS, least=st.sampled_from((None, 0.3, 0.8)))
@@ -235,7 +235,7 @@ class Store(RuleBasedStateMachine):
             return
         rows = [row for row in self.model.within(ns, user) if least is None or row.importance >= least]
         filters = None if least is None else {"importance": {"gte": least}}
-        assert self.memory.erase(namespace=ns, user_id=user, filters=filters) == len(rows)
+        assert self.memory.erase(namespace=ns, user_id=user, filters=filters).segments == len(rows)
         self.model.drop(rows)
 
     @precondition(lambda self: self.model.rows)

@@ -122,7 +122,7 @@ class Truth(RuleBasedStateMachine):
     @rule(at=st.integers(0))
     def erase(self, at: int) -> None:
         id = self.pick(at)
-        assert self.memory.erase(id) == 1
+        assert self.memory.erase(id).segments == 1
         del self.now[id], self.said[id]
         for past in self.past:
             past.versions.pop(id, None)

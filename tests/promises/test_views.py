@@ -281,7 +281,7 @@ def test_a_text_shared_by_two_users_keeps_its_vector_when_one_of_them_goes(tmp_p
         memory.erase(user_id="ana")
         encoder.broken = lambda text: "lies in" in text
         assert [hit.id for hit in memory.search("upper drawers", recipe="semantic")] == list(kept)
-        assert memory.erase(user_id="ben") == 1
+        assert memory.erase(user_id="ben").segments == 1
         hits = memory.search("upper drawers", recipe="semantic", namespace="elsewhere")
         assert [hit.id for hit in hits] == list(other)
         assert memory.verify()["ok"]
@@ -302,7 +302,7 @@ def test_what_was_deleted_is_nowhere_on_disk_after_compact(tmp_path: Path, rows:
         on_disk = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
         assert secret.encode() in on_disk
         assert vector in on_disk
-        assert memory.erase([*gone, changed]) == len(gone) + 1
+        assert memory.erase([*gone, changed]).segments == len(gone) + 1
         memory.compact()
         assert [segment.id for segment in memory.get_all(limit=100)] == list(kept)
         on_disk = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())

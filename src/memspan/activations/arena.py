@@ -17,7 +17,7 @@ import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -153,6 +153,40 @@ class ArenaFile:
         """Write a record of zeros over one of ``size`` bytes at ``offset``, so that nobody can read what it held."""
         zeros = bytes(size)
         self._put([_HEADER.pack(_RECORD, zlib.crc32(zeros), size), zeros], offset - _HEADER.size)
+
+    def cut(self, finish: int) -> None:
+        """Write zeros over what stands after ``finish``, where anything does."""
+        for start in range(finish, self.size(), STEP):
+            end = min(start + STEP, self.size())
+            if self._rest(start, end).strip(b"\0"):
+                self._put([bytes(end - start)], start)
+                self.sync()
+
+    def unaccounted(self, finish: int, places: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """Offsets of what stands up to ``finish`` beside the payloads at ``places`` (offset, size), their headers, and
+        records that were erased."""
+        living = dict(places)
+        at = START
+        while at + _HEADER.size <= min(finish, self.size()):
+            room = at % self.extent + _HEADER.size <= self.extent
+            mark, _, size = _HEADER.unpack(self.read(at, _HEADER.size).data) if room else (b"", 0, 0)
+            if mark != _RECORD:  # the rest of an extent, too small for what came next
+                offset, end = at, min(_up(at + 1, self.extent), finish)
+            else:
+                offset = at + _HEADER.size
+                end = offset + _up(size, ALIGNED)
+            if offset not in living and (left := self._rest(offset, end).lstrip(b"\0")):
+                yield end - len(left)
+            at = end
+
+    def _rest(self, start: int, end: int) -> bytes:
+        """What stands there, wherever extents begin."""
+        parts = []
+        while start < end:
+            part = min(end, _up(start + 1, self.extent)) - start
+            parts.append(self.read(start, part).tobytes())
+            start += part
+        return b"".join(parts)
 
     def size(self) -> int:
         """How long the file is, in bytes; most of it may take no space."""
@@ -295,13 +329,23 @@ class Arenas:
         with suppress(StoreCorrupt):
             self._file(number).sync()
 
-    def sweep(self, known: Collection[int]) -> None:
-        """Remove files of arenas that are not among the ``known`` ones: what a crash left behind."""
-        if self.directory is not None:
-            names = {self._path(number).name for number in known}
-            for file in self.directory.glob("arena-*.bin"):
-                if file.name not in names:
-                    file.unlink(missing_ok=True)
+    def sweep(self, known: Mapping[int, int]) -> None:
+        """Remove files of arenas that are not among the ``known`` ones, and write zeros over what stands in those after
+        the finish of each: what a crash left behind."""
+        if self.directory is None:
+            return
+        names = {self._path(number).name for number in known}
+        for file in self.directory.glob("arena-*.bin"):
+            if file.name not in names:
+                file.unlink(missing_ok=True)
+        for number, finish in known.items():
+            with suppress(StoreCorrupt):
+                self._file(number).cut(finish)
+
+    def unaccounted(self, number: int, finish: int, places: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """Where in an arena, up to ``finish``, something stands beside the payloads at ``places`` (offset, size)."""
+        with suppress(StoreCorrupt):
+            yield from self._file(number).unaccounted(finish, places)
 
     def remove(self, number: int) -> None:
         """Remove an arena. Who reads in it goes on; its space comes back when the last one has let go."""

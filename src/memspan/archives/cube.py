@@ -39,7 +39,7 @@ from memspan.archives import jsonl
 from memspan.archives.base import Contents, Header, Record, Report, Vectors, aside, attempt, lines, refused
 from memspan.archives.signing import signed, signer
 from memspan.errors import InvalidInput, NewerStore, NotFound
-from memspan.records import Edge, Filing, Judgement, Tombstone, Usage, Version
+from memspan.records import Edge, Filing, Judgement, Tombstone, Usage, Verdict, Version
 from memspan.segmenting import parse_time, shown
 
 TYPE = "memspan cube"
@@ -58,8 +58,8 @@ SMALL = 64 << 20  # bytes that a member may have whatever it was packed into,
 SWOLLEN = 200  # and how many times what it was packed into beyond
 FIRST_LINE = 2  # of memory.jsonl that holds a record
 
-COUNTED = {Version: "versions", Filing: "documents", Edge: "links", Judgement: "judgements", Usage: "usages",
-           Tombstone: "tombstones"}  # fmt: skip
+COUNTED = {Version: "versions", Filing: "documents", Edge: "links", Judgement: "judgements", Verdict: "verdicts",
+           Usage: "usages", Tombstone: "tombstones"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

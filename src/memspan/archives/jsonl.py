@@ -22,7 +22,7 @@ from typing import IO, Any
 from memspan import arguments
 from memspan.archives.base import VERSION, Contents, Header, Record, Report, Vectors, aside, attempt, lines, start_of
 from memspan.errors import InvalidInput, NewerStore
-from memspan.records import Archived, Edge, Filing, Judgement, Segment, Tombstone, Usage, Version
+from memspan.records import Archived, Edge, Filing, Judgement, Segment, Tombstone, Usage, Verdict, Version
 from memspan.segmenting import MAX_CHARACTERS, check_text, parse_time, shown
 
 _BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")  # some programs take these for ends of lines
@@ -113,6 +113,8 @@ def plain(record: Archived | Header) -> dict[str, Any]:
             )
         case Judgement():
             return _filled("judgement", query=record.query, id=record.id, useful=record.useful, at=record.at)
+        case Verdict():
+            return _filled("verdict", older=record.older, newer=record.newer, accepted=record.accepted, at=record.at)
         case Usage():
             return _filled("usage", id=record.id, times=record.times, at=record.at, relevance=record.relevance)
         case Tombstone():
@@ -252,6 +254,15 @@ def _judgement(value: Mapping[str, Any]) -> Judgement:
     )
 
 
+def _verdict(value: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        older=_uuid(value, "older"),
+        newer=_uuid(value, "newer"),
+        accepted=arguments.useful("accepted", value.get("accepted")),
+        at=_time(value, "at"),
+    )
+
+
 def _usage(value: Mapping[str, Any]) -> Usage:
     return Usage(
         id=_uuid(value, "id"),
@@ -322,6 +333,7 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Archived]] = {
     "document": _filing,
     "link": _edge,
     "judgement": _judgement,
+    "verdict": _verdict,
     "usage": _usage,
     "tombstone": _tombstone,
 }

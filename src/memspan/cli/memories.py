@@ -57,6 +57,7 @@ def add(
         typer.Option("--idempotency-key", metavar="KEY", help="Makes a retry safe.", show_default=False),
     ] = None,
     wait: o.Now = True,
+    redact: o.Redact = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -78,7 +79,7 @@ def add(
             raise InvalidInput("--messages", "is not a list", mend='write [{"role": "user", "content": "..."}]')
     else:
         content = o.text_from(text, "TEXT")
-    with o.open_memory(store, encoder, namespace, create=True) as memory:
+    with o.open_memory(store, encoder, namespace, redact=redact, create=True) as memory:
         added = memory.add(
             content,
             **o.scope(user, agent, run, session),
@@ -101,7 +102,10 @@ def add(
         print(id)
     repeated = f", {added.repeated} already there" if added.repeated else ""
     pending = f", {added.pending} waiting to be indexed" if added.pending else ""
-    typer.secho(f"{output.plural(added.added, 'segment')} stored{repeated}{pending}", err=True, fg=o.color("green"))
+    stripped = f", {output.plural(added.stripped, 'recalled context')} taken out" if added.stripped else ""
+    skipped = f", {output.plural(added.skipped, 'text')} with nothing new left out" if added.skipped else ""
+    told = f"{output.plural(added.added, 'segment')} stored{repeated}{stripped}{skipped}{pending}"
+    typer.secho(told, err=True, fg=o.color("green"))
 
 
 def ingest(
@@ -114,6 +118,7 @@ def ingest(
     importance: o.Importance = 0.5,
     meta: o.Metadata = None,
     at: o.When = None,
+    redact: o.Redact = None,
     kind: o.Kind = None,
     valid_from: o.ValidFrom = None,
     valid_to: o.ValidTo = None,
@@ -137,7 +142,7 @@ def ingest(
     files = list(_files(paths, glob or [], skipped))
     counts: Counter[str] = Counter()
     interrupted = False
-    with o.open_memory(store, encoder, namespace, create=True) as memory:
+    with o.open_memory(store, encoder, namespace, redact=redact, create=True) as memory:
         try:
             with output.progress("Storing", show=not json) as advance:
                 for done, path in enumerate(files):
@@ -208,6 +213,7 @@ def search(
         bool, typer.Option("--explain", help="Show each part, and the way there.", show_default=False)
     ] = False,
     recipe: o.Recipe = "default",
+    redact: o.Redact = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -233,6 +239,7 @@ def search(
             include_superseded=superseded,
             explain=explain,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:
@@ -258,6 +265,7 @@ def context(
     recipe: o.Recipe = "default",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
     valid_at: o.ValidAt = None,
     superseded: o.Superseded = False,
     filters: o.Filters = None,
@@ -287,6 +295,7 @@ def context(
             order=order,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:

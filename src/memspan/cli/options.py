@@ -45,6 +45,15 @@ Reranker = Annotated[
         show_default=False,
     ),
 ]
+Redact = Annotated[
+    str | None,
+    typer.Option(
+        "--redact",
+        metavar="WHAT",
+        help="Put placeholders for secrets, personal data or all of it.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", show_default=False)]
 Namespace = Annotated[
     str | None,
@@ -129,16 +138,18 @@ def open_memory(
     namespace: str | None,
     *,
     reranker: str | None = "none",
+    redact: str | None = None,
     create: bool | Literal["nothing"] = False,
 ) -> Memory:
     """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
 
-    ``reranker`` None is the configured one: only a command that searches needs to load it.
+    ``reranker`` None is the configured one: only a command that searches needs to load it. ``redact``: what is replaced
+    before it is stored, None as configured.
 
     A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store; one
     that only tells what it would write has an empty one in memory where there is none (``create`` "nothing").
     """
-    config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
+    config = Config.load(store=store, encoder=encoder, reranker=reranker, redact=redact, namespace=namespace)
     if not create and nothing_at(config.store):
         raise NotAStore(
             f"there is no memory at {config.store}",
@@ -169,6 +180,15 @@ def text_from(words: list[str] | None, argument: str) -> str:
             argument, "is missing", mend=f"give it as an argument, or pipe it in ({argument} from stdin)"
         )
     return _decoded(sys.stdin.buffer.read(), "standard input")
+
+
+def text_of(file: Path, argument: str) -> str:
+    """What a text file holds. Raises InvalidInput."""
+    try:
+        return _decoded(file.expanduser().read_bytes(), str(file))
+    except OSError as error:
+        problem = f"{file} cannot be read ({error.strerror})"
+        raise InvalidInput(argument, problem, mend="name a text file") from error
 
 
 def json_from(source: str, argument: str) -> Any:

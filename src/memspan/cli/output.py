@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from memspan.records import Context, Event, Hit, Neighbor, Node, Segment, Step, Theme, as_dict
+from memspan.records import Context, Event, Hit, Neighbor, Node, Segment, Step, Theme, Trust, as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +169,20 @@ def show_answer(context: Context, milliseconds: float) -> None:
 def show_text(text: str) -> None:
     """A text as it is; on a terminal, without what a terminal would act on."""
     sys.stdout.write(clean(text) if on_terminal() else text)
+
+
+def show_trust(sources: Sequence[Trust]) -> None:
+    """Sources, the most trusted first, with what that goes by. Piped, tab-separated: the same and all counts."""
+    for each in sources:
+        counts = {
+            name: getattr(each, name) for name in ("segments", "useful", "rejected", "contradicted", "quarantined")
+        }
+        agent = line(each.agent_id or "", 40)
+        if on_terminal():
+            told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+            print(f"{each.trust:5.2f}  {each.source:<9}  {agent:<12}  {told}")
+        else:
+            print(f"{each.trust:.3f}", each.source, agent, *counts.values(), sep="\t")
 
 
 def show_history(events: Sequence[Event]) -> None:

@@ -1,5 +1,5 @@
-"""The commands about how memories hang together: tree, neighbors, themes, move-category, link, unlink; and the
-context in DSM's layout.
+"""The commands about how memories hang together: tree, neighbors, themes, move-category, link, unlink; a summary; and
+the context in DSM's layout.
 """
 
 from __future__ import annotations
@@ -48,6 +48,29 @@ def tree(
     if not root.segments:
         mend = "store something first, or take a wider scope (memspan stats shows what is there)"
         nothing("Nothing is there", mend, json=json)
+
+
+def summary(
+    budget: Annotated[int, typer.Option("--budget", "-b", metavar="TOKENS", help="Never exceeded.")] = 200,
+    filters: o.Filters = None,
+    namespace: o.Namespace = None,
+    user: o.User = None,
+    agent: o.Agent = None,
+    run: o.Run = None,
+    session: o.Session = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Tell what a session, or all that is in scope, is about, in its own sentences."""
+    with o.open_memory(store, encoder, namespace) as memory:
+        told = memory.summary(budget=budget, **o.scope(user, agent, run, session), filters=o.filters_from(filters))
+    if json:
+        output.emit(as_dict(told))
+    elif told.text:
+        print(output.clean(told.text))
+    if not told.segments:
+        nothing("Nothing is there", "store something first, or take a wider scope", json=json)
 
 
 def neighbors(
@@ -175,6 +198,7 @@ def active_context(
     recipe: o.Recipe = "dsm",
     threshold: o.Threshold = 0.0,
     as_of: o.AsOf = None,
+    redact: o.Redact = None,
     valid_at: o.ValidAt = None,
     superseded: o.Superseded = False,
     filters: o.Filters = None,
@@ -204,6 +228,7 @@ def active_context(
             include_superseded=superseded,
             tokenizer=tokenizer,
             recipe=recipe,
+            redact=redact,
         )
         milliseconds = (time.perf_counter() - started) * 1000
     if json:

@@ -302,6 +302,48 @@ def archives(
 
 
 @bench.command()
+def conflicts(
+    names: Annotated[str, typer.Argument(metavar="SET", help="beam, locomo, realtalk, or several with commas.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder that holds the sets' folders.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FILE", help="Keeps embeddings by content.", show_default=False),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", metavar="FILE", help="Write each proposal there.", show_default=False)
+    ] = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Conflicts proposed in chats: how many, for which reasons, and which of BEAM's updates are among them."""
+    from memspan.bench import conflicts as module
+    from memspan.bench.embeddings import default_file
+
+    with output.progress("Conflicts", show=not json) as advance:
+        report = module.run(
+            data, _names(names), encoder=encoder, cache=cache or default_file(), pairs=pairs, progress=advance
+        )
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
+def consolidation(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder that holds the sets' folders.")],
+    sizes: Annotated[
+        str, typer.Option("--sizes", metavar="N,N", help="Segments, for the throughput.")
+    ] = "10000,100000",
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """What counts as said twice, what summaries hold of what was said, and how fast both are told."""
+    from memspan.bench import consolidation as module
+
+    with output.progress("Consolidation", show=not json) as advance:
+        report = module.run(data, sizes=_sizes(sizes, "--sizes"), encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def lifecycle(
     segments: Annotated[int, typer.Option("--segments", help="Of the user who goes.")] = 100_000,
     encoder: Annotated[str, typer.Option("--encoder", metavar="NAME", help="For what the log costs.")] = "minilm",

@@ -1,4 +1,4 @@
-"""The commands about a whole store: stats, compact, verify, rebuild, reencode, fit-tokens, tune, prune."""
+"""The commands about a whole store: stats, compact, sleep, verify, rebuild, reencode, fit-tokens, tune, prune."""
 
 from __future__ import annotations
 
@@ -37,6 +37,29 @@ def compact(
     ):
         report = memory.compact(progress=advance)
     _show(report, json)
+
+
+def sleep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; change nothing.", show_default=False)] = False,
+    namespace: o.Namespace = None,
+    store: o.Store = None,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Put the memory in order: what was said again makes way for its last telling, and sessions are summed up.
+
+    Nothing is lost: what makes way is out of sight, and `memspan undo` brings it back. It can be stopped at any time.
+    """
+    with o.open_memory(store, encoder, namespace) as memory, output.progress("Sleeping", show=not json) as advance:
+        slept = memory.sleep(dry_run=dry_run, progress=advance)
+    if json:
+        output.emit(as_dict(slept))
+        return
+    verb = "would make" if dry_run else "made"
+    print(f"{slept.merged:,} segments {verb} way for {slept.kept:,} that say the same or more")
+    print(f"{slept.summaries:,} of {slept.sessions:,} sessions {'would be' if dry_run else 'were'} summed up")
+    if slept.operation is not None:
+        print(f"to take it back: memspan undo {slept.operation}")
 
 
 def verify(store: o.Store = None, encoder: o.Encoder = None, json: o.Json = False) -> None:

@@ -266,9 +266,28 @@ class Activations(Connections):
                 connection.executemany("DELETE FROM tensors WHERE key = ?", lost)
 
     def sweep(self) -> None:
-        """Remove arena files that a crash left without a row of the ledger that names them."""
+        """Remove arena files that a crash left without a row of the ledger that names them, and what it left in others
+        after their end."""
         with self.writing() as connection:
-            self._arenas.sweep([number for (number,) in connection.execute("SELECT number FROM arenas")])
+            arenas = dict(connection.execute("SELECT number, finish FROM arenas").fetchall())
+            self._arenas.sweep(arenas)
+
+    def keeps(self, activation: Activation) -> bool:
+        """Whether this very vector, or this token matrix, is kept of any text."""
+        key = None if activation.tokens is None else sha256(activation.tokens).digest()
+        sql = "SELECT 1 FROM activations WHERE pooled = ? OR tokens = ? LIMIT 1"
+        with self.reading() as connection:
+            return connection.execute(sql, (activation.pooled.tobytes(), key)).fetchone() is not None
+
+    def unaccounted(self) -> Iterator[tuple[str, int]]:
+        """Arena and offset where something stands that is of no row of the ledger."""
+        with self.reading() as connection:
+            for number, finish in connection.execute("SELECT number, finish FROM arenas").fetchall():
+                places = connection.execute(
+                    "SELECT offset, size FROM tensors WHERE arena = ? AND refs > 0 ORDER BY offset", (number,)
+                ).fetchall()
+                for offset in self._arenas.unaccounted(number, finish, places):
+                    yield self._arenas.name(number), offset
 
     def find_short(self) -> None:
         """Look, at open, for arena files that were cut short or are gone."""

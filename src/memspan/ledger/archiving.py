@@ -31,7 +31,7 @@ from memspan.ledger.log import Change
 from memspan.ledger.rows import ADD, LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.rows import after as after_time
 from memspan.ledger.where import scope_sql
-from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage
+from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage, Verdict
 
 # what makes two versions of a segment the same one, whoever counted them, beside when they were recorded
 SAID = (
@@ -165,8 +165,20 @@ class Archiving(Feeding):
                     ended_at=None if ended_at is None else instant(ended_at),
                 )
 
+    def verdicts(self, namespace: str) -> list[Verdict]:
+        """What was decided of pairs of segments, sorted by the older and the newer."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT older, newer, accepted, decided_at FROM verdicts WHERE namespace = ? ORDER BY older, newer",
+                (namespace_number(connection, namespace),),
+            ).fetchall()
+        return [
+            Verdict(older=_id(older), newer=_id(newer), accepted=bool(accepted), at=instant(at))
+            for older, newer, accepted, at in rows
+        ]
+
     def references(self, namespace: str) -> Iterator[Reference]:
-        """What refers to segments of a namespace: links, judgements, use and tombstones, each sorted."""
+        """What refers to segments of a namespace: links, judgements, verdicts, use and tombstones, each sorted."""
         with self.reading() as connection:
             where = (namespace_number(connection, namespace),)
             of = "FROM {} WHERE namespace = ? ORDER BY {}"
@@ -180,6 +192,7 @@ class Archiving(Feeding):
             )
             for query, id, useful, at in rows:
                 yield Judgement(query=query, id=_id(id), useful=bool(useful), at=instant(at))
+            yield from self.verdicts(namespace)
             rows = connection.execute("SELECT id, accesses, accessed_at, relevance " + of.format("usage", "id"), where)
             for id, times, at, relevance in rows:
                 yield Usage(id=_id(id), times=times, at=instant(at), relevance=relevance)
@@ -277,6 +290,10 @@ def stamps_of(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -
     near = " FROM edges AS e WHERE e.namespace = s.namespace AND e.{} = s.id)"
     links = ", ".join(f"(SELECT {{}}{near.format(end)}" for end in ("source", "target"))
     parts = ", ".join(links.replace("{}", each) for each in ("count(*)", "total(weight)", "max(created_at)"))
+    pair = " FROM verdicts AS v WHERE v.namespace = s.namespace AND v.{} = s.id)"
+    parts += "".join(
+        f", (SELECT {what}{pair.format(end)}" for end in ("older", "newer") for what in ("count(*)", "max(decided_at)")
+    )
     said = " FROM judgements AS j WHERE j.namespace = s.namespace AND j.id = s.id)"
     sql = (
         "SELECT id, max(seq), max(version), count(*), count(ended_at), sum(repeats),"
@@ -470,6 +487,9 @@ TAKING = {
     " WHERE ?7 AND (excluded.created_at, excluded.weight) > (created_at, weight)",
     Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
     " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
+    Verdict: f"INSERT INTO verdicts SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} AND {THERE.format(3)} ON CONFLICT"
+    " DO UPDATE SET accepted = excluded.accepted, decided_at = excluded.decided_at"
+    " WHERE excluded.decided_at > decided_at",
     Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
     " accesses = max(accesses, excluded.accesses), accessed_at = max(accessed_at, excluded.accessed_at),"
     " relevance = max(relevance, excluded.relevance)",
@@ -490,6 +510,8 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
                 values = (key(record.source), key(record.target), record.kind, record.weight)
             case Judgement():
                 values = (record.query, key(record.id), record.useful)
+            case Verdict():
+                values = (key(record.older), key(record.newer), record.accepted)
             case Usage():
                 values = (key(record.id), record.times, microseconds(record.at), record.relevance)
             case Tombstone():

@@ -6,7 +6,7 @@ searches by meaning: the views do that, from what the calls under "Feeding the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,8 +33,10 @@ from memspan.records import (
     Operation,
     Scope,
     Segment,
+    Source,
     Tombstone,
     Usage,
+    Verdict,
 )
 
 SEPARATOR = "\x1f"
@@ -43,6 +45,10 @@ MONTHS = (  # not by strftime, whose names follow the locale of the process
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+
+VERDICT = ""
+"""The kind by which a ``Relink`` from a newer to an older segment says what was decided of them: accepted (1)
+or rejected (0). No link has it, for a name is never empty."""
 
 Seqs = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -148,7 +154,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relink:
-    """What becomes of a link: its ``weight`` in (0, 1], or None where it goes."""
+    """What becomes of a link, or of a verdict (``kind`` VERDICT): its ``weight`` in [0, 1], or None where it goes."""
 
     source: str
     target: str
@@ -167,7 +173,7 @@ class Why:
     undoes: str | None = None
 
 
-UPDATE, ERASE, IMPORT = Why(verb="update"), Why(verb="erase"), Why(verb="import")
+ADD, UPDATE, ERASE, IMPORT = Why(verb="add"), Why(verb="update"), Why(verb="erase"), Why(verb="import")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +182,25 @@ class Revised:
 
     segments: list[Segment]
     operation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """How many segments were removed, with how many versions; ``derived`` of them because others were. ``first`` is the
+    least seq among them, None where there were no rows."""
+
+    segments: int
+    versions: int
+    derived: int = 0
+    operation: str | None = None
+    first: int | None = None
+
+
+class Due(NamedTuple):
+    """Scrubbing that is left to do: the last ``operation`` that erased, and whether space is to be freed."""
+
+    operation: str
+    vacuum: bool
 
 
 class Changed(NamedTuple):
@@ -219,9 +244,9 @@ class Voices:
 
 
 Stamp = tuple[Any, ...]
-"""What changes with anything that is written of a segment: its versions, use, links and judgements."""
+"""What changes with anything that is written of a segment: its versions, use, links, verdicts and judgements."""
 
-Reference = Edge | Judgement | Usage | Tombstone
+Reference = Edge | Judgement | Verdict | Usage | Tombstone
 """What an archive holds beside documents and the versions of segments."""
 
 
@@ -305,6 +330,13 @@ def names_in(encoded: str) -> tuple[str, ...]:
     return (found.title or "", *found.names)
 
 
+def cites(metadata: Mapping[str, Any]) -> list[str]:
+    """The ids of the segments of which a derived one cites passages: ``{"cites": [{"id", "start", "end"}, ...]}``."""
+    listed = metadata.get("cites")
+    given = [each.get("id") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    return [id for id in given if isinstance(id, str)]
+
+
 class Ledger(Protocol):
     """All calls are safe from several threads; several processes may hold one store open. Errors are StoreErrors."""
 
@@ -320,6 +352,7 @@ class Ledger(Protocol):
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         idempotency: Idempotency | None = None,
+        why: Why = ADD,
     ) -> Added: ...
     def revise(
         self,
@@ -334,8 +367,25 @@ class Ledger(Protocol):
     ) -> Revised | None: ...
     def delete(self, namespace: str, ids: Sequence[str]) -> int: ...
     def delete_scope(self, scope: Scope, filters: Filter | None) -> int: ...
-    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int: ...
-    def erase_scope(self, scope: Scope, filters: Filter | None) -> int: ...
+    def erase(
+        self,
+        namespace: str,
+        ids: Sequence[str],
+        why: Why = ERASE,
+        *,
+        archived: Sequence[str] = (),
+        vacuum: bool = False,
+    ) -> Removal: ...
+    def erase_scope(
+        self, scope: Scope, filters: Filter | None, *, archived: Sequence[str] = (), vacuum: bool = False
+    ) -> Removal: ...
+    def erased(self, namespace: str, ids: Collection[str]) -> set[str]: ...
+    def due(self) -> Due | None: ...
+    def scrub(self, *, vacuum: bool) -> list[str]: ...
+    def done(self, due: Due) -> None: ...
+    def said(self) -> Iterator[str]: ...
+    def keeps(self, activation: Activation) -> bool: ...
+    def unaccounted(self) -> Iterator[tuple[str, int]]: ...
     def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool: ...
     def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int: ...
     def link(self, namespace: str, edge: Edge) -> None: ...
@@ -363,8 +413,11 @@ class Ledger(Protocol):
     def log_head(self) -> dict[str, Any]: ...
     def document(self, namespace: str, id: str) -> Document: ...
     def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None: ...
+    def outcomes(self, namespace: str) -> list[tuple[Source, str | None, int, int, int, int, int]]: ...
+    def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]: ...
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]: ...
     def judgements(self, namespace: str) -> list[Judgement]: ...
+    def verdicts(self, namespace: str) -> list[Verdict]: ...
     def replay(self, namespace: str, idempotency: Idempotency) -> Added | None: ...
     def namespaces(self) -> list[str]: ...
 

@@ -1,4 +1,4 @@
-"""How what the SQLite ledger holds changes: new versions, ends, links, and what is removed; each with its log entry."""
+"""How what the SQLite ledger holds changes: new versions, ends, links; each with its log entry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
 from memspan.ledger.activations import agreed
-from memspan.ledger.archiving import Archiving, settle, stamps_of
-from memspan.ledger.base import ERASE, UPDATE, Relink, Revised, Revision, Stamp, Why
+from memspan.ledger.archiving import settle
+from memspan.ledger.base import UPDATE, VERDICT, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
+from memspan.ledger.removing import DERIVED_FROM, Removing
 from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
@@ -25,7 +26,7 @@ END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
 ENDED = "RETURNING id, version, document"
 
 
-class Changing(Archiving):
+class Changing(Removing):
     """The part of ``SqliteLedger`` that changes segments and links that are there."""
 
     def revise(
@@ -133,64 +134,6 @@ class Changing(Archiving):
             settle(connection, number, {document for _, _, document in ended if document is not None}, now())
             self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
 
-    def erase(self, namespace: str, ids: Sequence[str], why: Why = ERASE) -> int:
-        """Remove segments with every version, vector and index entry; returns how many there were."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            count = self._erased(connection, number, _removed(connection, number, ids), why)
-        self.erase_dead()
-        return count
-
-    def erase_scope(self, scope: Scope, filters: Filter | None) -> int:
-        """Remove everything in ``scope`` (that passes ``filters``) in one statement; returns the segments it held."""
-        with self.writing() as connection:
-            number = namespace_number(connection, scope.namespace)
-            clause, values = scope_sql(scope, filters, None)
-            clause = clause.replace("ended_at IS NULL", "1", 1)
-            if filters is not None:
-                latest = (
-                    "version = (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
-                )
-                clause = f"id IN (SELECT id FROM segments AS s WHERE namespace = ? AND {latest} AND {clause})"
-                values = [number, *values]
-            gone = connection.execute(
-                f"DELETE FROM segments WHERE namespace = ? AND {clause} RETURNING id, version", (number, *values)
-            ).fetchall()
-            count = self._erased(connection, number, gone, ERASE)
-        self.erase_dead()
-        return count
-
-    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
-        """Remove segments as ``erase`` does, all or nothing; False, and nothing removed, when anything was written of
-        one of them since it had its stamp."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            if stamps_of(connection, number, list(stamps)) != stamps:
-                return False
-            self._erased(connection, number, _removed(connection, number, list(stamps)), why)
-        self.erase_dead()
-        return True
-
-    def _erased(self, connection: sqlite3.Connection, number: int, gone: Sequence[tuple[bytes, int]], why: Why) -> int:
-        last: dict[bytes, int] = {}
-        for id, version in gone:
-            last[id] = max(version, last.get(id, 0))
-        if last:
-            self.logged(connection, number, why, [Change(id, version) for id, version in last.items()])
-        return len(last)
-
-
-def _removed(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -> list[tuple[bytes, int]]:
-    """Remove every version of these segments: the ids and versions there were."""
-    return [
-        row
-        for chunk in chunks(ids)
-        for row in connection.execute(
-            f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(chunk)}) RETURNING id, version",
-            (number, *map(id_bytes, chunk)),
-        ).fetchall()
-    ]
-
 
 class _Last(NamedTuple):
     """The last version of a segment."""
@@ -249,29 +192,61 @@ def _revised(
 
 
 def _relink(connection: sqlite3.Connection, number: int, relinks: Sequence[Relink]) -> list[Change]:
-    """Have links as told; how they were before goes to the log. One whose ends are not there any more is left out."""
+    """Have links and verdicts as told; how they were before goes to the log. What is of segments that are not there any
+    more is left out."""
     changes: list[Change] = []
     for each in relinks:
+        tied = _VERDICT if each.kind == VERDICT else _LINK
         key = (number, id_bytes(each.source), each.kind, id_bytes(each.target))
-        known = connection.execute(
-            "SELECT weight FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key
-        ).fetchone()
+        known = connection.execute(tied.known, key).fetchone()
         before = None if known is None else known[0]
         if each.weight is None:
-            connection.execute("DELETE FROM edges WHERE namespace = ? AND source = ? AND kind = ? AND target = ?", key)
-        else:
-            there = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
-            done = connection.execute(
-                f"INSERT INTO edges (namespace, source, kind, target, weight, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
-                f" WHERE {there.format(2)} AND {there.format(4)}"
-                " ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
-                (*key, each.weight, now()),
-            )
-            if not done.rowcount:
-                continue
+            connection.execute(tied.gone, key)
+        elif not connection.execute(tied.said, (*key, each.weight, now())).rowcount:
+            continue
         told = json.dumps([each.kind, before, each.weight], ensure_ascii=False)
         changes.append(Change(key[1], other=key[3], link=told))
     return changes
+
+
+class _Tied(NamedTuple):
+    """How what ties two segments is read, taken away and written: ?1 the namespace, ?2 from, ?3 the kind, ?4 to."""
+
+    known: str
+    gone: str
+    said: str
+
+
+_THERE = " AND ".join(f"EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = {id})" for id in ("?2", "?4"))
+_OF_LINK = "FROM edges WHERE namespace = ?1 AND source = ?2 AND kind = ?3 AND target = ?4"
+_OF_VERDICT = "FROM verdicts WHERE namespace = ?1 AND newer = ?2 AND ?3 = '' AND older = ?4"
+_LINK = _Tied(
+    known=f"SELECT weight {_OF_LINK}",
+    gone=f"DELETE {_OF_LINK}",
+    said="INSERT INTO edges (namespace, source, kind, target, weight, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+    f" WHERE {_THERE} ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
+)
+_VERDICT = _Tied(
+    known=f"SELECT CAST(accepted AS REAL) {_OF_VERDICT}",
+    gone=f"DELETE {_OF_VERDICT}",
+    said="INSERT INTO verdicts (namespace, newer, older, accepted, decided_at) SELECT ?1, ?2, ?4, ?5, ?6"
+    f" WHERE {_THERE} AND ?3 = '' ON CONFLICT (namespace, older, newer) DO UPDATE"
+    " SET accepted = excluded.accepted, decided_at = excluded.decided_at",
+)
+
+
+def derive_from(
+    connection: sqlite3.Connection, number: int, namespace: str, ids: Sequence[str], drafts: Sequence[Draft]
+) -> list[Change]:
+    """Link what was just written to what it is derived from. Raises NotFound where that is not there any more."""
+    links = [
+        Relink(source=id, target=target, kind=DERIVED_FROM, weight=1.0)
+        for id, draft in zip(ids, drafts, strict=True)
+        for target in draft.derived_from
+    ]
+    for link in links:
+        current(connection, number, link.target, namespace)
+    return _relink(connection, number, links)
 
 
 def back(change: Change) -> Relink:

@@ -152,13 +152,16 @@ class Connections:
                         self._reading -= 1
                         self._quiet.notify_all()
 
-    def fold(self) -> None:
-        """Fold the write-ahead log into the database file and cut it, as far as nobody who reads holds it back for
-        longer than two seconds; writers wait that long."""
+    def fold(self) -> bool:
+        """Fold the write-ahead log into the database file and cut it to nothing; False where a reader of an earlier
+        moment would not let go within two seconds, which writers wait too."""
         with self.exclusive() as connection:
             connection.execute("PRAGMA busy_timeout = 2000")
-            connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+            try:
+                busy = connection.execute("PRAGMA wal_checkpoint (TRUNCATE)").fetchone()[0]
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        return not busy
 
     def changes(self) -> int:
         """How many rows the writing connection has changed so far."""

@@ -28,7 +28,25 @@ from memspan.ledger.base import (
 )
 from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, now, placed_of, segment_of
 from memspan.ledger.where import scope_sql
-from memspan.records import AsOf, Draft, Filter, Scope, Segment
+from memspan.records import AsOf, Draft, Filter, Scope, Segment, Source
+
+OUTCOMES = """
+WITH last AS (
+    SELECT id, source, agent_id, state, ended_at IS NULL AS current, max(version)
+    FROM segments WHERE namespace = :space GROUP BY id
+), told (source, agent_id, current, useful, useless, replaced, quarantined) AS (
+    SELECT source, agent_id, 1, 0, 0, 0, coalesce(state = 'quarantined', 0) FROM last WHERE current
+    UNION ALL
+    SELECT s.source, s.agent_id, 0, j.useful, 1 - j.useful, 0, 0
+    FROM judgements AS j JOIN last AS s USING (id) WHERE j.namespace = :space
+    UNION ALL
+    SELECT s.source, s.agent_id, 0, 0, 0, 1, 0
+    FROM verdicts AS v JOIN last AS s ON s.id = v.older JOIN last AS n ON n.id = v.newer
+    WHERE v.namespace = :space AND v.accepted AND (s.source <> n.source OR s.agent_id IS NOT n.agent_id)
+)
+SELECT source, agent_id, sum(current), sum(useful), sum(useless), sum(replaced), sum(quarantined)
+FROM told GROUP BY source, agent_id
+"""
 
 
 class Feeding(Activations):
@@ -194,7 +212,7 @@ class Feeding(Activations):
         """Rows after ``after``, current and ended, in ascending order of seq, at most ``limit``."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, names"
+                "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, source, names"
                 " FROM segments AS s LEFT JOIN mentions AS m ON m.seq = s.seq"
                 " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
                 (namespace_number(connection, namespace), after, limit),
@@ -239,6 +257,13 @@ class Feeding(Activations):
         table = np.array(numbers, np.float64)[:, : len(seqs)]
         names = (field.name for field in fields(Standing) if field.name != "kinds")
         return Standing(**dict(zip(names, table, strict=True)), kinds=kinds[: len(seqs)])
+
+    def outcomes(self, namespace: str) -> list[tuple[Source, str | None, int, int, int, int, int]]:
+        """By source and agent: how many segments are current, how many judgements found them useful and useless, how
+        many were replaced by another source's by decision, and how many are quarantined. A judgement or decision holds
+        for every version; who said a segment, its last one says."""
+        with self.reading() as connection:
+            return connection.execute(OUTCOMES, {"space": namespace_number(connection, namespace)}).fetchall()
 
     def voices(self, namespace: str, seqs: Sequence[int]) -> Voices:
         """Who said these rows, and whether they ask."""

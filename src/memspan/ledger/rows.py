@@ -148,10 +148,12 @@ def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
 
 
 def placed_of(row: Sequence[Any]) -> Placed:
-    """(seq, user_id, agent_id, run_id, session, document, role, position, category, names) as a record."""
-    seq, user_id, agent_id, run_id, session, document, role, position, category, names = row
+    """(seq, user_id, agent_id, run_id, session, document, role, position, category, source, names) as a record."""
+    seq, user_id, agent_id, run_id, session, document, role, position, category, source, names = row
     group: tuple[Any, ...] | None = None
-    if document is not None and role is None:
+    if source == "derived":
+        pass  # nobody said it there: it stands beside no turn
+    elif document is not None and role is None:
         group = (document,)
     elif session is not None or role is not None:
         group = (user_id, agent_id, run_id, session)

@@ -20,6 +20,7 @@ from memspan.keys import Keys
 from memspan.ledger import log, schema
 from memspan.ledger.activations import ENCODING, agreed, wanted
 from memspan.ledger.base import (
+    ADD,
     Changed,
     DocumentDraft,
     Idempotency,
@@ -29,7 +30,7 @@ from memspan.ledger.base import (
     instant,
     microseconds,
 )
-from memspan.ledger.changing import END, ENDED, Changing, back, current, missing
+from memspan.ledger.changing import END, ENDED, Changing, back, current, derive_from, missing
 from memspan.ledger.feeding import given, served
 from memspan.ledger.log import Change
 from memspan.ledger.rows import (
@@ -89,12 +90,14 @@ class SqliteLedger(Changing):
         activations: Mapping[bytes, Activation] | None = None,
         encoder: str | None = None,
         idempotency: Idempotency | None = None,
+        why: Why = ADD,
     ) -> Added:
         """Write ``drafts`` in order, or count a repeat where the same identity is there already.
 
         ``activations`` are by ``Draft.content``; contents without one are queued as pending. None: the store keeps
         none. ``encoder`` is what they were made by, as the store records it; None does not ask. A document
-        replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch.
+        replaces the earlier version of the same owner. Raises IdempotencyConflict, EncoderMismatch, and NotFound where
+        something that a draft is derived from is not there any more.
         """
         with self.writing() as connection:
             agreed(connection, encoder)
@@ -121,6 +124,7 @@ class SqliteLedger(Changing):
                     written.append(draft)
                     pending += self.derive(connection, number, seq, draft, activations)
                     _advance(draft, position, positions)
+            changes += derive_from(connection, number, namespace, ids, drafts)
             self.keep(connection, given(activations, written))
             document_id = documents[0].id if len(documents) == 1 else None
             added = Added(
@@ -129,7 +133,7 @@ class SqliteLedger(Changing):
                 repeated=repeated,
                 document_id=document_id,
                 pending=pending,
-                operation=self.logged(connection, number, Why(verb="add"), changes),
+                operation=self.logged(connection, number, why, changes),
             )
             if idempotency is not None:
                 told = json.dumps([ids, document_id, added.operation])
@@ -335,6 +339,22 @@ class SqliteLedger(Changing):
             ).fetchall()
         return tuple(str(uuid.UUID(bytes=id)) for (id,) in rows) or None
 
+    def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
+        """The identities of those turns (content, identity) whose content stands here as said by the same user's
+        others than the assistant, and which are not here themselves."""
+        sql = (
+            "SELECT 1 FROM segments WHERE namespace = ?1 AND content = ?2 AND ended_at IS NULL AND user_id IS ?4"
+            " AND role IS NOT 'assistant' AND NOT EXISTS"
+            " (SELECT 1 FROM segments WHERE namespace = ?1 AND identity = ?3 AND ended_at IS NULL)"
+        )
+        with self.reading() as connection:
+            number = namespace_number(connection, scope.namespace)
+            return {
+                identity
+                for content, identity in turns
+                if connection.execute(sql, (number, content, identity, scope.user_id)).fetchone() is not None
+            }
+
     def titles(self, namespace: str, ids: Sequence[str]) -> dict[str, str]:
         """The titles of those documents that have one."""
         with self.reading() as connection:
@@ -440,7 +460,7 @@ def _replayed(connection: sqlite3.Connection, number: int, idempotency: Idempote
     ).fetchone()
     if row is None:
         return None
-    if row[0] != idempotency.payload:
+    if row[0] and row[0] != idempotency.payload:  # empty: a part of it was erased, and every hash of it
         raise IdempotencyConflict(
             "idempotency_key",
             f"{idempotency.key!r} was used before with another payload",

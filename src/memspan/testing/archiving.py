@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,8 +11,8 @@ import pytest
 from memspan.activations.tokens import Activation
 from memspan.drafting import draft_of, identity_of
 from memspan.errors import EncoderMismatch, NotFound
-from memspan.ledger.base import Ledger, Reference, Restorable, Revision, Taking, Use
-from memspan.records import Edge, Judgement, Scope, Segment, Usage
+from memspan.ledger.base import VERDICT, Ledger, Reference, Relink, Restorable, Revision, Taking, Use, Why
+from memspan.records import Edge, Judgement, Scope, Segment, Usage, Verdict
 from memspan.testing.parts import activations_of, check, drafts, same, write
 
 LATER = timedelta(seconds=1)
@@ -57,6 +57,8 @@ class ArchivingContract:
         ledger.revise("default", [Revision(id=old.id, version=1, draft=batch.drafts[0])], activations_of(batch))
         ledger.link("default", Edge(source=ids[0], target=ids[1], kind="reply", weight=0.5))
         ledger.judge("default", [Judgement(query="what?", id=ids[1], useful=True)])
+        verdict = Relink(source=ids[1], target=ids[0], kind=VERDICT, weight=0.0)
+        ledger.revise("default", [], {}, relinks=[verdict])
         ledger.used("default", {ids[1]: Use(times=2, at=datetime.now(UTC), relevance=0.7)})
         ledger.erase("default", [ids[2]])
         return ids
@@ -118,6 +120,31 @@ class ArchivingContract:
         same(ledger.restore("default", Taking(versions=rows), revive=True).added, 1)
         same(ledger.get("default", ids[1]).text, "two")
 
+    def test_pruning_removes_all_or_nothing_and_nothing_of_which_anything_was_written(self, ledger: Ledger) -> None:
+        one, two, _ = self._lived_in(ledger)
+        same(ledger.rows_of("default", [two, one, "no id"]).tolist(), [1, 2, 4])
+        later = datetime.now(UTC)
+        writes: dict[str, Callable[[], object]] = {
+            "use": lambda: ledger.used("default", {one: Use(times=1, at=later, relevance=0.1)}),
+            "a judgement": lambda: ledger.judge("default", [Judgement(query="who?", id=one, useful=True)]),
+            "a link": lambda: ledger.link("default", Edge(source=two, target=one, kind="reply")),
+            "a weight": lambda: ledger.link("default", Edge(source=two, target=one, kind="reply", weight=0.1)),
+            "a repeat": lambda: write(ledger, "two"),
+            "an end": lambda: ledger.delete("default", [two]),
+        }
+        for what, written in writes.items():
+            stamps = ledger.stamps("default", [one, two, "no id"])
+            same(sorted(stamps), sorted([one, two]))
+            written()
+            check(not ledger.prune("default", stamps, Why(verb="prune")), f"{what} was not seen")
+            same(len(ledger.rows_of("default", [one, two])), 3)
+        why = Why(verb="prune", detail={"archive": "there"}, operation="01a21698-0000-7000-8000-000000000001")
+        check(ledger.prune("default", ledger.stamps("default", [one, two]), why), "nothing was written since")
+        same(ledger.rows_of("default", [one, two]).tolist(), [])
+        (last,) = ledger.operations("default", limit=1)
+        same((last.id, last.verb, last.segments, last.detail), (why.operation, "prune", 2, {"archive": "there"}))
+        same([problem for _, _, problem in ledger.problems() if problem], [])
+
     def test_of_two_statements_the_later_counts_and_use_is_the_most(self, ledger: Ledger) -> None:
         ids = self._lived_in(ledger)
         (edge,) = (each for each in ledger.references("default") if isinstance(each, Edge))
@@ -126,12 +153,17 @@ class ArchivingContract:
             replace(edge, weight=1.0, at=(edge.at or datetime.now(UTC)) - LATER),
             Judgement(query="what?", id=ids[1], useful=False, at=datetime.now(UTC) + LATER),
             replace(usage, times=1, relevance=0.9),
+            Verdict(older=ids[0], newer=ids[1], accepted=True, at=datetime.now(UTC) - LATER),
         ]
         ledger.restore("default", Taking(references=told))
         found = {type(each): each for each in ledger.references("default")}
         same(found[Edge], edge)
         same(found[Usage], replace(usage, relevance=0.9))
         same(ledger.judgements("default")[0].useful, False)
+        same([each.accepted for each in ledger.verdicts("default")], [False])
+        later = Verdict(older=ids[0], newer=ids[1], accepted=True, at=datetime.now(UTC) + LATER)
+        ledger.restore("default", Taking(references=[later]))
+        same(ledger.verdicts("default"), [later])
 
     def test_a_dry_run_keeps_nothing_and_another_encoder_is_refused(self, ledger: Ledger) -> None:
         self._lived_in(ledger)

@@ -17,7 +17,20 @@ from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.errors import EncoderMismatch, IdempotencyConflict, InvalidInput, NotFound, StoreClosed
 from memspan.filtering import parse_filter
-from memspan.ledger.base import SEPARATOR, Idempotency, Ledger, Link, Revised, Revision, Snapshot, Use, microseconds
+from memspan.ledger.base import (
+    SEPARATOR,
+    VERDICT,
+    Idempotency,
+    Ledger,
+    Link,
+    Relink,
+    Revised,
+    Revision,
+    Snapshot,
+    Use,
+    Why,
+    microseconds,
+)
 from memspan.records import AsOf, Edge, Judgement, Message, Piece, Scope
 from memspan.views.base import Scored, Selection, Selections, View
 
@@ -284,6 +297,30 @@ class LedgerContract:
         same([each.id for each in ledger.judgements("other")], [elsewhere])
         same([problem for _, _, problem in ledger.problems() if problem is not None], [])
 
+    def test_a_verdict_is_logged_turned_back_and_goes_with_either_segment(self, ledger: Ledger) -> None:
+        old, new = write(ledger, "one", "two")
+        (elsewhere,) = write(ledger, "one", namespace="other")
+
+        def decided(weight: float | None, newer: str = new) -> list[tuple[str, str, bool]]:
+            verdict = Relink(source=newer, target=old, kind=VERDICT, weight=weight)
+            done = ledger.revise("default", [], {}, relinks=[verdict], why=Why(verb="reject"))
+            check(done is not None and ledger.operation("default", done.operation)[0].verb == "reject", "not logged")
+            return [(each.older, each.newer, each.accepted) for each in ledger.verdicts("default")]
+
+        same(decided(0.0), [(old, new, False)])
+        same(decided(1.0), [(old, new, True)])
+        same(decided(1.0, elsewhere), [(old, new, True)])
+        (last,) = ledger.operations("default", new, limit=1)
+        (before,) = ledger.operation("default", last.id)[2]
+        same((before.kind, before.weight), (VERDICT, 0.0))
+        same(decided(None), [])
+        same(ledger.links("default", ledger.rows("default").tolist()), [])
+        decided(0.0)
+        same(ledger.verdicts("other"), [])
+        ledger.erase("default", [new])
+        same(ledger.verdicts("default"), [])
+        same([problem for _, _, problem in ledger.problems() if problem is not None], [])
+
     def test_the_structure_is_every_row_with_its_place_its_category_and_its_names(self, ledger: Ledger) -> None:
         said = turns("Ana met Ben.", "Where?", session="s")
         ledger.append("default", said.drafts, activations=activations_of(said))
@@ -312,7 +349,7 @@ class LedgerContract:
         one, two = write(ledger, "one", "two")
         seq = ledger.get("default", one).seq
         entry = ledger.last_removal("default")
-        same(ledger.erase("default", [one, one, "no id"]), 1)
+        same(ledger.erase("default", [one, one, "no id"]).segments, 1)
         with pytest.raises(NotFound):
             ledger.get("default", one)
         same([(event.event, event.text) for event in ledger.history("default", one)], [("ERASE", None)])
@@ -326,8 +363,8 @@ class LedgerContract:
         write(ledger, "one", "two", user_id="ana")
         write(ledger, "one", user_id="ben")
         write(ledger, "one", user_id="ana", namespace="other")
-        same(ledger.erase_scope(Scope(user_id="ana"), parse_filter({"text": "two"})), 1)
-        same(ledger.erase_scope(Scope(user_id="ana"), None), 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), parse_filter({"text": "two"})).segments, 1)
+        same(ledger.erase_scope(Scope(user_id="ana"), None).segments, 1)
         same([row.user_id for row in ledger.listing(Scope(), None, 10, None)], ["ben"])
         same([row.user_id for row in ledger.listing(Scope(namespace="other"), None, 10, None)], ["ana"])
 
@@ -341,7 +378,7 @@ class LedgerContract:
                     call(missing, id)
             with pytest.raises(NotFound):
                 ledger.revise(missing, [Revision(id=id, version=1, draft=drafts("two").drafts[0])], {})
-            same(ledger.erase(missing, [id]), 0)
+            same(ledger.erase(missing, [id]).segments, 0)
             same(ledger.fetch(missing, [seq]), [])
             same(ledger.vectors_of(missing, [seq])[0].tolist(), [])
             same(ledger.tokens_of(missing, [seq]).seqs.tolist(), [])

@@ -77,6 +77,12 @@ class Selection:
     lineage: Lineage
     as_of: datetime | None = None
 
+    def part(self, seqs: Seqs) -> Selection:
+        """Only those of its rows: ``seqs`` ascending, all of them in it."""
+        index, _ = self.find(seqs)
+        terms = self.terms[index]
+        return Selection(self.namespace, seqs, terms, int(terms.sum()), Lineage(), self.as_of)
+
     def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """For each of ``seqs`` its index in this selection and whether it is in it at all."""
         return find_sorted(self.seqs, seqs)

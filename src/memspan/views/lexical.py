@@ -48,7 +48,7 @@ class Postings:
 
     def find(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
         """The rows that hold ``term``, and how often each does."""
-        key = np.uint64(_key(term))
+        key = np.uint64(key_of(term))
         at = int(np.searchsorted(self.keys, key))
         if at == len(self.keys) or self.keys[at] != key:
             return self.rows[:0], self.counts[:0]
@@ -83,7 +83,7 @@ class Postings:
         seqs = self.seqs[stays].tolist()
         for batch in _batches(documents):
             lengths = np.array([len(words) for _, words in batch])
-            flat = np.array([_key(word) for _, words in batch for word in words], np.uint64)
+            flat = np.array([key_of(word) for _, words in batch for word in words], np.uint64)
             where = np.repeat(np.arange(len(seqs), len(seqs) + len(batch), dtype=np.uint64), lengths)
             order = np.lexsort((where, flat))
             flat, where = flat[order], where[order]
@@ -270,5 +270,5 @@ def _batches(documents: Iterable[tuple[int, Sequence[str]]]) -> Iterator[list[tu
 
 
 @lru_cache(maxsize=200_000)
-def _key(term: str) -> int:
+def key_of(term: str) -> int:
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest())

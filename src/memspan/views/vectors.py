@@ -401,6 +401,14 @@ def _cosines(rows: Vectors, vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return cosines
 
 
+def holds(serialised: NDArray[np.uint8], rows: NDArray[np.bool_]) -> bool:
+    """Whether the graph of a snapshot holds a vector of any of these of its rows."""
+    import faiss
+
+    graph = faiss.deserialize_index(serialised)  # whose memory the codes are
+    return bool((_codes(graph)[rows] != ZERO).any())
+
+
 def _codes(graph: Any) -> NDArray[np.uint8]:
     """The graph's 8-bit vectors, uint8[n, code size], without a copy."""
     import faiss

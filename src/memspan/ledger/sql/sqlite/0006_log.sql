@@ -13,6 +13,7 @@ CREATE INDEX segments_valid_from ON segments (namespace, valid_from) WHERE valid
 CREATE INDEX segments_valid_to ON segments (namespace, valid_to) WHERE valid_to IS NOT NULL;
 CREATE INDEX segments_expiring ON segments (namespace, expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX segments_kind ON segments (namespace, kind) WHERE kind <> 'episodic';
+CREATE INDEX segments_derived ON segments (namespace) WHERE source = 'derived';
 
 -- One row for each transaction that changed what the memory says. `hash` is of the row before it and of all else in this
 -- one; `digest` of its rows in `changes`. Nothing in it says what a segment says.
@@ -72,3 +73,6 @@ BEGIN
     DELETE FROM verdicts WHERE namespace = OLD.namespace AND older = OLD.id;
     DELETE FROM verdicts WHERE namespace = OLD.namespace AND newer = OLD.id;
 END;
+
+-- Which call with an idempotency key an operation was; NULL where it was made before there was a log.
+CREATE INDEX operations_operation ON operations (namespace, json_extract(result, '$[2]'));

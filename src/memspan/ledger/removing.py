@@ -1,0 +1,263 @@
+"""How segments leave the SQLite ledger for good: every version and all that hangs on it, in one transaction.
+
+What a transaction cannot reach (the write-ahead log, index files, free pages) is scrubbed after it. That this is due
+is written in the same transaction, so that a crash between the two is made good at the next open.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from memspan.ledger.archiving import Archiving, stamps_of
+from memspan.ledger.base import ERASE, Due, Removal, Stamp, Why, cites
+from memspan.ledger.log import Change
+from memspan.ledger.rows import chunks, id_bytes, marks, namespace_number
+from memspan.ledger.where import scope_sql
+from memspan.records import Filter, Scope
+
+DUE = "scrubbing"  # of the store: what the last erasures have left to do
+DERIVED_FROM = "derived_from"
+DERIVED = (DERIVED_FROM, "summarises")
+"""Links from what was made of a segment to that segment: it quotes it, and goes with it."""
+DUPLICATE = "duplicate"  # links from what was merged into a segment to that segment
+
+SAID = {
+    "segments": "text, gap, tail, speaker, heading, category, metadata, user_id, agent_id, run_id, session, role,"
+    " source, kind, state",
+    "documents": "uri, title, media",
+    "edges": "kind",
+    "operations": "key",
+    "judgements": "query",
+    "namespaces": "name",
+    "store": "key, value",
+    "log": "verb, actor, detail",
+    "changes": "link",
+    "migrations": "name, sha256",
+    "sqlite_master": "name, sql",
+}
+"""Where something is said for itself, and not derived from what is said elsewhere: table and columns."""
+
+
+class Removing(Archiving):
+    """The part of ``SqliteLedger`` that removes segments."""
+
+    def erase(
+        self,
+        namespace: str,
+        ids: Sequence[str],
+        why: Why = ERASE,
+        *,
+        archived: Sequence[str] = (),
+        vacuum: bool = False,
+    ) -> Removal:
+        """Remove segments with every version, vector and index entry, and what was derived from them.
+
+        ``archived`` are some that lie in archives beside the store only: the log says of them too that they were
+        erased. ``vacuum``: the scrubbing that is due then shall free the space.
+        """
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            _going(connection)
+            keys = [(key,) for id in ids if (key := id_bytes(id))]
+            connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", keys)
+            done = self._erased(connection, number, why, archived, vacuum)
+        self.erase_dead()
+        return done
+
+    def erase_scope(
+        self, scope: Scope, filters: Filter | None, *, archived: Sequence[str] = (), vacuum: bool = False
+    ) -> Removal:
+        """Remove everything in ``scope`` (that passes ``filters`` in its last version) in one transaction; otherwise as
+        ``erase``."""
+        with self.writing() as connection:
+            number = namespace_number(connection, scope.namespace)
+            _going(connection)
+            clause, values = scope_sql(scope, filters, None)
+            clause = clause.replace("ended_at IS NULL", "1", 1)
+            if filters is not None:
+                clause += (
+                    " AND version ="
+                    " (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
+                )
+            connection.execute(
+                f"INSERT OR IGNORE INTO going SELECT id, 0 FROM segments AS s WHERE namespace = ? AND {clause}",
+                (number, *values),
+            )
+            done = self._erased(connection, number, ERASE, archived, vacuum)
+        self.erase_dead()
+        return done
+
+    def prune(self, namespace: str, stamps: Mapping[str, Stamp], why: Why) -> bool:
+        """Remove segments, all or nothing; False, and nothing removed, when anything was written of one of them since
+        it had its stamp. What was derived from them stays: it is not gone, but put away."""
+        with self.writing() as connection:
+            number = namespace_number(connection, namespace)
+            if stamps_of(connection, number, list(stamps)) != stamps:
+                return False
+            _going(connection)
+            connection.executemany("INSERT INTO going VALUES (?, 0)", [(id_bytes(id),) for id in stamps])
+            self._removed(connection, number, why, ())
+        self.erase_dead()
+        return True
+
+    def _erased(
+        self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str], vacuum: bool
+    ) -> Removal:
+        """Remove what stands in ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
+        connection.executemany(
+            "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number)]
+        )
+        done = self._removed(connection, number, why, archived)
+        if done.operation is not None or vacuum:
+            due = _due(connection) or Due(operation="", vacuum=False)
+            told = json.dumps([done.operation or due.operation, vacuum or due.vacuum])
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (DUE, told))
+        return done
+
+    def _removed(self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str]) -> Removal:
+        """Remove every version of what stands in ``going``, and write down that it was."""
+        last = connection.execute(
+            "SELECT s.id, max(s.version), min(s.seq), g.derived FROM going AS g JOIN segments AS s"
+            " ON s.namespace = ? AND s.id = g.id GROUP BY s.id ORDER BY min(s.seq)",
+            (number,),
+        ).fetchall()
+        changes = [Change(id, version) for id, version, _, _ in last]
+        changes += [Change(id_bytes(id)) for id in archived]
+        if not changes:
+            return Removal(segments=0, versions=0)
+        versions = connection.execute(
+            "DELETE FROM segments WHERE namespace = ? AND id IN (SELECT id FROM going)", (number,)
+        ).rowcount
+        _forget_keys(connection, number)
+        return Removal(
+            segments=len(last),
+            versions=versions,
+            derived=sum(derived for *_, derived in last),
+            operation=self.logged(connection, number, why, changes),
+            first=min((first for _, _, first, _ in last), default=None),
+        )
+
+    def erased(self, namespace: str, ids: Collection[str]) -> set[str]:
+        """Those of ``ids`` that were erased, and not stored again since."""
+        found: set[str] = set()
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            for chunk in chunks(list(ids)):
+                rows = connection.execute(
+                    "SELECT c.id, l.verb, max(c.entry) FROM changes AS c JOIN log AS l USING (entry)"
+                    f" WHERE c.namespace = ? AND c.id IN ({marks(chunk)}) AND c.other IS NULL GROUP BY c.id",
+                    (number, *map(id_bytes, chunk)),
+                )
+                found.update(str(uuid.UUID(bytes=id)) for id, verb, _ in rows if verb == ERASE.verb)
+        return found
+
+    # Scrubbing: what is done after the transaction
+
+    def due(self) -> Due | None:
+        """The scrubbing that is left to do after the last erasures."""
+        with self.reading() as connection:
+            return _due(connection)
+
+    def done(self, due: Due) -> None:
+        """Write down that nothing is left to do, unless something was erased meanwhile."""
+        with self.writing() as connection:
+            if _due(connection) == due:
+                connection.execute("DELETE FROM store WHERE key = ?", (DUE,))
+
+    def scrub(self, *, vacuum: bool) -> list[str]:
+        """Leave nothing of removed rows in the database and the arenas; what could not be done, and why.
+
+        ``vacuum``: write the whole database anew, as even pages in use may hold copies of what stood there before.
+        """
+        with self.writing() as connection:
+            connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat4'").fetchone():
+                connection.execute("DELETE FROM sqlite_stat4")  # samples of what indexes hold
+        self.erase_dead()
+        self.sweep()
+        if vacuum and self.path is not None:
+            with self.exclusive() as connection:
+                connection.execute("VACUUM")
+        if not self.fold():
+            return ["the write-ahead log: somebody has been reading in the store all the while"]
+        return []
+
+    def said(self) -> Iterator[str]:
+        """All that the store says now, row by row, but what is derived from it."""
+        with self.reading() as connection:
+            for table, columns in SAID.items():
+                for row in connection.execute(f"SELECT {columns} FROM {table}"):
+                    yield "\n".join(str(value) for value in row if value is not None)
+
+
+def _going(connection: sqlite3.Connection) -> None:
+    """An empty table for the ids of what goes; ``derived``: it goes because another one does."""
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS going (id BLOB PRIMARY KEY, derived INTEGER) WITHOUT ROWID")
+    connection.execute("DELETE FROM going")
+
+
+def _derived(connection: sqlite3.Connection, number: int) -> set[bytes]:
+    """What was derived from what is in ``going``, and from that in turn: by the passages it cites in any version, or by
+    what it is linked to."""
+    made: dict[bytes, set[bytes]] = {}
+    for id, raw in connection.execute(
+        "SELECT id, metadata FROM segments WHERE namespace = ? AND source = 'derived' AND metadata IS NOT NULL",
+        (number,),
+    ):
+        for source in cites(json.loads(raw)):
+            made.setdefault(id_bytes(source), set()).add(id)
+    for id, source in connection.execute(
+        "SELECT e.source, e.target FROM segments AS d JOIN edges AS e ON e.namespace = d.namespace AND e.source = d.id"
+        f" AND e.kind IN ({marks(DERIVED)}) WHERE d.namespace = ? AND d.source = 'derived'",
+        (*DERIVED, number),
+    ):
+        made.setdefault(source, set()).add(id)
+    for id, kept in connection.execute(  # said once more in what took its place
+        "SELECT e.source, e.target FROM segments AS d JOIN edges AS e ON e.namespace = d.namespace AND e.source = d.id"
+        " AND e.kind = ? WHERE d.namespace = ? AND d.state = 'merged'",
+        (DUPLICATE, number),
+    ):
+        made.setdefault(kept, set()).add(id)
+    found: set[bytes] = set()
+    left = [id for (id,) in connection.execute("SELECT id FROM going")] if made else []
+    while left:
+        new = made.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
+
+
+def _due(connection: sqlite3.Connection) -> Due | None:
+    row = connection.execute("SELECT value FROM store WHERE key = ?", (DUE,)).fetchone()
+    return None if row is None else Due(*json.loads(row[0]))
+
+
+def _forget_keys(connection: sqlite3.Connection, number: int) -> None:
+    """What was kept of calls with an idempotency key that wrote what is gone: its payload is a hash of what was said.
+
+    Where nothing is left of what a call wrote, it goes whole; else the key goes on answering, without the hash.
+    """
+    if connection.execute("SELECT 1 FROM operations WHERE namespace = ? LIMIT 1", (number,)).fetchone() is None:
+        return
+    made = connection.execute(
+        "SELECT DISTINCT l.operation FROM going AS g JOIN changes AS c ON c.namespace = ? AND c.id = g.id"
+        " JOIN log AS l USING (entry) WHERE l.verb = 'add'",
+        (number,),
+    ).fetchall()
+    by = "SELECT key, result FROM operations WHERE namespace = ? AND json_extract(result, '$[2]')"
+    kept = connection.execute(f"{by} IS NULL", (number,)).fetchall()  # from before there was a log
+    for chunk in chunks([str(uuid.UUID(bytes=operation)) for (operation,) in made]):
+        kept += connection.execute(f"{by} IN ({marks(chunk)})", (number, *chunk)).fetchall()
+    gone = "SELECT 1 FROM going WHERE id = ?"
+    there = "SELECT 1 FROM segments WHERE namespace = ? AND id = ?"
+    for key, result in kept:
+        ids = [id_bytes(id) for id in json.loads(result)[0]]
+        if not any(connection.execute(gone, (id,)).fetchone() for id in ids):
+            continue
+        if any(connection.execute(there, (number, id)).fetchone() for id in ids):
+            connection.execute("UPDATE operations SET payload = x'' WHERE namespace = ? AND key = ?", (number, key))
+        else:
+            connection.execute("DELETE FROM operations WHERE namespace = ? AND key = ?", (number, key))
