@@ -306,8 +306,9 @@ class Store:
         with turn(self.path, wait=wait) as mine:
             return scrub(self._ledger, views, self.path, first) if mine else Scrubbed(due=["another process is at it"])
 
-    def verify(self, *, progress: Progress | None = None) -> dict[str, Any]:
-        """Read everything back the way searches do and compare it with what was written.
+    def verify(self, *, log_only: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Read everything back the way searches do and compare it with what was written; with ``log_only`` only walk
+        the log, and compare the rows it names.
 
         Returns ``{"ok": bool, "segments": int, "problems": [str]}``; ``problems`` names each damaged segment or file.
         """
