@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,4 +127,16 @@ def test_the_doctor_tells_versions_the_schema_what_waits_and_old_copies(memspan:
         assert f"schema {memory.stats()['schema']}," in found["store"]["detail"]
     assert found["store queue"]["detail"] == "0 waiting to be encoded"
     assert "ledger.db.before-0002" in found["store copies"]["detail"]
+    assert found["store log"]["detail"] == "1 entries, each following from the one before"
     assert all(check["ok"] for check in found.values())
+
+
+def test_the_doctor_walks_the_log(memspan: Run, tmp_path: Path) -> None:
+    memspan("add", "One.")
+    memspan("add", "Two.")
+    ledger = sqlite3.connect(tmp_path / "store" / "ledger.db")
+    ledger.execute("UPDATE log SET at = at + 1 WHERE entry = 1")
+    ledger.commit()
+    ledger.close()
+    found = checks(memspan)["store log"]
+    assert (found["ok"], "log" in found["detail"], "memspan restore" in found["mend"]) == (False, True, True)

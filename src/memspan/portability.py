@@ -163,7 +163,7 @@ class Portability(Store):
         It holds one moment: all that was acknowledged before the call, and nothing half. Others go on writing. What an
         earlier backup in ``path`` has already is not written again, and each can be restored: ``memspan.restore(path,
         target)``. ``keep``: remove all but so many of the newest afterwards; None, and nothing is ever removed. What is
-        deleted from the memory later is still in the backups of before. Raises InvalidInput where ``path`` is in the
+        erased from the memory later is still in the backups of before. Raises InvalidInput where ``path`` is in the
         store, or holds something else or another store's backups; StoreError where the store is in memory only;
         StoreBusy, StoreFull, NotWritable; then the earlier backups are as they were.
         """

@@ -307,19 +307,22 @@ class Store:
         with turn(self.path, wait=wait) as mine:
             return scrub(self._ledger, views, self.path, first) if mine else Scrubbed(due=["another process is at it"])
 
-    def verify(self, *, progress: Progress | None = None) -> dict[str, Any]:
-        """Read everything back the way searches do and compare it with what was written.
+    def verify(self, *, log_only: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Read everything back the way searches do and compare it with what was written; with ``log_only`` only walk
+        the log, and compare the rows it names.
 
         Returns ``{"ok": bool, "segments": int, "problems": [str]}``; ``problems`` names each damaged segment or file.
         """
         self._scope(None, None, None, None, None)
+        arguments.flags(log_only=log_only)
         problems, done = [], 0
-        for done, total, problem in self._ledger.problems():
+        for done, total, problem in self._ledger.problems(log_only=log_only):
             if problem is not None:
                 problems.append(problem)
             if progress is not None:
                 progress(done, total, "verifying")
-        problems += self._projection.problems(self._ledger.namespaces())
+        if not log_only:
+            problems += self._projection.problems(self._ledger.namespaces())
         if self._ledger.harmed:
             self._ledger.lose()
         return {"ok": not problems, "segments": done, "problems": problems}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ from memspan import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    WrongKey,
     as_dict,
     backups,
     restore,
@@ -33,6 +35,7 @@ from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
 
 Open = Callable[..., Memory]
+KEY = bytes(range(32))
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_a_restored_store_is_the_store_of_that_moment_with_its_indexes(
         assert restored.add("It goes on from there.").added == 1
 
 
-def test_token_activations_are_in_it_and_what_was_deleted_is_not(
+def test_token_activations_are_in_it_and_what_was_erased_is_not(
     opened: Open, path: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     basis = WordEncoder().basis()
@@ -105,7 +108,7 @@ def test_token_activations_are_in_it_and_what_was_deleted_is_not(
     kept = memory.stats()["activations"]
     assert len(kept["files"]) > 1
     first = memory.backup(place)
-    memory.delete(ids[:2_000])
+    memory.erase(ids[:2_000])
     memory.compact()
     facts(memory, 10, "pot")
     second = memory.backup(place)
@@ -117,6 +120,31 @@ def test_token_activations_are_in_it_and_what_was_deleted_is_not(
             assert restored.stats()["activations"]["tensors"] == min(count, kept["tensors"])
     for file in (tmp_path / "2").rglob("*"):
         assert not file.is_file() or b"Fact 7 of the kettle" not in file.read_bytes()
+
+
+def test_an_encrypted_store_is_backed_up_as_it_lies_there(
+    opened: Open, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlcipher3")
+    basis = WordEncoder().basis()
+    monkeypatch.setattr("memspan.store.shipped", lambda id: basis)
+    memory = opened(encoder=WordEncoder(), key=KEY)
+    facts(memory, 2_000, "marzipan")
+    memory.compact()
+    first = memory.backup(place)
+    facts(memory, 10, "zebulon")
+    second = memory.backup(place)
+    assert second.written < first.written / 4, "what has not changed is the same bytes, and no key was needed to see it"
+    restore(place, tmp_path / "restored")
+    for file in [*place.iterdir(), *(tmp_path / "restored").rglob("*")]:
+        assert not file.is_file() or not {b"marzipan", b"zebulon"} & set(
+            re.findall(rb"marzipan|zebulon", file.read_bytes())
+        )
+    with pytest.raises(WrongKey):
+        Memory(tmp_path / "restored", key=bytes(32))
+    with Memory(tmp_path / "restored", encoder=WordEncoder(), key=KEY) as restored:
+        assert restored.verify() == {"ok": True, "segments": 2_010, "problems": []}
+        assert "zebulon" in restored.search("zebulon", k=1)[0].text
 
 
 def test_what_a_reader_holds_back_in_the_log_is_in_the_backup(
@@ -244,8 +272,7 @@ def test_space_comes_back_when_what_old_backups_hold_has_changed(opened: Open, p
     facts(memory, 2_000)
     memory.backup(place)
     for number in range(6):
-        memory.delete_all(user_id="gone")
-        memory.delete([segment.id for segment in memory.get_all(limit=10_000)])
+        memory.erase([segment.id for segment in memory.get_all(limit=10_000)])
         memory.add([{"role": "user", "content": f"{number} {i} is all there is now."} for i in range(50)])
         memory.compact()
         last = memory.backup(place, keep=2)

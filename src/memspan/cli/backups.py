@@ -42,7 +42,7 @@ def backup(
     """Back the store up into a directory, whole, as it is at one moment. Others go on writing meanwhile.
 
     What an earlier backup there has already is not written again; each can be restored. Nothing is removed unless
-    --keep says so: what is deleted from the memory is still in the backups of before.
+    --keep says so: what is erased from the memory is still in the backups of before.
     """
     if list_ or check:
         _look(path, list_, at, json)

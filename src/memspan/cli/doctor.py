@@ -202,6 +202,10 @@ def _store(config: Config) -> Iterator[Check]:
             memory.search("is there anything?", k=1, threshold=1.0)  # what is not returned does not count as used
             yield Check(name="store answers", ok=True, detail=f"first search in {_since(started)}")
         yield _views(memory.stats(), "store views")
+        report = memory.verify(log_only=True)
+        detail = f"{held['log']['entries']:,} entries, each following from the one before" if report["ok"] else ""
+        mend = "run memspan verify for all of it, and restore a backup of before (memspan restore)"
+        yield Check(name="store log", ok=report["ok"], detail=detail or _problems(report), mend=mend)
 
 
 def _pending(held: dict[str, Any]) -> Check:
@@ -234,9 +238,7 @@ def _copies(store: Path) -> Iterator[Check]:
     """Copies from before an upgrade, in which is what has been deleted since."""
     copies = sorted(file.name for file in store.glob("ledger.db.before-*"))
     if copies:
-        detail = (
-            f"{', '.join(copies)} from before an upgrade: remove it once you trust the new version; what is deleted"
-        )
+        detail = f"{', '.join(copies)} from before an upgrade: remove it once you trust the new version; what is erased"
         yield Check(name="store copies", ok=True, detail=f"{detail} from the memory since is still in it")
 
 

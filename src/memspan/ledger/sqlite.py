@@ -429,15 +429,16 @@ class SqliteLedger(Changing):
         }
         return result
 
-    def problems(self) -> Iterator[tuple[int, int, str | None]]:
-        """Re-read and re-hash every row and vector as searches read them: yields (done, total, problem or None)."""
+    def problems(self, *, log_only: bool = False) -> Iterator[tuple[int, int, str | None]]:
+        """Re-read and re-hash every row and vector as searches read them, or only what the log says of them: yields
+        (done, total, problem or None)."""
         with self.reading() as connection:
             done = total = 0
-            for done, total, problem in find_problems(connection):
+            for done, total, problem in () if log_only else find_problems(connection):
                 yield done, total, problem
             for problem in log.problems(connection):
                 yield done, total, problem
-            for problem in self.tensor_problems():
+            for problem in () if log_only else self.tensor_problems():
                 yield done, total, problem
 
     def tidy(self) -> None:
