@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import uuid
 from contextlib import closing, suppress
@@ -37,8 +38,8 @@ def rekey(
     with translated(place), FileLock(_store(place) / LOCK, timeout=BUSY_SECONDS):
         keys = unlock(place, secret) if is_encrypted(place) else None
         if keys is None:
-            mend = f"make an encrypted copy: memspan encrypt --store {place} --to DIRECTORY"
-            raise NotEncrypted(f"{place} is not encrypted", mend=mend)
+            command = shlex.join(["memspan", "encrypt", "--store", str(place), "--to", "DIRECTORY"])
+            raise NotEncrypted(f"{place} is not encrypted", mend=f"make an encrypted copy: {command}")
         write(place, keys, *_new(new_key, keyring))
 
 
@@ -60,7 +61,7 @@ def encrypt(
     secret = secret_of(key) if is_encrypted(_store(place)) else None
     if target.exists():
         raise InvalidInput("to", f"there is something at {target} already", mend="name a directory that is not there")
-    fresh = Keys(data=os.urandom(32))
+    fresh = Keys.fresh()
     aside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.part")
     with translated(target):
         old = unlock(place, secret)

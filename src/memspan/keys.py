@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 Key = bytes | str | Callable[[], bytes | str]
 
 FILE: Final = "encryption.json"
+ASIDE: Final = "encryption.json.part"  # what a crash may leave while it is written
 LOCK: Final = "open.lock"  # held by who makes or opens a store
 FORMAT: Final = 1
 NONCE: Final = 12
 OVERHEAD: Final = NONCE + 16  # bytes that a sealed record has more: its nonce and its tag
 CLEAR: Final = b"SQLite format 3\0"  # how a database begins that is not encrypted
 
+_PATIENCE: Final = 60  # seconds
 _SIZE: Final = 32
 _SALT: Final = 16
 _MARK: Final = b"memspan sealed 1"
@@ -64,6 +67,11 @@ class Keys:
     """The data key of a store, and what is derived from it."""
 
     data: bytes
+
+    @classmethod
+    def fresh(cls) -> Keys:
+        """Those of a new store, by a data key that no other has."""
+        return cls(data=os.urandom(_SIZE))
 
     def ledger(self) -> str:
         """The key of the ledger for SQLCipher: 64 hexadecimal digits."""
@@ -133,18 +141,16 @@ def unlock(directory: Path, secret: Secret | None) -> Keys | None:
     and filelock's Timeout.
     """
     about = _read(directory)
-    if about is None and secret is None:
-        return None
-    if about is None and secret is not None:
-        with FileLock(directory / LOCK, timeout=60):
+    if about is None:
+        if secret is None:
+            return None
+        with FileLock(directory / LOCK, timeout=_PATIENCE):
             about = _read(directory)
             if about is None:
                 _refuse(directory)
-                keys = Keys(data=os.urandom(_SIZE))
+                keys = Keys.fresh()
                 write(directory, keys, secret)
                 return keys
-    if about is None:
-        return None
     if _is_clear(directory):
         problem = f"{directory / 'ledger.db'} is in clear beside {FILE}"
         raise StoreCorrupt(problem, mend=f"restore the ledger that belongs to it, or remove {FILE}")
@@ -154,21 +160,18 @@ def unlock(directory: Path, secret: Secret | None) -> Keys | None:
 
 def write(directory: Path, keys: Keys, secret: Secret, keyring: str | None = None) -> None:
     """Have ``secret`` open the store, whose data key stays: one file, written aside and swapped. ``keyring``: the entry
-    of the system's keyring that holds the secret."""
+    of the system's keyring that holds the secret. The caller holds the lock, or a directory that nobody knows of."""
     about: dict[str, Any] = {"format": FORMAT, "cipher": "AES-256-GCM", "kdf": {"name": secret.kdf}, "keyring": keyring}
     if secret.kdf == "scrypt":
         about["kdf"] |= _SCRYPT | {"salt": os.urandom(_SALT).hex()}
     nonce = os.urandom(NONCE)
     wrapped = _cipher(_wrapping(about["kdf"], secret)).encrypt(nonce, keys.data, _told(about))
-    aside = directory / f"{FILE}.{uuid.uuid4().hex[:12]}.part"
-    try:
-        with aside.open("x", encoding="utf-8") as file:
-            json.dump({**about, "key": (nonce + wrapped).hex()}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(directory / FILE)
-    finally:
-        aside.unlink(missing_ok=True)
+    aside = directory / ASIDE
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump({**about, "key": (nonce + wrapped).hex()}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(directory / FILE)
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -263,7 +266,7 @@ def _refuse(directory: Path) -> None:
     """Raises what keeps a new data key from being made here: a ledger that is there already."""
     ledger = directory / "ledger.db"
     if _is_clear(directory):
-        command = f"memspan encrypt --store {directory} --to DIRECTORY"
+        command = shlex.join(["memspan", "encrypt", "--store", str(directory), "--to", "DIRECTORY"])
         raise NotEncrypted(f"{directory} is not encrypted", mend=f"open it without a key, or encrypt it: {command}")
     if ledger.exists() and ledger.stat().st_size:
         raise StoreCorrupt(f"{directory / FILE} is gone", mend="restore it from a backup: no key opens it without")

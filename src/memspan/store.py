@@ -37,7 +37,7 @@ from memspan.config import Config
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
-from memspan.keys import FILE, LOCK, Key, secret_of, unlock
+from memspan.keys import ASIDE, FILE, LOCK, Key, secret_of, unlock
 from memspan.ledger.base import Seqs
 from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
@@ -645,7 +645,7 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
 def _is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
     try:
-        inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE}
+        inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE, ASIDE}
         lost = bool(inside & {"views", "activations"})
         if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
             return True

@@ -443,6 +443,17 @@ def test_a_ledger_in_clear_is_not_taken_for_an_encrypted_one(tmp_path: Path) -> 
         Memory(tmp_path / "store", key=RANDOM)
 
 
+def test_a_store_that_was_being_made_when_the_power_went_is_made_again(tmp_path: Path) -> None:
+    filled(tmp_path / "store", RANDOM, many=3)
+    about = (tmp_path / "store" / "encryption.json").read_bytes()
+    for name, raw in (("encryption.json.part", about[:20]), ("encryption.json", about)):
+        (tmp_path / name / "store").mkdir(parents=True)
+        (tmp_path / name / "store" / name).write_bytes(raw)
+        with Memory(tmp_path / name / "store", key=RANDOM, encoder="hash") as memory:
+            memory.add("The key is under the mat.")
+            assert memory.stats()["encrypted"]
+
+
 def test_the_ledger_is_no_database_without_its_key(tmp_path: Path) -> None:
     filled(tmp_path / "store", RANDOM, many=3)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
