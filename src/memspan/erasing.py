@@ -6,6 +6,7 @@ stays due: ``memspan.scrubbing``. The proof looks for the content itself in the 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from memspan.drafting import content_key, identity_of
 from memspan.errors import InvalidInput, NotFound
 from memspan.filtering import parse_filter
 from memspan.ledger.base import encoded_text
+from memspan.ledger.rows import id_bytes
 from memspan.records import Filter, Scope, Segment, Version
 from memspan.reports import Erased, Receipt, Trace
 from memspan.revising import Revising, named
@@ -137,12 +139,13 @@ class Erasing(Revising):
 
     def _archived(self, scope: Scope, filters: Filter | None, ids: Sequence[str] | None) -> dict[str, list[Segment]]:
         """The versions of segments that are meant and lie in archives in the store, but not in it."""
+        asked = {str(uuid.UUID(bytes=raw)) for id in ids or () if (raw := id_bytes(id))}
         found: dict[str, list[Segment]] = {}
         for file in cubes(self.path):
             if cube.inspect(file).namespace != scope.namespace:
                 continue
             versions = [record.segment for record in records(file) if isinstance(record, Version)]
-            meant = set(ids or ()) if ids is not None else _inside(file, scope, filters)
+            meant = _inside(file, scope, filters) if ids is None else asked
             for segment in versions:
                 if segment.id in meant:
                     found.setdefault(segment.id, []).append(segment)
