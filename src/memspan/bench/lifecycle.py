@@ -1,4 +1,4 @@
-"""What care costs: the log, deleting and erasing a user, undo, backup, consolidation.
+"""What care costs: the log, deleting and erasing a user, undo, backups, sleep.
 
 Texts are those of ``memspan bench speed``. The cost of the log is that of two stores side by side, written to in turns,
 of which one keeps none; the encoder is the one asked for, since the share depends on what else an add does.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from memspan.backups import restore
 from memspan.bench.measures import machine
 from memspan.bench.speed import texts
 from memspan.memory import Memory
@@ -66,8 +67,14 @@ def _care(memory: Memory, scratch: Path, clock: _Clock) -> None:
     clock("delete", lambda: memory.delete_all(user_id="ana"))
     clock("undo", lambda: memory.undo(memory.operations(limit=1)[0].id))
     clock.identical = memory.export_to(scratch / "after.jsonl", user_id="ana", history=False).bytes >= before
-    clock("erase", lambda: memory.erase(user_id="ana"))
+    clock("backup", lambda: memory.backup(scratch / "backups"))
+    memory.add(_turns([f"Something new, number {n}." for n in range(100)]), user_id="ben", session="new")
+    clock("backup after 100 more", lambda: memory.backup(scratch / "backups"))
+    clock("restore of a backup", lambda: restore(scratch / "backups", scratch / "restored"))
+    clock("sleep", memory.sleep)
     clock("verify", memory.verify)
+    clock("erase", lambda: memory.erase(user_id="ana"))
+    clock("erase with vacuum", lambda: memory.erase(user_id="ben", session="new", vacuum=True))
 
 
 def _log(place: Path, found: list[str], encoder: str, progress: Progress | None) -> dict[str, float]:

@@ -349,7 +349,7 @@ def lifecycle(
     encoder: Annotated[str, typer.Option("--encoder", metavar="NAME", help="For what the log costs.")] = "minilm",
     json: o.Json = False,
 ) -> None:
-    """What care costs: the log, deleting and erasing a user, undo."""
+    """What care costs: the log, deleting and erasing a user, undo, backups, sleep."""
     from memspan.bench import lifecycle as module
 
     with output.progress("Lifecycle", show=not json) as advance:

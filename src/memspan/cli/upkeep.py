@@ -42,6 +42,15 @@ def compact(
 
 def sleep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; change nothing.", show_default=False)] = False,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="MODEL",
+            help="Also have it write facts: http:MODEL@http://HOST:PORT/v1, or auto for the configured one.",
+            show_default=False,
+        ),
+    ] = None,
     namespace: o.Namespace = None,
     store: o.Store = None,
     encoder: o.Encoder = None,
@@ -50,17 +59,27 @@ def sleep(
     """Put the memory in order: what was said again makes way for its last telling, and sessions are summed up.
 
     Nothing is lost: what makes way is out of sight, and `memspan undo` brings it back. It can be stopped at any time.
+    With --llm a language model writes facts and summaries beside what was said; it changes nothing of that.
     """
+    if llm is not None and dry_run:
+        raise InvalidInput("--llm", "came together with --dry-run", mend="give one of the two: asking a model costs")
     with o.open_memory(store, encoder, namespace) as memory, output.progress("Sleeping", show=not json) as advance:
         slept = memory.sleep(dry_run=dry_run, progress=advance)
+        written = None if llm is None else memory.extract(llm, progress=advance)
     if json:
-        output.emit(as_dict(slept))
+        output.emit(as_dict(slept) | ({} if written is None else {"extracted": as_dict(written)}))
         return
     verb = "would make" if dry_run else "made"
     print(f"{slept.merged:,} segments {verb} way for {slept.kept:,} that say the same or more")
     print(f"{slept.summaries:,} of {slept.sessions:,} sessions {'would be' if dry_run else 'were'} summed up")
     if slept.operation is not None:
         print(f"to take it back: memspan undo {slept.operation}")
+    if written is not None:
+        dropped = f", {sum(written.dropped.values())} dropped as they do not hold" if written.dropped else ""
+        print(f"{output.plural(len(written.ids), 'fact')} and summaries written in {written.calls} calls{dropped}")
+        if written.stopped is not None:
+            why = "the budget is spent" if written.stopped == "budget" else f"the server failed: {written.problem}"
+            typer.secho(f"{written.left} parts left, {why}", err=True, fg=o.color("yellow"))
 
 
 def verify(store: o.Store = None, encoder: o.Encoder = None, json: o.Json = False) -> None:
