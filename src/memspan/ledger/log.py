@@ -79,16 +79,18 @@ def listed(
 ) -> list[Operation]:
     """Operations of a namespace, the last first, of one segment where ``id`` is given; older than ``before``."""
     number = namespace_number(connection, namespace)
-    clause, values = "1", list[Any]()
+    # by its last entry, of which each operation has one: so pages are read from the end, and none is on two
+    clause = "NOT EXISTS (SELECT 1 FROM log AS m WHERE m.operation = l.operation AND m.entry > l.entry)"
+    values = list[Any]()
     if id is not None:
-        clause = "entry IN (SELECT entry FROM changes WHERE namespace = ? AND id = ?)"
+        of_segment = "SELECT operation FROM changes AS c JOIN log AS n USING (entry) WHERE c.namespace = ? AND c.id = ?"
+        clause += f" AND operation IN ({of_segment})"
         values += [number, id_bytes(id)]
     if before is not None:
-        clause += " AND entry < (SELECT min(entry) FROM log WHERE operation = ?)"
+        clause += " AND entry < (SELECT max(entry) FROM log WHERE operation = ?)"
         values.append(id_bytes(before))
     keys = connection.execute(
-        f"SELECT operation FROM log WHERE namespace = ? AND {clause}"
-        " GROUP BY operation ORDER BY min(entry) DESC LIMIT ?",
+        f"SELECT operation FROM log AS l WHERE namespace = ? AND {clause} ORDER BY entry DESC LIMIT ?",
         (number, *values, limit),
     ).fetchall()
     return operations(connection, namespace, [key for (key,) in keys])
@@ -106,7 +108,8 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
             # undone where it was taken back, and that was not taken back itself
             " (SELECT u.operation FROM log AS u WHERE u.undoes = l.operation AND NOT EXISTS"
             " (SELECT 1 FROM log AS r WHERE r.undoes = u.operation) ORDER BY u.entry DESC LIMIT 1)"
-            f" FROM log AS l WHERE namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
+            # without the sign SQLite would read the whole namespace
+            f" FROM log AS l WHERE +namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
             (number, *chunk),
         ):
             found[key] = Operation(
