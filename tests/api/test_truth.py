@@ -450,3 +450,13 @@ def test_core_memory_is_in_every_context_of_its_user_first_and_up_to_its_share(m
     assert context.tokens <= 400
     assert "nuts" in memory.context("simmers", budget=100_000, user_id="ana", session="kitchen").text
     assert memory.context("sauce", budget=100_000, user_id="ana").text.rstrip().count("simmers") == 1
+
+
+def test_an_operation_is_undone_as_often_as_it_was_taken_back_and_done_again(memory: Memory) -> None:
+    added = memory.add(OLD)
+    last = added.operation or ""
+    for undone in (True, False, True, False):
+        last = memory.undo(last).id
+        assert (memory.get_all() == []) is undone
+        first = memory.operations(limit=10)[-1]
+        assert (first.id, first.undone_by is not None) == (added.operation, undone)

@@ -101,17 +101,16 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
     number = namespace_number(connection, namespace)
     found: dict[bytes, Operation] = {}
     for chunk in chunks(keys):
-        for key, verb, at, actor, undoes, detail, segments, undone in connection.execute(
+        rows = connection.execute(
             "SELECT operation, verb, min(at), actor, undoes, detail,"
             " (SELECT count(DISTINCT id) FROM log AS m JOIN changes AS c USING (entry)"
-            " WHERE m.operation = l.operation AND c.other IS NULL),"
-            # undone where it was taken back, and that was not taken back itself
-            " (SELECT u.operation FROM log AS u WHERE u.undoes = l.operation AND NOT EXISTS"
-            " (SELECT 1 FROM log AS r WHERE r.undoes = u.operation) ORDER BY u.entry DESC LIMIT 1)"
+            " WHERE m.operation = l.operation AND c.other IS NULL)"
             # without the sign SQLite would read the whole namespace
             f" FROM log AS l WHERE +namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
             (number, *chunk),
-        ):
+        )
+        for key, verb, at, actor, undoes, detail, segments in rows.fetchall():
+            undone = _undone_by(connection, key)
             found[key] = Operation(
                 id=_id(key),
                 verb=verb,
@@ -124,6 +123,12 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
                 detail=json.loads(detail) if detail else NOTHING,
             )
     return [found[key] for key in keys if key in found]
+
+
+def _undone_by(connection: sqlite3.Connection, operation: bytes) -> bytes | None:
+    """The operation that took this one back, and was not taken back itself."""
+    rows = connection.execute("SELECT operation FROM log WHERE undoes = ? ORDER BY entry DESC", (operation,)).fetchall()
+    return next((key for (key,) in rows if _undone_by(connection, key) is None), None)
 
 
 def changed(connection: sqlite3.Connection, namespace: str, operation: str) -> list[Change]:
