@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -38,9 +39,19 @@ class Done(NamedTuple):
     changes: dict[str, tuple[int | None, int | None]]
 
 
+class Away(NamedTuple):
+    """What a prune took out: all versions of a segment, which one is current, and which was at each moment so far."""
+
+    said: list[Said]
+    now: int
+    past: list[int | None]
+
+
 class Truth(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="memspan-truth-")
+        self.pruned: list[tuple[str, dict[str, Away]]] = []
         self.memory = Memory(":memory:", encoder=None)
         self.said: dict[str, list[Said]] = {}  # every version of what was not erased
         self.now: dict[str, int] = {}  # the versions that are current
@@ -51,6 +62,7 @@ class Truth(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.memory.close()
+        self.folder.cleanup()
 
     # What the model does
 
@@ -129,6 +141,38 @@ class Truth(RuleBasedStateMachine):
         self.past.append(Past(datetime.now(UTC), dict(self.now)))
         with pytest.raises(NotFound):
             self.memory.get(id)
+
+    @precondition(lambda self: self.now)
+    @rule(at=st.lists(st.integers(0), min_size=1, max_size=3))
+    def prune(self, at: list[int]) -> None:
+        ids = sorted({self.pick(each) for each in at})
+        self.count += 1
+        done = self.memory.prune(
+            below=1.0,
+            older_than=0,
+            filters={"id": {"in": ids}},
+            dry_run=False,
+            archive=f"{self.folder.name}/{self.count}.memspan",
+        )
+        away = {}
+        for id in ids:
+            away[id] = Away(self.said.pop(id), self.now.pop(id), [past.versions.pop(id, None) for past in self.past])
+        self.pruned.append((str(done.operation), away))
+        self.past.append(Past(datetime.now(UTC), dict(self.now)))
+
+    @precondition(lambda self: self.pruned)
+    @rule(at=st.integers(0))
+    def bring_back(self, at: int) -> None:
+        """As if it had never been away."""
+        operation, away = self.pruned.pop(at % len(self.pruned))
+        self.memory.undo(operation)
+        for id, gone in away.items():
+            self.said[id], self.now[id] = gone.said, gone.now
+            for number, past in enumerate(self.past):
+                version = gone.past[number] if number < len(gone.past) else gone.now
+                if version is not None:
+                    past.versions[id] = version
+        self.past.append(Past(datetime.now(UTC), dict(self.now)))
 
     @precondition(lambda self: self.done)
     @rule(at=st.integers(0))
