@@ -294,4 +294,7 @@ def _translate(error: sqlite3.Error, path: Path | None) -> StoreError:
         return NotWritable(f"cannot write {where} ({error})", mend="make the directory writable for this user")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreCorrupt(f"{where} is damaged ({error})", mend="restore a backup; `memspan verify` shows the extent")
+    if code == sqlite3.SQLITE_IOERR:  # SQLCipher's library does not tell which: full is only a full disk there
+        mend = "look for a full quota or a limit on the size of files, then at the disk; nothing was half-written"
+        return StoreError(f"{where} could not be read or written ({error})", mend=mend)
     return StoreError(f"{where}: {error}", mend="run `memspan doctor`")
