@@ -100,3 +100,11 @@ def test_what_was_derived_from_something_pruned_goes_when_that_is_erased_by_its_
     done = memory.erase(session="s")
     assert (done.archived, done.derived) == (1, 1)
     assert memory.history(fact)[-1].event == "ERASE"
+
+
+def test_erasing_in_another_namespace_than_the_usual_one_is_verified_there(memory: Memory) -> None:
+    (said,) = memory.add("alpha one two", namespace="other").ids
+    done = memory.erase(said, namespace="other", verify=True)
+    assert done.receipt is not None
+    assert done.receipt.operation is not None
+    assert (done.receipt.operation.id, done.receipt.found) == (done.operation, ())
