@@ -82,7 +82,9 @@ class Erasing(Revising):
             rewritten=tuple(scrubbed.rewritten),
             vacuumed=vacuum and not scrubbed.due,
             due=tuple(scrubbed.due),
-            receipt=self.verify_erasure(content, operation=gone.operation, progress=progress) if verify else None,
+            receipt=self.verify_erasure(content, operation=gone.operation, namespace=scope.namespace, progress=progress)
+            if verify
+            else None,
         )
 
     def verify_erasure(

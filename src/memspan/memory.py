@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from memspan.ledger.base import Idempotency
 from memspan.pruning import Pruning
 from memspan.quarantine import Quarantine
 from memspan.records import (
+    NOW,
     Added,
     AsOf,
     Context,
@@ -394,7 +395,8 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
         """What the graph leads to from segment ``id``, strongest first, each with the path there.
 
         ``kinds``: "next" in its session or document, "mentions" of the same names, "similar" in meaning, and the
-        relations stated by ``link``; None is all. A second hop counts half. Raises NotFound, InvalidInput.
+        relations stated by ``link``; None is all. A second hop counts half. What was superseded or merged is found too,
+        what has expired or is quarantined not. Raises NotFound, InvalidInput.
         """
         scope = self._scope(namespace, None, None, None, None)
         most = arguments.count("limit", limit)
@@ -408,7 +410,8 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
             decay=0.5,
             most=most,
         )
-        rows = {row.seq: row for row in self._ledger.fetch(scope.namespace, reached.seqs[:most].tolist())}
+        now, found = datetime.now(UTC), self._ledger.fetch(scope.namespace, reached.seqs[:most].tolist())
+        rows = {row.seq: row for row in found if row.expires_at is None or row.expires_at > now}
         return [
             Neighbor(
                 **{field.name: getattr(rows[seq], field.name) for field in fields(Segment)},
@@ -516,7 +519,7 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[list[Segment], NDArray[np.float32]]:
-        """Current segments that have a vector, in the order they were written, and the vectors: float32[n, dim].
+        """What searches see of what has a vector, in the order it was written, and the vectors: float32[n, dim].
 
         A vector has length 1, to the half precision it is kept in, or 0. ``limit`` takes so many of them, spread evenly
         over all, the same ones each time. Needs no model; what waits for its vector is left out. Raises EncoderMismatch
@@ -528,7 +531,7 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
             raise EncoderMismatch("this store has no encoder, so its segments have no vectors", mend=mend)
         space, rows, vectors = scope.namespace, list[Segment](), list[NDArray[np.float32]]()
         with self._ledger.reading():
-            seqs, _ = self._ledger.select(scope, parsed, None, -1)
+            seqs, _ = self._ledger.select(scope, parsed, NOW, -1)
             seqs = np.setdiff1d(seqs, self._ledger.pending_seqs(space), assume_unique=True)
             if limit is not None and (most := arguments.count("limit", limit, most=MOST_ROWS)) < len(seqs):
                 seqs = seqs[np.linspace(0, len(seqs) - 1, most).round().astype(np.int64)]

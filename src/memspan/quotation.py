@@ -39,7 +39,7 @@ _EMPTY_LINES: Final = re.compile(rf"(?:[^\S\r\n]*{_BREAK})*")
 _CITATIONS: Final = re.compile(r"(?:[ \t]*\[\d+\])+\.?\Z|^\[\d+\][ \t]+")
 _ROLE: Final = re.compile(r"^(?:user|tool|system): ")
 LEAST_ECHO: Final = 40  # characters: less is said by anybody
-_SHELL: Final = 256  # characters of a tag
+_SHELL: Final = 256  # characters of a tag, or in front of a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +135,16 @@ def _end(text: str, at: int, margin: str) -> int | None:
         at = line.end()
     else:
         return None if end is None else len(text)  # cut short, and nothing follows
-    later = re.compile(rf"[\r\n]{re.escape(margin)}(?:({_ENDS.pattern})|{_BEGINS.pattern})").search(text, at - 1)
+    # no further than to the next one, wherever that begins: or a text of nothing but beginnings takes for ever
+    later = re.compile(rf"[\r\n]{re.escape(margin)}({_ENDS.pattern})|{_BEGINS.pattern}").search(text, at - 1)
     return later.end() if later is not None and later[1] is not None else end  # lines inside were wrapped anew, or cut
 
 
 def _rest_of_context(text: str, at: int) -> int | None:
     """The start of the context whose last line is at ``at``, where its beginning was cut off; None where none is."""
-    start = _line_start(text, at)
+    start = _line_start(text, at, max(0, at - _SHELL))
     margin = text[start:at]
-    if re.search(r"\w", margin):
+    if len(margin) == _SHELL or re.search(r"\w", margin):
         return None
     found, quoting = None, False
     while start > 0:
@@ -187,21 +188,36 @@ def _cut_short(said: str, number: int) -> bool:
     )
 
 
-def _line_start(text: str, at: int) -> int:
-    newline = text.rfind("\n", 0, at) + 1
+def _line_start(text: str, at: int, least: int = 0) -> int:
+    """Where the line at ``at`` starts, or ``least`` where it does before that."""
+    newline = max(least, text.rfind("\n", least, at) + 1)
     return text.rfind("\r", newline, at) + 1 or newline
 
 
 def _without(text: str, start: int, end: int) -> tuple[str, int]:
     """``text`` without that part and what was put around it alone, and where it was."""
-    before, after = text[:start].rstrip(), text[end:]
-    while (opened := _OPENED.search(before, max(0, len(before) - _SHELL))) is not None:
+    start = _stripped_end(text, start)
+    while (opened := _OPENED.search(text, max(0, start - _SHELL), start)) is not None:
         closing = opened["fence"] or f"</{opened['tag']}>"
-        rest = after.lstrip()
-        if not rest.startswith(closing):
+        rest = _next_said(text, end)
+        if not text.startswith(closing, rest):
             break
-        before, after = before[: opened.start()].rstrip(), rest[len(closing) :]
-    lines = _EMPTY_LINES.match(after)
+        start, end = _stripped_end(text, opened.start()), rest + len(closing)
+    lines = _EMPTY_LINES.match(text, end)
     assert lines is not None  # noqa: S101 - it matches nothing too
-    after = after[lines.end() :] if after.strip() else ""
-    return before + ("\n\n" if before and after else "") + after, len(before)
+    end = lines.end() if _next_said(text, end) < len(text) else len(text)
+    return text[:start] + ("\n\n" if start and end < len(text) else "") + text[end:], start
+
+
+def _stripped_end(text: str, end: int) -> int:
+    """Where ``text`` up to ``end`` ends without white space; without a copy of it, as a long text has many."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+def _next_said(text: str, at: int) -> int:
+    """Where the first character from ``at`` on is that is no white space."""
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at

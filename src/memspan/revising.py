@@ -288,6 +288,9 @@ class Revising(Portability):
         if known.undone_by is not None:
             mend = f"undo({known.undone_by!r}) does it again"
             raise NotUndoable("operation", f"was taken back already, by {known.undone_by}", mend=mend)
+        if self._ledger.forgotten(space, operation):
+            problem = "a segment it linked was pruned or erased since, and with it what is known of its links before"
+            raise NotUndoable("operation", problem, mend="link() and unlink() have them as they shall be")
         first: dict[str, int | None] = {}
         last: dict[str, int | None] = {}
         for id, before, after in changes:

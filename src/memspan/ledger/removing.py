@@ -107,6 +107,7 @@ class Removing(Archiving):
         self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str], vacuum: bool
     ) -> Removal:
         """Remove what stands in ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
+        connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", [(id_bytes(id),) for id in archived])
         connection.executemany(
             "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number)]
         )

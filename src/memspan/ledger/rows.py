@@ -35,8 +35,13 @@ INSERT = (
     ADD.format("", ", ".join("?" * 32))
     + "UPDATE SET repeats = repeats + 1 RETURNING seq, id, repeats, version, checksum"
 )
-PAST = (  # of the row of a segment: it is not so any more, and said again it is so anew
-    "SELECT 1 FROM segments WHERE seq = ? AND state IS NULL AND (expires_at <= ?2 OR valid_to <= ?2)"
+PAST = (  # of the row of a segment: it is not so any more, or in sight no more by another; said again it is so anew
+    "SELECT 1 FROM segments AS s WHERE seq = ?1 AND (state IS NULL AND (expires_at <= ?2 OR valid_to <= ?2)"
+    " OR state = 'merged' AND NOT EXISTS (WITH RECURSIVE instead (id) AS (SELECT s.id UNION SELECT e.target"
+    " FROM instead AS i JOIN edges AS e ON e.namespace = s.namespace AND e.source = i.id AND e.kind = 'duplicate')"
+    " SELECT 1 FROM instead AS i JOIN segments AS t ON t.namespace = s.namespace AND t.id = i.id"
+    " AND t.ended_at IS NULL AND (t.state = 'quarantined' OR t.state IS NULL AND coalesce(t.expires_at > ?2, 1)"
+    " AND coalesce(t.valid_to > ?2, 1))))"
 )
 
 CHUNK = 900  # values bound in one statement

@@ -289,6 +289,18 @@ class SqliteLedger(Changing):
         told = [Changed(str(uuid.UUID(bytes=each.id)), each.before, each.after) for each in changes if not each.other]
         return found[0], told, [back(each) for each in reversed(changes) if each.link]
 
+    def forgotten(self, namespace: str, operation: str) -> bool:
+        """Whether an operation changed links of which nothing is known any more, though both segments are here: one of
+        them was away in between."""
+        there = "EXISTS (SELECT 1 FROM segments AS s WHERE s.namespace = c.namespace AND s.id = c.{})"
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM log AS l JOIN changes AS c USING (entry) WHERE l.namespace = ? AND operation = ?"
+                f" AND other IS NOT NULL AND link IS NULL AND {there.format('id')} AND {there.format('other')} LIMIT 1",
+                (namespace_number(connection, namespace), id_bytes(operation)),
+            ).fetchone()
+        return row is not None
+
     def relinked(self, namespace: str, since: datetime) -> list[Relink]:
         """The links that changed after ``since`` as they were before, the last first."""
         with self.reading() as connection:
