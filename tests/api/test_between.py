@@ -108,3 +108,15 @@ def test_erasing_in_another_namespace_than_the_usual_one_is_verified_there(memor
     assert done.receipt is not None
     assert done.receipt.operation is not None
     assert (done.receipt.operation.id, done.receipt.found) == (done.operation, ())
+
+
+def test_operations_page_by_where_each_began(memory: Memory) -> None:
+    ids = [memory.add(f"{TOLD}{'.' * number}").ids[0] for number in range(3)]
+    memory.sleep(dry_run=False)
+    memory.delete(ids[2])
+    every = [each.id for each in memory.operations()]
+    first = memory.operations(limit=2)
+    assert [each.id for each in (*first, *memory.operations(before=first[-1].id))] == every
+    of_one = memory.operations(ids[2])
+    assert [each.verb for each in of_one] == ["delete", "sleep", "add"]
+    assert memory.operations(ids[2], before=of_one[0].id) == of_one[1:]

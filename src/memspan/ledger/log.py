@@ -79,17 +79,19 @@ def listed(
 ) -> list[Operation]:
     """Operations of a namespace, the last first, of one segment where ``id`` is given; older than ``before``."""
     number = namespace_number(connection, namespace)
-    clause, values = "1", list[Any]()
-    if id is not None:
-        clause = "entry IN (SELECT entry FROM changes WHERE namespace = ? AND id = ?)"
+    # each stands where it began: so the index is read from its end, and only as far as is asked
+    clause, values = "l.namespace = ?", list[Any]((number,))
+    if id is not None:  # + : what changed one segment is little, of a log that may be long
+        clause = "+l.namespace = ? AND operation IN (SELECT m.operation FROM changes AS c JOIN log AS m USING (entry)"
+        clause += " WHERE c.namespace = ? AND c.id = ?)"
         values += [number, id_bytes(id)]
     if before is not None:
         clause += " AND entry < (SELECT min(entry) FROM log WHERE operation = ?)"
         values.append(id_bytes(before))
     keys = connection.execute(
-        f"SELECT operation FROM log WHERE namespace = ? AND {clause}"
-        " GROUP BY operation ORDER BY min(entry) DESC LIMIT ?",
-        (number, *values, limit),
+        f"SELECT operation FROM log AS l WHERE {clause} AND NOT EXISTS (SELECT 1 FROM log AS f"
+        " WHERE f.operation = l.operation AND f.entry < l.entry) ORDER BY entry DESC LIMIT ?",
+        (*values, limit),
     ).fetchall()
     return operations(connection, namespace, [key for (key,) in keys])
 
