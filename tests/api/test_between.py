@@ -113,10 +113,10 @@ def test_erasing_in_another_namespace_than_the_usual_one_is_verified_there(memor
 def test_operations_page_by_where_each_began(memory: Memory) -> None:
     ids = [memory.add(f"{TOLD}{'.' * number}").ids[0] for number in range(3)]
     memory.sleep(dry_run=False)
-    memory.delete(ids[2])
+    memory.delete(ids[0])
     every = [each.id for each in memory.operations()]
     first = memory.operations(limit=2)
     assert [each.id for each in (*first, *memory.operations(before=first[-1].id))] == every
-    of_one = memory.operations(ids[2])
+    of_one = memory.operations(ids[0])
     assert [each.verb for each in of_one] == ["delete", "sleep", "add"]
-    assert memory.operations(ids[2], before=of_one[0].id) == of_one[1:]
+    assert memory.operations(ids[0], before=of_one[0].id) == of_one[1:]
