@@ -120,3 +120,15 @@ def test_operations_page_by_where_each_began(memory: Memory) -> None:
     of_one = memory.operations(ids[0])
     assert [each.verb for each in of_one] == ["delete", "sleep", "add"]
     assert memory.operations(ids[0], before=of_one[0].id) == of_one[1:]
+
+
+def test_the_ids_that_something_derived_cites_are_no_traces_of_it(memory: Memory) -> None:
+    (said,) = memory.add("alpha one two").ids
+    memory.add("A derived word.", source="derived", metadata={"cites": [{"id": said}]})
+    assert memory.path is not None
+    operation = memory.operations(limit=1)[0].id  # ids that were made together begin alike
+    (memory.path / "left.json").write_text(operation, encoding="utf-8")
+    done = memory.erase(said, verify=True)
+    assert done.derived == 1
+    assert done.receipt is not None
+    assert done.receipt.found == ()
