@@ -162,6 +162,7 @@ class Erasing(Revising):
             if ids is None:
                 seqs = self._ledger.archive(scope, filters, history=True)
                 ids = sorted(self._ledger.named(scope.namespace, seqs.tolist())[0])
+            ids = sorted({*ids, *self._ledger.derived(scope.namespace, {*ids, *away})})
             rows = [row for versions in self._ledger.versions(scope.namespace, ids).values() for row in versions]
             content: list[str | Segment] = [*rows, *(row for versions in away.values() for row in versions)]
             for id in dict.fromkeys(row.document_id for row in rows if row.document_id is not None):
