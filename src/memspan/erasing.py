@@ -19,7 +19,7 @@ from memspan.archives import cube, jsonl
 from memspan.drafting import content_key, identity_of
 from memspan.errors import InvalidInput, NotFound
 from memspan.filtering import parse_filter
-from memspan.ledger.base import encoded_text
+from memspan.ledger.base import cites, encoded_text
 from memspan.ledger.rows import id_bytes
 from memspan.records import Filter, Scope, Segment, Version
 from memspan.reports import Erased, Receipt, Trace
@@ -162,6 +162,7 @@ class Erasing(Revising):
             if ids is None:
                 seqs = self._ledger.archive(scope, filters, history=True)
                 ids = sorted(self._ledger.named(scope.namespace, seqs.tolist())[0])
+            ids = sorted({*ids, *self._ledger.derived(scope.namespace, {*ids, *away})})
             rows = [row for versions in self._ledger.versions(scope.namespace, ids).values() for row in versions]
             content: list[str | Segment] = [*rows, *(row for versions in away.values() for row in versions)]
             for id in dict.fromkeys(row.document_id for row in rows if row.document_id is not None):
@@ -202,7 +203,8 @@ def _given(erased: object) -> list[traces.Erasable]:
             encoded = _encoded(each)
             found.append(traces.Erasable(each.text, encoded, (content_key(encoded), identity_of(each))))
             beside = (each.speaker, *each.heading, *each.category, *_texts(each.metadata))
-            found += [traces.Erasable(text, text) for text in beside if text]
+            sources = set(cites(each.metadata))  # ids, of which parts are those of others made in the same minute
+            found += [traces.Erasable(text, text) for text in beside if text and text not in sources]
         elif isinstance(each, str):
             found.append(traces.Erasable(each, each, (content_key(each),)))
         else:

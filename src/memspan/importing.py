@@ -32,7 +32,7 @@ from memspan.ledger.base import (
     microseconds,
 )
 from memspan.projection import Projection
-from memspan.records import Draft, Edge, Filing, Message, Piece, Scope, Version
+from memspan.records import Draft, Edge, Filing, Judgement, Message, Piece, Scope, Version
 from memspan.redaction import Redactor, redacted
 from memspan.reports import Imported, Problem
 from memspan.segmenting import check_text, parse_time
@@ -238,13 +238,16 @@ class Import:
                     kind, weight = arguments.relation(record.kind), arguments.weight(record.weight)
                     gathered.references.append(Edge(source=ends[0], target=ends[1], kind=kind, weight=weight))
             case Filing():
-                gathered.filings.append(record)
+                gathered.filings.append(replace(record, title=record.title and redacted(record.title, self._redactor)))
+            case Judgement():
+                gathered.references.append(replace(record, query=redacted(record.query, self._redactor)))
             case Header():
                 pass
             case _:
                 gathered.references.append(record)
 
     def _version(self, version: Version, gathered: _Gathered) -> None:
+        version = self._admitted(version)
         segment = version.segment
         draft = draft_of(segment, version.identity or identity_of(segment))
         if (believed := self._activation(version)) is not None:
@@ -264,6 +267,16 @@ class Import:
                 repeats=segment.repeats,
             )
         )
+
+    def _admitted(self, version: Version) -> Version:
+        """A version as it may be stored. Where that is another text, neither its vector nor a hash of the first is."""
+        old = version.segment
+        text, *heading = (redacted(each, self._redactor) for each in (old.text, *old.heading))
+        if (text, tuple(heading)) == (old.text, tuple(old.heading)):
+            return version
+        new = replace(old, text=text, heading=tuple(heading))
+        identity = hashed("memspan redacted", identity_of(new).hex(), new.id) if version.identity else b""
+        return replace(version, segment=new, identity=identity, pooled=None, tokens=None)
 
     def _activation(self, version: Version) -> Activation | None:
         """What the archive has of a version in place of what the store's encoder would make, where that can be used."""

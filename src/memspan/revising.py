@@ -299,37 +299,47 @@ class Revising(Portability):
 
         def plan() -> Plan:
             versions = self._ledger.versions(space, list(first))
-            made = Plan(relinks=relinks)
-            for id, before in first.items():
-                if before != last[id]:
-                    made.revisions.append(self._turned(space, id, versions.get(id, []), before, last[id]))
-            return made
+            targets = {id: before for id, before in first.items() if before != last[id]}
+            for id, before in targets.items():
+                self._as_left(space, id, versions.get(id, []), before, last[id])
+            return Plan(revisions=self._saying(space, versions, targets), relinks=relinks)
 
         done = self._revise(space, plan, distinct=True, why=Why(verb="undo", undoes=known.id))
         return self._ledger.operation(space, done.operation)[0]
 
-    def _turned(
-        self, namespace: str, id: str, versions: Sequence[Segment], target: int | None, expected: int | None
-    ) -> Revision:
-        """What has segment ``id`` say again what its version ``target`` said. Raises NotUndoable where it is not as
-        ``expected``."""
+    def _as_left(
+        self, namespace: str, id: str, versions: Sequence[Segment], before: int | None, after: int | None
+    ) -> None:
+        """Raises NotUndoable where a segment, of which these are all versions, is not as an operation left it."""
         if not versions:
             raise NotUndoable("operation", f"segment {id} was erased since", mend=FINAL["erase"])
         now = versions[-1]
-        as_left = now.ended_at is None if expected is not None else now.ended_at is not None
-        if not as_left or now.version != (target if expected is None else expected):
+        if (now.ended_at is None) != (after is not None) or now.version != (before if after is None else after):
             later = self._ledger.operations(namespace, id, limit=1)
             by = f" by {later[0].id} ({later[0].verb})" if later else ""
             raise NotUndoable("operation", f"segment {id} was changed since{by}", mend="undo what came after it first")
-        return self._saying(namespace, versions, target)
 
-    def _saying(self, namespace: str, versions: Sequence[Segment], target: int | None) -> Revision:
-        """What has a segment, of which these are all versions, say what version ``target`` said, None: nothing."""
-        now, draft = versions[-1], None
-        if target is not None:
-            (said,) = (version for version in versions if version.version == target)
-            draft = draft_of(said, self._ledger.identities(namespace, [said.seq])[said.seq])
-        return Revision(id=now.id, version=now.version, draft=draft, ended=now.ended_at is not None)
+    def _saying(
+        self, namespace: str, versions: Mapping[str, Sequence[Segment]], targets: Mapping[str, int | None]
+    ) -> list[Revision]:
+        """What has segments, of which these are all ``versions``, say what the target version of each said, None:
+        nothing."""
+        said = {
+            id: version
+            for id, target in targets.items()
+            for version in versions[id]
+            if target is not None and version.version == target
+        }
+        known = self._ledger.identities(namespace, [version.seq for version in said.values()])
+        return [
+            Revision(
+                id=id,
+                version=versions[id][-1].version,
+                draft=draft_of(said[id], known[said[id].seq]) if id in said else None,
+                ended=versions[id][-1].ended_at is not None,
+            )
+            for id in targets
+        ]
 
     def restore(
         self,
@@ -368,11 +378,9 @@ class Revising(Portability):
                 versions = self._ledger.versions(scope.namespace, differing)
                 relinks = self._ledger.relinked(scope.namespace, moment)
             held = {**then, **now}
+            targets = {id: then[id].version if id in then else None for id in differing}
             return Plan(
-                revisions=[
-                    self._saying(scope.namespace, versions[id], then[id].version if id in then else None)
-                    for id in differing
-                ],
+                revisions=self._saying(scope.namespace, versions, targets),
                 relinks=[each for each in relinks if whole or (each.source in held and each.target in held)],
             )
 

@@ -108,3 +108,62 @@ def test_erasing_in_another_namespace_than_the_usual_one_is_verified_there(memor
     assert done.receipt is not None
     assert done.receipt.operation is not None
     assert (done.receipt.operation.id, done.receipt.found) == (done.operation, ())
+
+
+def test_operations_page_by_where_each_began(memory: Memory) -> None:
+    ids = [memory.add(f"{TOLD}{'.' * number}").ids[0] for number in range(3)]
+    memory.sleep(dry_run=False)
+    memory.delete(ids[0])
+    every = [each.id for each in memory.operations()]
+    first = memory.operations(limit=2)
+    assert [each.id for each in (*first, *memory.operations(before=first[-1].id))] == every
+    of_one = memory.operations(ids[0])
+    assert [each.verb for each in of_one] == ["delete", "sleep", "add"]
+    assert memory.operations(ids[0], before=of_one[0].id) == of_one[1:]
+
+
+def test_the_ids_that_something_derived_cites_are_no_traces_of_it(memory: Memory) -> None:
+    (said,) = memory.add("alpha one two").ids
+    (fact,) = memory.add("A derived word.", source="derived", metadata={"cites": [{"id": said}]}).ids
+    assert memory.path is not None
+    operation = memory.operations(limit=1)[0].id  # ids that were made together begin alike
+    (memory.path / "left.json").write_text(operation, encoding="utf-8")
+    done = memory.erase(fact, verify=True)
+    assert done.receipt is not None
+    assert done.receipt.found == ()
+
+
+def test_what_was_derived_is_looked_for_too_when_erasing_is_verified(memory: Memory) -> None:
+    (said,) = memory.add("alpha one two").ids
+    memory.add("A derivedword.", source="derived", metadata={"cites": [{"id": said}]})
+    assert memory.path is not None
+    (memory.path / "left.json").write_text("derivedword", encoding="utf-8")
+    done = memory.erase(said, verify=True)
+    assert done.derived == 1
+    assert done.receipt is not None
+    assert {trace.file for trace in done.receipt.found} == {"left.json"}
+
+
+@pytest.mark.parametrize("format", ["jsonl", "cube"])
+def test_what_comes_in_from_an_archive_is_redacted_as_what_is_added_is(tmp_path: Path, format: str) -> None:
+    secret, archive = "carla.bruni@example.org", tmp_path / "archive"
+    page = tmp_path / "page.html"
+    page.write_text(f"<title>To {secret}</title><h1>Of {secret}</h1><p>She is {secret}</p>", encoding="utf-8")
+    with Memory(":memory:", encoder=WordEncoder()) as plain:
+        (said,) = plain.add(f"write to {secret}").ids
+        plain.add([{"role": "user", "content": f"It is {secret}"}] * 2)
+        plain.update(said, f"write again to {secret}")
+        plain.feedback(f"where is {secret}", said)
+        plain.add_file(page)
+        plain.export_to(archive, format)
+        count = len(plain.get_all())
+    with Memory(
+        tmp_path / "store", encoder=WordEncoder(), redact=lambda text: text.replace(secret, "[EMAIL]")
+    ) as memory:
+        memory.import_from(archive, format)
+        assert memory.import_from(archive, format).added == 0
+        assert len(memory.get_all()) == count
+        assert [event.text for event in memory.history(said)] == ["write to [EMAIL]", "write again to [EMAIL]"]
+        assert memory.verify()["problems"] == []
+    files = [file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert not any(secret.encode() in raw for raw in files)

@@ -58,10 +58,22 @@ def record(
         leaf = None if salt is None or proven is None else _leaf(salt, proven)
         rows.append((entry, ordinal, namespace, id, before, after, leaf, salt, other, link))
     told = json.dumps(dict(detail), ensure_ascii=False, separators=(",", ":")) if detail else None
-    said = (entry, key, namespace, verb, now(), actor, undoes, told, _digest((*row[3:7], row[8]) for row in rows))
+    segments = len({change.id for change in changes if change.other is None})
+    said = (
+        entry,
+        key,
+        namespace,
+        verb,
+        now(),
+        actor,
+        undoes,
+        told,
+        segments,
+        _digest((*row[3:7], row[8]) for row in rows),
+    )
     connection.execute(
-        "INSERT INTO log (entry, operation, namespace, verb, at, actor, undoes, detail, digest, hash)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO log (entry, operation, namespace, verb, at, actor, undoes, detail, segments, digest, hash)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*said, _following(previous, said)),
     )
     connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -79,19 +91,19 @@ def listed(
 ) -> list[Operation]:
     """Operations of a namespace, the last first, of one segment where ``id`` is given; older than ``before``."""
     number = namespace_number(connection, namespace)
-    # by its last entry, of which each operation has one: so pages are read from the end, and none is on two
-    clause = "NOT EXISTS (SELECT 1 FROM log AS m WHERE m.operation = l.operation AND m.entry > l.entry)"
-    values = list[Any]()
-    if id is not None:
-        of_segment = "SELECT operation FROM changes AS c JOIN log AS n USING (entry) WHERE c.namespace = ? AND c.id = ?"
-        clause += f" AND operation IN ({of_segment})"
+    # each stands where it began: so the index is read from its end, and only as far as is asked
+    clause, values = "l.namespace = ?", list[Any]((number,))
+    if id is not None:  # + : what changed one segment is little, of a log that may be long
+        clause = "+l.namespace = ? AND operation IN (SELECT m.operation FROM changes AS c JOIN log AS m USING (entry)"
+        clause += " WHERE c.namespace = ? AND c.id = ?)"
         values += [number, id_bytes(id)]
     if before is not None:
-        clause += " AND entry < (SELECT max(entry) FROM log WHERE operation = ?)"
+        clause += " AND entry < (SELECT min(entry) FROM log WHERE operation = ?)"
         values.append(id_bytes(before))
     keys = connection.execute(
-        f"SELECT operation FROM log AS l WHERE namespace = ? AND {clause} ORDER BY entry DESC LIMIT ?",
-        (number, *values, limit),
+        f"SELECT operation FROM log AS l WHERE {clause} AND NOT EXISTS (SELECT 1 FROM log AS f"
+        " WHERE f.operation = l.operation AND f.entry < l.entry) ORDER BY entry DESC LIMIT ?",
+        (*values, limit),
     ).fetchall()
     return operations(connection, namespace, [key for (key,) in keys])
 
@@ -102,9 +114,7 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
     found: dict[bytes, Operation] = {}
     for chunk in chunks(keys):
         rows = connection.execute(
-            "SELECT operation, verb, min(at), actor, undoes, detail,"
-            " (SELECT count(DISTINCT id) FROM log AS m JOIN changes AS c USING (entry)"
-            " WHERE m.operation = l.operation AND c.other IS NULL)"
+            "SELECT operation, verb, min(at), actor, undoes, detail, sum(segments)"
             # without the sign SQLite would read the whole namespace
             f" FROM log AS l WHERE +namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
             (number, *chunk),
@@ -171,7 +181,8 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
     """What of the log does not follow from what is before it, and which rows are not what it says they are."""
     previous, expected = _beginning(connection), 1
     entries = connection.execute(
-        "SELECT entry, operation, namespace, verb, at, actor, undoes, detail, digest, hash FROM log ORDER BY entry"
+        "SELECT entry, operation, namespace, verb, at, actor, undoes, detail, segments, digest, hash"
+        " FROM log ORDER BY entry"
     )
     for *said, known in entries:
         entry = said[0]

@@ -108,8 +108,9 @@ class Removing(Archiving):
     ) -> Removal:
         """Remove what stands in ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
         connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", [(id_bytes(id),) for id in archived])
+        named = [id for (id,) in connection.execute("SELECT id FROM going")]
         connection.executemany(
-            "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number)]
+            "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number, named)]
         )
         done = self._removed(connection, number, why, archived)
         if done.operation is not None or vacuum:
@@ -140,6 +141,12 @@ class Removing(Archiving):
             operation=self.logged(connection, number, why, changes),
             first=min((first for _, _, first, _ in last), default=None),
         )
+
+    def derived(self, namespace: str, ids: Collection[str]) -> set[str]:
+        """What goes with these segments when they are erased, because it was derived from them."""
+        with self.reading() as connection:
+            found = _derived(connection, namespace_number(connection, namespace), [id_bytes(id) for id in ids])
+        return {str(uuid.UUID(bytes=id)) for id in found}
 
     def erased(self, namespace: str, ids: Collection[str]) -> set[str]:
         """Those of ``ids`` that were erased, and not stored again since."""
@@ -200,9 +207,9 @@ def _going(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM going")
 
 
-def _derived(connection: sqlite3.Connection, number: int) -> set[bytes]:
-    """What was derived from what is in ``going``, and from that in turn: by the passages it cites in any version, or by
-    what it is linked to."""
+def _derived(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
+    """What was derived from these, and from that in turn: by the passages it cites in any version, or by what it is
+    linked to."""
     made: dict[bytes, set[bytes]] = {}
     for id, raw in connection.execute(
         "SELECT id, metadata FROM segments WHERE namespace = ? AND source = 'derived' AND metadata IS NOT NULL",
@@ -223,7 +230,7 @@ def _derived(connection: sqlite3.Connection, number: int) -> set[bytes]:
     ):
         made.setdefault(kept, set()).add(id)
     found: set[bytes] = set()
-    left = [id for (id,) in connection.execute("SELECT id FROM going")] if made else []
+    left = list(ids) if made else []
     while left:
         new = made.get(left.pop(), set()) - found
         found |= new

@@ -26,6 +26,7 @@ CREATE TABLE log (
     actor     TEXT,
     undoes    BLOB,                         -- the operation that this one takes back
     detail    TEXT,                         -- JSON: what the verb needs to be undone
+    segments  INTEGER NOT NULL,             -- how many it changed
     digest    BLOB NOT NULL,
     hash      BLOB NOT NULL
 );
