@@ -34,6 +34,7 @@ CALLS: dict[str, Callable[[Memory], object]] = {
     "delete": lambda m: m.delete("id"),
     "delete_all": lambda m: m.delete_all(user_id="ana"),
     "erase": lambda m: m.erase("id"),
+    "verify_erasure": lambda m: m.verify_erasure("Words."),
     "supersede": lambda m: m.supersede("id", "other"),
     "operations": lambda m: m.operations(),
     "undo": lambda m: m.undo("id"),
