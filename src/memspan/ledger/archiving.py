@@ -262,7 +262,9 @@ class Archiving(Feeding):
         written: list[Draft] = []
         for each in versions:
             known = here.setdefault(id_bytes(each.id), [])
-            if id_bytes(each.id) in gone and not known:
+            if (id_bytes(each.id) in gone and not known) or (
+                not revive and _after_the_end(connection, number, each, known, ended)
+            ):
                 restored.deleted += 1
             elif (seq := _place(connection, number, each, known, ended, restored, revive)) is not None:
                 written.append(each.draft)
@@ -410,6 +412,21 @@ def _place(
     restored.there += 1
     restored.same[new.id] = _id(other)
     return None
+
+
+def _after_the_end(
+    connection: sqlite3.Connection, number: int, new: Restorable, known: Sequence[_Kept], ended: Mapping[str, int]
+) -> bool:
+    """Whether a segment was deleted here, which the log tells, and this version is later than all that are."""
+    if not known or known[-1].ended_at is None or (new.draft.document_id or "") in ended:
+        return False
+    if microseconds(new.recorded_at) <= known[-1].recorded_at:
+        return False
+    deleted = connection.execute(
+        "SELECT 1 FROM changes WHERE namespace = ? AND id = ? AND before = ? AND after IS NULL AND other IS NULL",
+        (number, id_bytes(new.id), known[-1].version),
+    )
+    return deleted.fetchone() is not None
 
 
 def _same(
