@@ -62,7 +62,9 @@ class Apart(RuleBasedStateMachine):
 
     @rule(side=SIDES, pick=PICK)
     def delete(self, side: int, pick: int) -> None:
-        if (id := self._some(side, pick)) is not None:
+        id = self._some(side, pick)
+        # a version that the other side has not heard comes there as it was in the end: deleted
+        if id is not None and self.known[1 - side].get(id, self.known[side][id]) >= self.known[side][id]:
             assert self.memories[side].delete(id) == 1
             del self.known[side][id]
             self.deleted[side].add(id)
