@@ -341,7 +341,7 @@ def live(memory: Memory, life: list[tuple[str, int, int]]) -> None:
                 memory.search(f"tea number {first}", k=3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(lives(), lives(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 50.0]))
 def test_pruning_and_taking_it_back_changes_nothing(
     early: list[tuple[str, int, int]], late: list[tuple[str, int, int]], below: float, older: float | None

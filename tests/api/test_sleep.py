@@ -149,7 +149,7 @@ words = st.sampled_from("Ana Ben likes tea coffee not the really 5 6 pm in May ,
 statements = st.lists(words, min_size=3, max_size=8).map(" ".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(statements, min_size=1, max_size=12))
 def test_a_second_sleep_does_nothing_and_undo_brings_everything_back(said: list[str]) -> None:
     with Memory(":memory:", encoder="hash") as memory:
@@ -264,7 +264,7 @@ def test_an_empty_scope_has_an_empty_summary_and_too_small_a_budget_is_refused(m
         memory.summary(budget=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(statements, min_size=1, max_size=8), st.integers(12, 60))
 def test_a_summary_keeps_to_its_budget(said: list[str], budget: int) -> None:
     with Memory(":memory:", encoder=None) as memory:

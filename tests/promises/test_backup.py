@@ -153,6 +153,7 @@ def killed(tmp_path: Path, kills: int, seed: int) -> None:
     assert not list(place.glob("*.part")), "what was cut off is gone"
 
 
+@pytest.mark.soak
 def test_a_killed_backup_costs_none_of_those_before_it(tmp_path: Path, words: WordEncoder) -> None:
     killed(tmp_path, kills=6, seed=32)
 

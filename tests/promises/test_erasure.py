@@ -147,7 +147,7 @@ def campaign(folder: Path, erasures: int, seed: int, encoder: WordEncoder) -> No
 
 
 def test_random_erasures_leave_no_trace_in_any_file(tmp_path: Path, words: WordEncoder, small_snapshots: None) -> None:
-    campaign(tmp_path, 12, 7, words)
+    campaign(tmp_path, 6, 7, words)
 
 
 @pytest.mark.soak
@@ -365,7 +365,7 @@ def test_an_erasure_without_the_encoder_reaches_the_index_of_vectors(tmp_path: P
         assert memory.verify_erasure("The kettle number 3 boils.").ok
 
 
-@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("moment", [0, *(pytest.param(each, marks=pytest.mark.soak) for each in (1, 2, 3))])
 def test_what_a_killed_process_left_to_do_is_done_at_the_next_open(tmp_path: Path, moment: int) -> None:
     store = tmp_path / "store"
     command = [sys.executable, str(PROCESSES), "erase", str(store), str(moment)]
