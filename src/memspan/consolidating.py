@@ -18,7 +18,7 @@ from memspan.drafting import redrafted
 from memspan.duplicates import survivors
 from memspan.errors import BudgetTooSmall
 from memspan.filtering import parse_filter
-from memspan.ledger.base import Relink, Why
+from memspan.ledger.base import DUPLICATE, Relink, Why
 from memspan.records import NOW, Scope, Segment
 from memspan.reports import Quote, Slept, Summary
 from memspan.revising import Plan, Revising
@@ -26,7 +26,6 @@ from memspan.segmenting import Tokenizer, WordTokenizer, tokenizer_of
 from memspan.summarising import Background, Sentence, quoted, sentences_of, summarise
 from memspan.views.base import Progress
 
-DUPLICATE = "duplicate"
 TOGETHER = 512  # segments that make way in one transaction
 COMPARED = 4_096  # of the latest rows of a namespace, whose words tell what a session is about from what all are
 SESSION_BUDGET = 100  # words and marks of the summary of a session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -28,7 +27,19 @@ from memspan.ledger.base import (
 )
 from memspan.ledger.feeding import Feeding, given
 from memspan.ledger.log import Change
-from memspan.ledger.rows import ADD, LAST, PROVEN, checksum, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.rows import (
+    ADD,
+    LAST,
+    PROVEN,
+    checksum,
+    chunks,
+    id_bytes,
+    id_text,
+    marks,
+    namespace_number,
+    now,
+    row_of,
+)
 from memspan.ledger.rows import after as after_time
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage, Verdict
@@ -128,8 +139,8 @@ class Archiving(Feeding):
                     f"SELECT id, document FROM segments WHERE seq IN ({marks(chunk)}) AND namespace = ?",
                     (*map(int, chunk), number),
                 ):
-                    ids.add(_id(id))
-                    documents.update(() if document is None else (_id(document),))
+                    ids.add(id_text(id))
+                    documents.update(() if document is None else (id_text(document),))
         return ids, documents
 
     def identities(self, namespace: str, seqs: Sequence[int]) -> dict[int, bytes]:
@@ -155,7 +166,7 @@ class Archiving(Feeding):
             )
             for id, owner, uri, title, media, digest, recorded_at, ended_at in rows:
                 yield Filing(
-                    id=_id(id),
+                    id=id_text(id),
                     owner=owner,
                     uri=uri,
                     title=title,
@@ -173,7 +184,7 @@ class Archiving(Feeding):
                 (namespace_number(connection, namespace),),
             ).fetchall()
         return [
-            Verdict(older=_id(older), newer=_id(newer), accepted=bool(accepted), at=instant(at))
+            Verdict(older=id_text(older), newer=id_text(newer), accepted=bool(accepted), at=instant(at))
             for older, newer, accepted, at in rows
         ]
 
@@ -186,19 +197,19 @@ class Archiving(Feeding):
                 "SELECT source, target, kind, weight, created_at " + of.format("edges", "source, target, kind"), where
             )
             for source, target, kind, weight, at in rows:
-                yield Edge(source=_id(source), target=_id(target), kind=kind, weight=weight, at=instant(at))
+                yield Edge(source=id_text(source), target=id_text(target), kind=kind, weight=weight, at=instant(at))
             rows = connection.execute(
                 "SELECT query, id, useful, judged_at " + of.format("judgements", "id, query"), where
             )
             for query, id, useful, at in rows:
-                yield Judgement(query=query, id=_id(id), useful=bool(useful), at=instant(at))
+                yield Judgement(query=query, id=id_text(id), useful=bool(useful), at=instant(at))
             yield from self.verdicts(namespace)
             rows = connection.execute("SELECT id, accesses, accessed_at, relevance " + of.format("usage", "id"), where)
             for id, times, at, relevance in rows:
-                yield Usage(id=_id(id), times=times, at=instant(at), relevance=relevance)
+                yield Usage(id=id_text(id), times=times, at=instant(at), relevance=relevance)
             rows = connection.execute("SELECT id, version, deleted_at " + of.format("tombstones", "id"), where)
             for id, version, at in rows:
-                yield Tombstone(id=_id(id), version=version, at=instant(at))
+                yield Tombstone(id=id_text(id), version=version, at=instant(at))
 
     # Taking
 
@@ -304,7 +315,7 @@ def stamps_of(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -
         " FROM segments AS s WHERE namespace = ? AND id IN ({}) GROUP BY namespace, id"
     )
     return {
-        _id(id): tuple(values)
+        id_text(id): tuple(values)
         for chunk in chunks(ids)
         for id, *values in connection.execute(sql.format(marks(chunk)), (number, *map(id_bytes, chunk)))
     }
@@ -340,7 +351,7 @@ def _ended(connection: sqlite3.Connection, number: int, documents: Collection[by
     keys = list(documents)
     replaced = "SELECT id, ended_at FROM documents WHERE namespace = ? AND ended_at IS NOT NULL AND id IN "
     return {
-        _id(id): ended_at
+        id_text(id): ended_at
         for chunk in chunks(keys)
         for id, ended_at in connection.execute(f"{replaced}({marks(chunk)})", (number, *chunk))
     }
@@ -410,7 +421,7 @@ def _place(
         "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
     ).fetchone()
     restored.there += 1
-    restored.same[new.id] = _id(other)
+    restored.same[new.id] = id_text(other)
     return None
 
 
@@ -543,7 +554,3 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
 
 def _digest(values: Sequence[Any]) -> bytes:
     return sha256(repr(tuple(values)).encode()).digest()[:16]
-
-
-def _id(raw: bytes) -> str:
-    return str(uuid.UUID(bytes=raw))

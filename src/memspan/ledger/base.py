@@ -40,6 +40,7 @@ from memspan.records import (
 )
 
 SEPARATOR = "\x1f"
+DUPLICATE = "duplicate"  # links from what was merged into a segment to that segment
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MONTHS = (  # not by strftime, whose names follow the locale of the process
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",

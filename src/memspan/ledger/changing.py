@@ -18,7 +18,7 @@ from memspan.ledger.base import UPDATE, VERDICT, Relink, Revised, Revision, Why
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
 from memspan.ledger.removing import DERIVED_FROM, Removing
-from memspan.ledger.rows import INSERT, after, chunks, id_bytes, marks, namespace_number, now, row_of
+from memspan.ledger.rows import INSERT, after, chunks, id_bytes, id_text, marks, namespace_number, now, row_of
 from memspan.ledger.where import scope_sql
 from memspan.records import Draft, Edge, Filter, Scope
 
@@ -252,7 +252,7 @@ def derive_from(
 def back(change: Change) -> Relink:
     """What takes back what became of a link."""
     kind, before, _ = json.loads(change.link or "")
-    source, target = (str(uuid.UUID(bytes=each)) for each in (change.id, change.other or b""))
+    source, target = (id_text(each) for each in (change.id, change.other or b""))
     return Relink(source=source, target=target, kind=kind, weight=before)
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from memspan.ledger.base import instant
-from memspan.ledger.rows import chunks, id_bytes, marks, namespace_number, now, uuid7
+from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number, now, uuid7
 from memspan.records import NOTHING, Operation
 
 SALT = 16
@@ -77,7 +76,7 @@ def record(
         (*said, _following(previous, said)),
     )
     connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    return str(uuid.UUID(bytes=key))
+    return id_text(key)
 
 
 def head(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -122,14 +121,14 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
         for key, verb, at, actor, undoes, detail, segments in rows.fetchall():
             undone = _undone_by(connection, key)
             found[key] = Operation(
-                id=_id(key),
+                id=id_text(key),
                 verb=verb,
                 namespace=namespace,
                 at=instant(at),
                 segments=segments,
                 actor=actor,
-                undoes=None if undoes is None else _id(undoes),
-                undone_by=None if undone is None else _id(undone),
+                undoes=None if undoes is None else id_text(undoes),
+                undone_by=None if undone is None else id_text(undone),
                 detail=json.loads(detail) if detail else NOTHING,
             )
     return [found[key] for key in keys if key in found]
@@ -161,9 +160,9 @@ def of_segment(connection: sqlite3.Connection, namespace: int, id: bytes) -> tup
         (namespace, id),
     ):
         if after is not None and after != before:
-            made[after] = _id(key)
+            made[after] = id_text(key)
         elif after is None and before is not None:
-            ended[before] = _id(key)
+            ended[before] = id_text(key)
     return made, ended
 
 
@@ -227,8 +226,12 @@ def _unproven(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
 def _unlike(row: tuple[Any, ...]) -> str | None:
     seq, id, proof, leaf, salt = row
     if leaf is None or salt is None:
-        return f"segment {_id(id)} (seq {seq}) is in no entry of the log"
-    return None if _leaf(salt, proof) == leaf else f"segment {_id(id)} (seq {seq}) is not what the log says was written"
+        return f"segment {id_text(id)} (seq {seq}) is in no entry of the log"
+    return (
+        None
+        if _leaf(salt, proof) == leaf
+        else f"segment {id_text(id)} (seq {seq}) is not what the log says was written"
+    )
 
 
 def _beginning(connection: sqlite3.Connection) -> bytes:
@@ -251,7 +254,3 @@ def _digest(rows: Iterable[Sequence[Any]]) -> bytes:
 
 def _following(previous: bytes, said: Sequence[Any]) -> bytes:
     return sha256(previous + repr(tuple(said)).encode()).digest()
-
-
-def _id(raw: bytes) -> str:
-    return str(uuid.UUID(bytes=raw))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from memspan.ledger.archiving import Archiving, stamps_of
-from memspan.ledger.base import ERASE, Due, Removal, Stamp, Why, cites
+from memspan.ledger.base import DUPLICATE, ERASE, Due, Removal, Stamp, Why, cites
 from memspan.ledger.log import Change
-from memspan.ledger.rows import chunks, id_bytes, marks, namespace_number
+from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number
 from memspan.ledger.where import scope_sql
 from memspan.records import Filter, Scope
 
@@ -22,7 +21,6 @@ DUE = "scrubbing"  # of the store: what the last erasures have left to do
 DERIVED_FROM = "derived_from"
 DERIVED = (DERIVED_FROM, "summarises")
 """Links from what was made of a segment to that segment: it quotes it, and goes with it."""
-DUPLICATE = "duplicate"  # links from what was merged into a segment to that segment
 
 SAID = {
     "segments": "text, gap, tail, speaker, heading, category, metadata, user_id, agent_id, run_id, session, role,"
@@ -146,7 +144,7 @@ class Removing(Archiving):
         """What goes with these segments when they are erased, because it was derived from them."""
         with self.reading() as connection:
             found = _derived(connection, namespace_number(connection, namespace), [id_bytes(id) for id in ids])
-        return {str(uuid.UUID(bytes=id)) for id in found}
+        return {id_text(id) for id in found}
 
     def erased(self, namespace: str, ids: Collection[str]) -> set[str]:
         """Those of ``ids`` that were erased, and not stored again since."""
@@ -159,7 +157,7 @@ class Removing(Archiving):
                     f" WHERE c.namespace = ? AND c.id IN ({marks(chunk)}) AND c.other IS NULL GROUP BY c.id",
                     (number, *map(id_bytes, chunk)),
                 )
-                found.update(str(uuid.UUID(bytes=id)) for id, verb, _ in rows if verb == ERASE.verb)
+                found.update(id_text(id) for id, verb, _ in rows if verb == ERASE.verb)
         return found
 
     # Scrubbing: what is done after the transaction
@@ -257,7 +255,7 @@ def _forget_keys(connection: sqlite3.Connection, number: int) -> None:
     ).fetchall()
     by = "SELECT key, result FROM operations WHERE namespace = ? AND json_extract(result, '$[2]')"
     kept = connection.execute(f"{by} IS NULL", (number,)).fetchall()  # from before there was a log
-    for chunk in chunks([str(uuid.UUID(bytes=operation)) for (operation,) in made]):
+    for chunk in chunks([id_text(operation) for (operation,) in made]):
         kept += connection.execute(f"{by} IN ({marks(chunk)})", (number, *chunk)).fetchall()
     gone = "SELECT 1 FROM going WHERE id = ?"
     there = "SELECT 1 FROM segments WHERE namespace = ? AND id = ?"

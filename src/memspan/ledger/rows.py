@@ -83,6 +83,11 @@ def id_bytes(id: str) -> bytes:
         return b""
 
 
+def id_text(raw: bytes) -> str:
+    """The id of which these are the 16 bytes."""
+    return str(uuid.UUID(bytes=raw))
+
+
 def row_of(
     namespace: int, id: bytes, version: int, draft: Draft, position: int, recorded_at: int, heard_at: int | None = None
 ) -> tuple[Any, ...]:
@@ -122,14 +127,14 @@ def segment_of(namespace: str, row: Sequence[Any]) -> Segment:
     """A row of ``COLUMNS`` as a record."""
     return Segment(
         seq=row[0],
-        id=str(uuid.UUID(bytes=row[1])),
+        id=id_text(row[1]),
         version=row[2],
         namespace=namespace,
         user_id=row[3],
         agent_id=row[4],
         run_id=row[5],
         session=row[6],
-        document_id=None if row[7] is None else str(uuid.UUID(bytes=row[7])),
+        document_id=None if row[7] is None else id_text(row[7]),
         position=row[8],
         role=row[9],
         speaker=row[10],

@@ -43,6 +43,7 @@ from memspan.ledger.rows import (
     chunks,
     find_problems,
     id_bytes,
+    id_text,
     marks,
     metadata_of,
     namespace_number,
@@ -111,7 +112,7 @@ class SqliteLedger(Changing):
                 if repeats and connection.execute(PAST, (seq, moment)).fetchone():
                     changes.append(_made_way(connection, seq, moment))
                     seq, id_, repeats, version, proof = connection.execute(INSERT, row).fetchone()
-                ids.append(str(uuid.UUID(bytes=id_)))
+                ids.append(id_text(id_))
                 changes.append(Change(id_, version if repeats else None, version, proof))
                 if repeats:
                     repeated += 1
@@ -286,7 +287,7 @@ class SqliteLedger(Changing):
             if not found:
                 raise missing(id, namespace, "operation")
             changes = log.changed(connection, namespace, id)
-        told = [Changed(str(uuid.UUID(bytes=each.id)), each.before, each.after) for each in changes if not each.other]
+        told = [Changed(id_text(each.id), each.before, each.after) for each in changes if not each.other]
         return found[0], told, [back(each) for each in reversed(changes) if each.link]
 
     def forgotten(self, namespace: str, operation: str) -> bool:
@@ -333,7 +334,7 @@ class SqliteLedger(Changing):
             sha256=row[3].hex(),
             recorded_at=instant(row[4]),
             text="".join(text for _, text in parts),
-            segments=tuple(str(uuid.UUID(bytes=part)) for part, _ in parts),
+            segments=tuple(id_text(part) for part, _ in parts),
         )
 
     def unchanged(self, namespace: str, document_id: str) -> tuple[str, ...] | None:
@@ -344,7 +345,7 @@ class SqliteLedger(Changing):
                 " WHERE d.namespace = ? AND d.id = ? AND d.ended_at IS NULL AND s.ended_at IS NULL ORDER BY s.position",
                 (namespace_number(connection, namespace), id_bytes(document_id)),
             ).fetchall()
-        return tuple(str(uuid.UUID(bytes=id)) for (id,) in rows) or None
+        return tuple(id_text(id) for (id,) in rows) or None
 
     def echoes(self, scope: Scope, turns: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
         """The identities of those turns (content, identity) whose content stands here as said by the same user's
@@ -367,7 +368,7 @@ class SqliteLedger(Changing):
         with self.reading() as connection:
             number = namespace_number(connection, namespace)
             return {
-                str(uuid.UUID(bytes=id)): title
+                id_text(id): title
                 for chunk in chunks(ids)
                 for id, title in connection.execute(
                     f"SELECT id, title FROM documents WHERE namespace = ? AND title <> '' AND id IN ({marks(chunk)})",
@@ -383,7 +384,7 @@ class SqliteLedger(Changing):
                 (namespace_number(connection, namespace),),
             ).fetchall()
         return [
-            Judgement(query=query, id=str(uuid.UUID(bytes=id)), useful=bool(useful), at=instant(at))
+            Judgement(query=query, id=id_text(id), useful=bool(useful), at=instant(at))
             for query, id, useful, at in rows
         ]
 
