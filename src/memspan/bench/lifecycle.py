@@ -20,6 +20,7 @@ from memspan.views.base import Progress
 
 ENCODER = "hash:384"  # as many dimensions as the default model has, without its time
 ROUNDS = 40  # of adds with and without a log
+SIZES = (1, 100)  # texts in one add
 OTHERS = 5_000  # segments of somebody else, who must not notice
 
 
@@ -28,8 +29,8 @@ def run(segments: int = 100_000, *, encoder: str = "minilm", progress: Progress 
 
     Raises InvalidInput, EncoderError.
     """
-    found = texts(segments + OTHERS)
-    mine, theirs = found[:-OTHERS], found[-OTHERS:]
+    found = texts(max(segments + OTHERS, 2 * ROUNDS * sum(SIZES)))
+    mine, theirs = found[:segments], found[segments : segments + OTHERS]
     report: dict[str, Any] = {"benchmark": "lifecycle", "segments": len(mine), "seconds": {}}
     with tempfile.TemporaryDirectory(prefix="memspan-lifecycle-") as scratch:
         report["log"] = _log(Path(scratch, "log"), found, encoder, progress)
@@ -79,7 +80,7 @@ def _log(place: Path, found: list[str], encoder: str, progress: Progress | None)
     with Memory(place / "with", encoder=encoder) as logged, Memory(place / "without", encoder=encoder) as bare:
         bare._ledger.logged = lambda *_: ""  # type: ignore[method-assign]
         at = 0
-        for size in (1, 100):
+        for size in SIZES:
             spent = {"with": 0.0, "without": 0.0}
             for done in range(ROUNDS):
                 if progress is not None:
@@ -106,7 +107,7 @@ def table(report: Mapping[str, Any]) -> str:
         "|---|---|",
     ]
     rows += [f"| {name} | {taken:,.2f} s |" for name, taken in seconds.items()]
-    for size in (1, 100):
+    for size in SIZES:
         share = log[f"with_{size}"] / log[f"without_{size}"] - 1
         rows.append(f"| the log, of an add of {size} | {log[f'with_{size}'] * 1000:.2f} ms, {share:+.1%} |")
     return "\n".join(rows)
