@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memspan.access import ApiKey
     from memspan.backups import restore
     from memspan.config import Config
     from memspan.errors import (
+        AccessDenied,
         AdapterError,
         BudgetTooSmall,
         EncoderError,
@@ -41,6 +43,11 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreFull,
+        TooLarge,
+        TooManyRequests,
+        Unauthorized,
+        Unreachable,
+        VersionConflict,
         WrongKey,
     )
     from memspan.memory import Memory
@@ -73,20 +80,24 @@ _HOMES = {
         "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor",
         "Node", "Operation", "Scope", "Segment", "Step", "Theme", "as_dict",
     ),
+    "memspan.access": ("ApiKey",),
     "memspan.reports": (
         "BackedUp", "Conflict", "Erased", "Receipt", "Resolved", "Trace", "Trust", "Tuned",
     ),
     "memspan.errors": (
-        "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict", "InvalidFilter",
-        "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound", "NewerStore",
-        "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError", "StoreBusy",
-        "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "WrongKey",
+        "AccessDenied", "AdapterError", "BudgetTooSmall", "EncoderError", "EncoderMismatch", "IdempotencyConflict",
+        "InvalidFilter", "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound",
+        "NewerStore", "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError",
+        "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "TooLarge", "TooManyRequests",
+        "Unauthorized", "Unreachable", "VersionConflict", "WrongKey",
     ),
 }  # fmt: skip
 
 __all__ = [
+    "AccessDenied",
     "AdapterError",
     "Added",
+    "ApiKey",
     "BackedUp",
     "BudgetTooSmall",
     "Citation",
@@ -132,9 +143,14 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Theme",
+    "TooLarge",
+    "TooManyRequests",
     "Trace",
     "Trust",
     "Tuned",
+    "Unauthorized",
+    "Unreachable",
+    "VersionConflict",
     "WrongKey",
     "as_dict",
     "restore",

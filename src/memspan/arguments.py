@@ -18,6 +18,7 @@ from memspan.records import NOTHING, Judgement, Kind, Scope, Source, State
 from memspan.segmenting import check_text, shown
 
 LONGEST_NAME = 256
+LONGEST_PLACE = 8_192  # characters of a document's address or title
 DEEPEST_METADATA = 32
 LARGEST_METADATA = 1 << 20  # bytes of JSON
 MOST_VALUES = LARGEST_METADATA // 2  # a value and its comma
@@ -60,16 +61,16 @@ def _required(argument: str, value: object) -> str:
     return checked
 
 
-def name(argument: str, value: object) -> str | None:
-    """A name of at most 256 characters without NUL, lone surrogates or surrounding white space; None stays None."""
+def name(argument: str, value: object, *, longest: int = LONGEST_NAME) -> str | None:
+    """A name of at most ``longest`` characters, not empty, without NUL or lone surrogates; None stays None."""
     if value is None:
         return None
     if not isinstance(value, str):
         raise InvalidInput(argument, f"is a {type(value).__name__}, not a string", mend=f"pass str({shown(value)})")
     if not value.strip():
         raise InvalidInput(argument, "is empty", mend="leave it out or give a name")
-    if len(value) > LONGEST_NAME:
-        raise InvalidInput(argument, f"has {len(value):,} characters", mend=f"use at most {LONGEST_NAME}")
+    if len(value) > longest:
+        raise InvalidInput(argument, f"has {len(value):,} characters", mend=f"use at most {longest:,}")
     if "\0" in value:
         raise InvalidInput(argument, "holds a NUL character", mend="remove it")
     encodable(argument, value)

@@ -5,8 +5,13 @@
     │   ├── InvalidFilter               a filter has an unknown operator, field or value
     │   ├── BudgetTooSmall              a context cannot hold even one citation in the given budget
     │   ├── IdempotencyConflict         the same idempotency key came with another payload
-    │   └── NotUndoable                 an operation cannot be taken back, or only after later ones
+    │   ├── NotUndoable                 an operation cannot be taken back, or only after later ones
+    │   ├── VersionConflict             a segment has another version than the caller had read
+    │   └── TooLarge                    more was sent to a server than it takes at once
     ├── NotFound (LookupError)          no such segment or document in this namespace
+    ├── AccessDenied (PermissionError)  the API key does not allow this
+    │   └── Unauthorized                no API key was given, or one that is not valid
+    ├── TooManyRequests                 a server is asked more often than it allows
     ├── StoreError                      the store on disk cannot be used as asked
     │   ├── NotAStore                   the path exists and is something else
     │   ├── NotWritable                 the directory or database cannot be written
@@ -14,6 +19,7 @@
     │   ├── StoreBusy                   another process held the write lock for longer than the timeout
     │   ├── StoreCorrupt                bytes on disk are not what was written
     │   ├── StoreClosed                 the memory was closed
+    │   ├── Unreachable                 the server that holds the store does not answer as one
     │   ├── NewerStore                  the store was written by a newer memspan
     │   ├── KeyNeeded                   the store is encrypted and no key was given
     │   ├── WrongKey                    the store is encrypted with another key
@@ -73,8 +79,30 @@ class NotUndoable(InvalidInput):
     """The operation removed what it would need to bring back, or something has changed since. Nothing was changed."""
 
 
+class VersionConflict(InvalidInput):
+    """The segment has another version than the one that the change was meant for. Nothing was changed."""
+
+
+class TooLarge(InvalidInput):
+    """More was sent to a server than it takes at once. Nothing was written."""
+
+
 class NotFound(MemspanError, LookupError):
     """Nothing with that id in this namespace."""
+
+
+class AccessDenied(MemspanError, PermissionError):
+    """The API key does not reach this namespace, or does not allow this."""
+
+
+class Unauthorized(AccessDenied):
+    """A server wants an API key, and none was given, or one that is unknown, revoked or expired."""
+
+
+class TooManyRequests(MemspanError):
+    """A server is asked more often than it allows; ``retry_after``: seconds to wait."""
+
+    retry_after: float = 1.0
 
 
 class StoreError(MemspanError):
@@ -103,6 +131,10 @@ class StoreCorrupt(StoreError):
 
 class StoreClosed(StoreError):
     """The memory was closed before this call."""
+
+
+class Unreachable(StoreError):
+    """The server that holds the store cannot be reached, or what answers is none of memspan's."""
 
 
 class NewerStore(StoreError):

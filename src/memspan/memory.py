@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan import arguments, redaction
+from memspan.access import Access
 from memspan.consolidating import Consolidating
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Common
@@ -71,7 +72,7 @@ THEME_IDS = 10
 ALWAYS = tuple(kind.name for kind in KINDS.values() if kind.always)
 
 
-class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting):
+class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting, Access):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
@@ -174,21 +175,72 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting)
         A file that has not changed is not read into the store again; one that has replaces what it said before, which
         stays in the history. Raises InvalidInput, MissingExtra, StoreError; then nothing was written.
         """
+        file = arguments.path(path)
+        document = read_file(file)
+        return self.add_document(
+            check_text(document.text, "path"),
+            uri=file.resolve().as_uri(),
+            title=document.title,
+            media=document.media,
+            namespace=namespace,
+            user_id=user_id,
+            agent_id=agent_id,
+            run_id=run_id,
+            session=session,
+            category=category,
+            importance=importance,
+            metadata=metadata,
+            occurred_at=occurred_at,
+            kind=kind,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            expires_at=expires_at,
+            wait=wait,
+            progress=progress,
+        )
+
+    def add_document(
+        self,
+        text: str,
+        *,
+        uri: str | None = None,
+        title: str | None = None,
+        media: str = "text",
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        category: str | Sequence[str] | None = None,
+        importance: float = 0.5,
+        metadata: Mapping[str, Any] | None = None,
+        occurred_at: datetime | str | float | None = None,
+        kind: Kind | None = None,
+        valid_from: datetime | str | float | None = None,
+        valid_to: datetime | str | float | None = None,
+        expires_at: datetime | str | float | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+    ) -> Added:
+        """Remember a document that was read already: its ``text``, of the kind ``media`` ("text", "markdown", "code"),
+        and where it comes from. What came from that ``uri`` before is replaced, and stays in the history.
+
+        Raises InvalidInput, StoreError; then nothing was written.
+        """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         times = _times(occurred_at=occurred_at, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at)
         common = _common(scope, category, importance, metadata, times, "document", kind)
-        file = arguments.path(path)
-        document = read_file(file)
-        check_text(document.text, "path")
+        named = arguments.name("title", title or None, longest=arguments.LONGEST_PLACE)
+        source = arguments.name("uri", uri, longest=arguments.LONGEST_PLACE)
         batch = self._batch(common)
-        uri = file.resolve().as_uri()
-        text = batch.admitted(document.text)
-        if not text:
+        admitted = batch.admitted(check_text(text, "text"))
+        if not admitted:
             return Added(ids=(), added=0, repeated=0, stripped=batch.stripped, skipped=batch.skipped)
-        known = batch.claim(text, document.media, uri=uri, title=redacted(document.title, self._redactor))
+        called = None if named is None else redacted(named, self._redactor)
+        known = batch.claim(admitted, media, uri=source, title=called)
         if (already := self._ledger.unchanged(scope.namespace, known.id)) is not None:
             return Added(ids=already, added=0, repeated=len(already), document_id=known.id)
-        batch.document(text, document.media, known)
+        batch.document(admitted, media, known)
         return self._write(scope, batch, None, wait, progress)
 
     def link(

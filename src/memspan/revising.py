@@ -13,7 +13,7 @@ from typing import Any
 
 from memspan import arguments
 from memspan.drafting import Batch, content_key, draft_of, expiring, redrafted
-from memspan.errors import EncoderMismatch, InvalidInput, NotFound, NotUndoable
+from memspan.errors import EncoderMismatch, InvalidInput, NotFound, NotUndoable, VersionConflict
 from memspan.filtering import parse_filter
 from memspan.kinds import KINDS
 from memspan.ledger.base import ADD, UPDATE, Idempotency, Relink, Revised, Revision, Why
@@ -24,6 +24,7 @@ from memspan.views.base import Progress
 
 UNCHANGED: Any = object()
 BULK = 4_096  # rows read at once
+MOST_VERSIONS = 2**63 - 1
 LARGE = 1_024  # segments of one add from which the texts become durable first and are encoded after
 EVERY_STATE = parse_filter({"state": {"in": [None, *arguments.STATES]}})
 FINAL: Mapping[str, str] = {
@@ -93,12 +94,13 @@ class Revising(Portability):
         valid_from: datetime | str | float | None = UNCHANGED,
         valid_to: datetime | str | float | None = UNCHANGED,
         expires_at: datetime | str | float | None = UNCHANGED,
+        if_version: int | None = None,
         namespace: str | None = None,
     ) -> Segment:
         """A new version of segment ``id`` with what is given changed; ``history`` keeps every version.
 
-        None for ``valid_from``, ``valid_to`` or ``expires_at`` takes that away. Raises NotFound, InvalidInput (also
-        when the text no longer fits one segment).
+        None for ``valid_from``, ``valid_to`` or ``expires_at`` takes that away. ``if_version``: only where that is its
+        version now. Raises NotFound, VersionConflict, InvalidInput (also when the text no longer fits one segment).
         """
         scope = self._scope(namespace, None, None, None, None)
         changes: dict[str, Any] = {
@@ -115,6 +117,7 @@ class Revising(Portability):
         ttl = None if kind is None else KINDS[kind].ttl
         if ttl is not None and expires_at is UNCHANGED:
             changes["expires_at"] = datetime.now(UTC) + ttl
+        expected = None if if_version is None else arguments.count("if_version", if_version, most=MOST_VERSIONS)
         pieces = None if text is None else self._cut(self._admitted(check_text(text, "text"), "text"), "text")
         if pieces is not None and len(pieces) > 1:
             mend = "delete it and add the new text instead"
@@ -122,6 +125,9 @@ class Revising(Portability):
 
         def plan() -> Plan:
             old = self._ledger.get(scope.namespace, id)
+            if expected not in (None, old.version):
+                mend = "get it, see what changed, and change that"
+                raise VersionConflict("if_version", f"is {expected}, and it has version {old.version} now", mend=mend)
             arguments.interval(changes.get("valid_from", old.valid_from), changes.get("valid_to", old.valid_to))
             revision, encoded = redrafted(old, None if pieces is None else pieces[0], changes)
             return Plan(revisions=[revision], texts={content_key(encoded): encoded})

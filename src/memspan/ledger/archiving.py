@@ -87,7 +87,7 @@ class Archiving(Feeding):
             detail=why.detail,
             operation=goes_on,
             undoes=undoes,
-            actor=self.actor,
+            actor=log.ACTING.get() or self.actor,
         )
 
     # Giving

@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_numb
 from memspan.records import NOTHING, Operation
 
 SALT = 16
+ACTING: ContextVar[str | None] = ContextVar("acting", default=None)
+"""Who acts in this thread or task, where that is somebody else than who opened the store."""
 
 
 class Change(NamedTuple):
