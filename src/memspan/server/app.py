@@ -1,0 +1,165 @@
+"""The application: every door over one memory, with its middleware, its health and its OpenAPI description."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooLarge, TooManyRequests
+from memspan.memory import Memory
+from memspan.routes import HEADER
+from memspan.server import rest
+from memspan.server.door import Door, Settings
+from memspan.server.observing import Observing
+from memspan.wire import PROBLEM, problem
+
+ENVIRONMENT: Final = "MEMSPAN_SERVER"
+"""What ``memspan serve`` tells its workers: the arguments of ``Memory`` and of ``Settings``, as JSON."""
+ABOUT: Final = """Long-term memory for language models. Scores are in [0, 1], higher is better; times are ISO 8601 in
+UTC; errors are problems (RFC 9457) whose `code` names the error, `argument` what was wrong, and `mend` what to do."""
+
+
+def create_app(memory: Memory, settings: Settings | None = None) -> FastAPI:
+    """The server over ``memory``, which stays the caller's to close."""
+    door = Door(memory, settings or Settings())
+    observing = Observing(door)
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for start in app.state.starts:
+                await stack.enter_async_context(start())
+            yield
+
+    app = FastAPI(
+        title="memspan",
+        version=version("memspan"),
+        description=ABOUT,
+        docs_url=None,  # its page comes from a CDN
+        redoc_url=None,
+        lifespan=living,
+        max_body_size=door.settings.max_body,
+        telemetry={  # spans name routes; its logs would hold what people wrote, and Prometheus has the metrics
+            "tracing": door.settings.traces,
+            "auto_configure": door.settings.traces,
+            "metrics": False,
+            "logs": False,
+        },
+        responses=_problems(),
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.observing = observing
+    app.state.starts = []  # context managers that doors want around the life of the application
+    for kind, respond in ((MemspanError, _told), (RequestValidationError, _unread), (HTTPException, _unknown)):
+        app.add_exception_handler(kind, respond)
+    if door.settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(door.settings.cors),
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "Idempotency-Key", "If-Match", HEADER],
+            expose_headers=["ETag", "X-Request-ID"],
+        )
+    app.add_middleware(observing.Middleware, observing=observing)
+    app.include_router(observing.router())
+    app.include_router(rest.router(door))
+    _secured(app)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The server of one worker of ``memspan serve``; it opens its own memory, and closes it at the end."""
+    told = json.loads(os.environ[ENVIRONMENT])
+    memory = Memory(**told["memory"])
+    settings: dict[str, Any] = {**told["settings"], "cors": tuple(told["settings"]["cors"])}
+    app = create_app(memory, Settings(**settings, upstream_key=os.environ.get("MEMSPAN_UPSTREAM_KEY")))
+
+    @asynccontextmanager
+    async def closing() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            memory.close()
+
+    app.state.starts.insert(0, closing)
+    return app
+
+
+async def _told(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MemspanError)  # noqa: S101 - what it is registered for
+    told, headers = problem(error), {}
+    request.app.state.observing.failures.labels(told["code"]).inc()
+    if told["status"] == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, (TooManyRequests, StoreBusy)):
+        headers["Retry-After"] = str(max(1, round(getattr(error, "retry_after", 1.0))))
+    return JSONResponse(told, told["status"], headers, media_type=PROBLEM)
+
+
+async def _unread(request: Request, error: Exception) -> JSONResponse:
+    """What does not fit the description of the request, as the first thing that is wrong with it."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+    first: Mapping[str, Any] = error.errors()[0]
+    place = [str(part) for part in first["loc"][1:]] or ["body"]
+    wrong = str(first["msg"])
+    mend = "see /openapi.json for what this takes"
+    return await _told(request, InvalidInput(".".join(place), wrong[:1].lower() + wrong[1:], mend=mend))
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+    if error.status_code == 404:
+        return await _told(request, NotFound(f"there is nothing at {request.url.path}", mend="see /openapi.json"))
+    if error.status_code == 413:
+        return await _told(request, TooLarge("body", error.detail, mend="send less at once"))
+    told = {"type": "about:blank", "title": str(error.detail), "status": error.status_code, "code": "HTTP"}
+    told |= {"detail": str(error.detail), "mend": "see /openapi.json", "argument": None}
+    return JSONResponse(told, error.status_code, error.headers, media_type=PROBLEM)
+
+
+def _problems() -> dict[int | str, dict[str, Any]]:
+    """How every error is answered, for the OpenAPI description."""
+    properties = {name: {"type": "string"} for name in ("type", "title", "code", "detail", "mend")}
+    schema = {
+        "type": "object",
+        "title": "Problem",
+        "required": [*properties, "status"],
+        "properties": {
+            **properties,
+            "status": {"type": "integer"},
+            "argument": {"type": ["string", "null"]},
+        },
+    }
+    return {"default": {"description": "A problem", "content": {PROBLEM: {"schema": schema}}}}
+
+
+def _secured(app: FastAPI) -> None:
+    """Have the OpenAPI description say how keys are sent."""
+    made = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            told = made()
+            schemes = {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+            told.setdefault("components", {})["securitySchemes"] = schemes
+            told["security"] = [{"bearer": []}, {"key": []}, {}]
+            for path in told["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            app.openapi_schema = told
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
