@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,8 @@ ALWAYS = tuple(kind.name for kind in KINDS.values() if kind.always)
 
 
 class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting, Access):
-    """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory.
+    """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory; or
+    that of a server, as ``"http://HOST:PORT"``: see ``memspan.remote``.
 
     Safe to use from several threads and to open from several processes at once. ``encoder`` is ``"auto"`` (what the
     store was made with; for a new one the configured one, ``"minilm"`` by default), a spec such as ``"hash"``, an
@@ -91,6 +92,13 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
     Raises NotAStore, NotWritable, NewerStore, StoreCorrupt, EncoderMismatch, ModelNotFound, RerankerError, KeyNeeded,
     WrongKey, NotEncrypted, MissingExtra, InvalidInput.
     """
+
+    def __new__(cls, path: str | os.PathLike[str] | None = None, **_: Any) -> Self:
+        if cls is Memory and isinstance(path, str) and path.startswith(("http://", "https://")):
+            from memspan.remote import Remote
+
+            return cast(Self, super().__new__(Remote))
+        return super().__new__(cls)
 
     # Writing
 

@@ -21,6 +21,9 @@ OWN: Final = "-"
 HEADER: Final = "X-Memory-Namespace"
 """The header that names a namespace, percent-encoded as UTF-8."""
 
+EXPORTED: Final = "X-Memory-Exported"
+"""The header of an export that tells what is in it, as JSON."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:

@@ -40,7 +40,8 @@ STATUSES: Final[tuple[tuple[type[MemspanError], int], ...]] = (
 def encode(value: Any) -> Any:
     """A record, or a collection of them, as JSON values: times as ISO 8601, records as objects."""
     if is_dataclass(value) and not isinstance(value, type):
-        told = {name: encode(getattr(value, name)) for name in _names(value.__class__)}
+        kind: Any = type(value)
+        told = {name: encode(getattr(value, name)) for name in _names(kind)}
         for name in QUIET:
             if not told.get(name, True):
                 del told[name]
@@ -72,11 +73,7 @@ def decode(kind: Any, value: Any) -> Any:
             return value
     elif is_dataclass(kind):
         if isinstance(value, Mapping):
-            hints = _hints(kind)
-            given = {name: decode(hints[name], value[name]) for name in _names(kind) if name in value}
-            missing = [f.name for f in fields(kind) if f.name not in given and _needed(f)]
-            if not missing:
-                return kind(**given)  # type: ignore[operator]
+            return _record(kind, value)
     elif origin is not None and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return {key: decode(parts[1], item) for key, item in value.items()}
@@ -99,11 +96,20 @@ def decode(kind: Any, value: Any) -> Any:
     raise ValueError(f"{kind} expected, not {type(value).__name__}")
 
 
+def _record(kind: Any, value: Mapping[str, Any]) -> Any:
+    hints = _hints(kind)
+    given = {name: decode(hints[name], value[name]) for name in _names(kind) if name in value}
+    if missing := [each.name for each in fields(kind) if each.name not in given and _needed(each)]:
+        raise ValueError(f"{kind.__name__} without {missing[0]}")
+    return kind(**given)
+
+
 def problem(error: MemspanError) -> dict[str, Any]:
     """An error as the members of a problem; ``code`` is its class."""
+    kind: Any = type(error)
     return {
         "type": "about:blank",
-        "title": _title(error.__class__),
+        "title": _title(kind),
         "status": status(error),
         "code": type(error).__name__,
         "detail": error.problem,

@@ -23,6 +23,7 @@ from memspan.cli import (
     memories,
     pictures,
     portability,
+    serving,
     structure,
     trials,
     trust,
@@ -46,7 +47,7 @@ encoder or an optional package is missing or failed · 70 a bug in memspan · 13
 
 REMEMBER, RECALL, STRUCTURE = "Remember", "Recall", "See and arrange how memories hang together"
 MOVE = "Out and in"
-CARE, TRY = "Care for a store", "Try and measure"
+SERVE, CARE, TRY = "Serve to others", "Care for a store", "Try and measure"
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("add", memories.add, REMEMBER, "remember"),
@@ -84,6 +85,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str | None], ...] = (
     ("unlink", structure.unlink, STRUCTURE, None),
     ("export", portability.export, MOVE, None),
     ("import", portability.import_, MOVE, None),
+    ("serve", serving.serve, SERVE, None),
     ("stats", upkeep.stats, CARE, None),
     ("compact", upkeep.compact, CARE, None),
     ("sleep", upkeep.sleep, CARE, None),
@@ -122,6 +124,7 @@ def application() -> typer.Typer:
         if alias:
             app.command(alias, hidden=True)(command)
     app.add_typer(cubes.cube, name="cube", rich_help_panel=MOVE)
+    app.add_typer(serving.keys, name="keys", rich_help_panel=SERVE)
     app.add_typer(trials.bench, name="bench", rich_help_panel=TRY)
     app.callback(invoke_without_command=True)(_version)
     return app

@@ -8,8 +8,9 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from anyio import open_file
 from fastapi import APIRouter, Body, Header, Query, Request
@@ -21,7 +22,7 @@ from memspan.access import EVERY
 from memspan.errors import InvalidInput, NotFound
 from memspan.records import Segment
 from memspan.reports import Imported
-from memspan.routes import ROUTES, SPACE, VERSION, Route
+from memspan.routes import EXPORTED, ROUTES, SPACE, VERSION, Route
 from memspan.server import schema
 from memspan.server.door import Caller, Door
 from memspan.wire import encode
@@ -200,53 +201,57 @@ def _files(api: APIRouter, door: Door) -> None:
     below = f"{SPACE}/{{namespace}}"
     octets = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
-    async def export(request: Request, namespace: str, asked: BaseModel, format: str) -> Response:
+    async def export(request: Request, namespace: str, asked: BaseModel) -> Response:
         """The namespace, or the part in scope, as one archive of one moment, streamed."""
         caller = await door.admit(request, "read", namespace)
-        file = Path(tempfile.mkdtemp(prefix="memspan-export-")) / f"memory{archives.named(format).suffixes[0]}"
+        given = {"format": "jsonl", **schema.sent(asked), "namespace": caller.namespace}
+        if given["format"] not in schema.WRITABLE:
+            raise InvalidInput("format", "cannot be sent", mend=f"use one of {', '.join(schema.WRITABLE)}")
+        suffix = archives.named(given["format"]).suffixes[0]
+        file = Path(tempfile.mkdtemp(prefix="memspan-export-")) / f"memory{suffix}"
         try:
-            given = {**schema.sent(asked), "namespace": caller.namespace}
-            await door.call(caller, door.memory.export_to, file, format, **given)
+            done = await door.call(caller, door.memory.export_to, file, **given)
         except BaseException:
             _cleared(file)
             raise
         headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
-        headers["Content-Length"] = str(file.stat().st_size)
+        headers |= {"Content-Length": str(file.stat().st_size), EXPORTED: json.dumps(encode(replace(done, path="")))}
         return StreamingResponse(_streamed(file), headers=headers, media_type="application/octet-stream")
 
-    async def taking(request: Request, namespace: str, asked: BaseModel, format: str | None) -> Response:
+    async def taking(request: Request, namespace: str, asked: BaseModel) -> Response:
         """Take over what is in an archive, sent as the body. What is here already is passed over."""
         caller = await door.admit(request, "admin", namespace)
-        suffixes = () if format is None else archives.named(format).suffixes
+        given = {**schema.sent(asked), "namespace": caller.namespace}
+        suffixes = archives.named(given["format"]).suffixes if given.get("format") else ()
         file = Path(tempfile.mkdtemp(prefix="memspan-import-")) / f"memory{suffixes[0] if suffixes else ''}"
         try:
             async with await open_file(file, "wb") as written:
                 async for chunk in request.stream():
                     await written.write(chunk)
-            given = {**schema.sent(asked), "namespace": caller.namespace}
-            return answer(await door.call(caller, door.memory.import_from, file, format, **given))
+            return answer(await door.call(caller, door.memory.import_from, file, **given))
         finally:
             _cleared(file)
 
     async def embeddings(request: Request, namespace: str, asked: BaseModel) -> Response:
         """Segments and their vectors, spread evenly over all."""
         caller = await door.admit(request, "read", namespace)
-        given = {"limit": _PAGE, **schema.sent(asked), "namespace": caller.namespace}
-        door.within("limit", given["limit"])
+        most = door.settings.max_limit
+        given = schema.sent(asked)
+        door.within("limit", given.get("limit") or 0)
+        given = {**given, "limit": given.get("limit") or most + 1, "namespace": caller.namespace}
         rows, vectors = await door.call(caller, door.memory.embeddings, **given)
+        door.within("limit", len(rows))
         packed = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
         return answer({"segments": rows, "dim": int(vectors.shape[1]), "vectors": packed})
 
-    def asked(verb: str, *left: str) -> tuple[Any, Any]:
-        return (
-            Annotated[schema.taken(verb, (*left, "path", "format", "about", "key", "signed_by"), False), Query()],
-            ...,
-        )
+    def asked(verb: str) -> tuple[Any, Any]:
+        model = schema.taken(verb, ("path", "about", "key", "signed_by"), False)
+        return Annotated[model, Query()], ...
 
     space = {"namespace": (str, ...)}
     api.add_api_route(
         f"{below}/export",
-        _signed(export, **space, asked=asked("export_to"), format=(Literal[schema.WRITABLE], "jsonl")),
+        _signed(export, **space, asked=asked("export_to")),
         response_class=StreamingResponse,
         responses={200: {"content": octets}},
         operation_id="export",
@@ -254,7 +259,7 @@ def _files(api: APIRouter, door: Door) -> None:
     )
     api.add_api_route(
         f"{below}/import",
-        _signed(taking, **space, asked=asked("import_from"), format=(str | None, None)),
+        _signed(taking, **space, asked=asked("import_from")),
         methods=["POST"],
         response_model=Imported,
         operation_id="import",

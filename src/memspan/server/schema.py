@@ -61,6 +61,7 @@ _SHOWN: Final[Mapping[str, Mapping[str, Any]]] = {
     "weight": {"description": "How strong the link is.", "gt": 0, "le": 1},
     "if_version": {"description": "Only where that is its version; the header If-Match says the same.", "ge": 1},
     "dry_run": {"description": "Whether it only tells what it would do."},
+    "format": {"description": "The kind of archive; None finds out by looking, or writes JSON lines."},
     "erased": {"description": "The texts that must be nowhere any more."},
     "namespaces": {"description": 'For which; "*" is all.', "examples": [["default"]]},
     "rights": {"description": "Some of read, write, admin."},

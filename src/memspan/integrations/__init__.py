@@ -1,0 +1,1 @@
+"""memspan in other frameworks: one module for each, thin."""
