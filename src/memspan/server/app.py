@@ -110,10 +110,10 @@ async def _unread(request: Request, error: Exception) -> JSONResponse:
     """What does not fit the description of the request, as the first thing that is wrong with it."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
     first: Mapping[str, Any] = error.errors()[0]
-    place = [str(part) for part in first["loc"][1:]] or ["body"]
+    place = next((str(part) for part in first["loc"][1:]), "body")  # what is below it may name a type, not a place
     wrong = str(first["msg"])
     mend = "see /openapi.json for what this takes"
-    return await _told(request, InvalidInput(".".join(place), wrong[:1].lower() + wrong[1:], mend=mend))
+    return await _told(request, InvalidInput(place, wrong[:1].lower() + wrong[1:], mend=mend))
 
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ class TestMine(EncoderContract):
 
 from memspan.testing.archiving import ArchivingContract
 from memspan.testing.encoders import EncoderContract
+from memspan.testing.memories import MemoryContract
 from memspan.testing.parts import (
     LedgerContract,
     ViewContract,
@@ -23,6 +24,7 @@ __all__ = [
     "ArchivingContract",
     "EncoderContract",
     "LedgerContract",
+    "MemoryContract",
     "RerankerContract",
     "ViewContract",
     "WordEncoder",

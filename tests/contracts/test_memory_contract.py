@@ -1,0 +1,25 @@
+"""A memory is the same memory embedded and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from served import served
+
+from memspan import Memory
+from memspan.testing import MemoryContract
+
+
+class TestEmbedded(MemoryContract):
+    @pytest.fixture
+    def memory(self) -> Iterator[Memory]:
+        with Memory(":memory:", encoder="hash") as memory:
+            yield memory
+
+
+class TestServed(MemoryContract):
+    @pytest.fixture
+    def memory(self) -> Iterator[Memory]:
+        with Memory(":memory:", encoder="hash") as inner, served(inner) as url, Memory(url) as memory:
+            yield memory
