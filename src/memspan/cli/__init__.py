@@ -20,6 +20,7 @@ from memspan.cli import (
     cubes,
     encryption,
     erasure,
+    mcp,
     memories,
     pictures,
     portability,
@@ -110,7 +111,7 @@ UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__n
 
 
 def application() -> typer.Typer:
-    """The command tree: COMMANDS, their hidden aliases, ``cube`` and ``bench``."""
+    """The command tree: COMMANDS, their hidden aliases, ``cube``, ``keys``, ``mcp`` and ``bench``."""
     app = typer.Typer(
         name="memspan",
         help="Long-term memory for language models: embedded, offline, no key.",
@@ -125,6 +126,7 @@ def application() -> typer.Typer:
             app.command(alias, hidden=True)(command)
     app.add_typer(cubes.cube, name="cube", rich_help_panel=MOVE)
     app.add_typer(serving.keys, name="keys", rich_help_panel=SERVE)
+    app.add_typer(mcp.mcp, name="mcp", rich_help_panel=SERVE)
     app.add_typer(trials.bench, name="bench", rich_help_panel=TRY)
     app.callback(invoke_without_command=True)(_version)
     return app

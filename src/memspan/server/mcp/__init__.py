@@ -7,7 +7,7 @@ key), never from the model. A tool's module does the work; here is which profile
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,11 @@ from memspan.errors import InvalidInput, MemspanError, MissingExtra
 from memspan.segmenting import shown
 
 try:
+    import anyio
     from anyio import to_thread
     from mcp.server.context import ServerRequestContext
     from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
     from mcp.shared.exceptions import MCPError
     from mcp_types import (
@@ -118,7 +120,17 @@ def mcp_server(memory: Memory, profile: str = "default", namespace: str | None =
     ``profile`` is one of PROFILES. The memory stays the caller's to close. Raises InvalidInput.
     """
     space = arguments.scope(memory.namespace if namespace is None else namespace, None, None, None, None).namespace
-    return _server(_profile(profile), _Alone(Tenant(memory=memory, namespace=space)))
+    return _server(check_profile(profile), _Alone(Tenant(memory=memory, namespace=space)))
+
+
+def talk(server: Server[Any]) -> None:
+    """Serve on standard input and output until the input ends; what else prints there goes to standard error."""
+
+    async def until_the_end() -> None:
+        async with stdio_server() as (incoming, outgoing):
+            await server.run(incoming, outgoing, server.create_initialization_options())
+
+    anyio.run(until_the_end)
 
 
 def mount(app: FastAPI, door: Door) -> None:
@@ -126,13 +138,14 @@ def mount(app: FastAPI, door: Door) -> None:
 
     The profile is that of the settings; a URL may name another: ``/mcp?profile=chatgpt``. Raises InvalidInput.
     """
-    _profile(door.settings.mcp_profile)
+    check_profile(door.settings.mcp_profile)
     endpoint = _Endpoint(door)
     app.router.routes += [Route(path, endpoint, methods=["POST"]) for path in ("/mcp", "/mcp/{namespace}")]
     app.state.starts.append(endpoint.living)
 
 
-def _profile(name: str) -> Profile:
+def check_profile(name: str) -> Profile:
+    """The profile of this name. Raises InvalidInput."""
     if name not in PROFILES:
         raise InvalidInput("profile", f"there is no {shown(name)}", mend=f"use one of {', '.join(PROFILES)}")
     return PROFILES[name]
@@ -193,7 +206,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         profile = request.query_params.get("profile", self._door.settings.mcp_profile)
-        _profile(profile)
+        check_profile(profile)
         scope[CALLER] = await self._door.admit(request, None, request.path_params.get("namespace"))
         await self._managers[profile].handle_request(scope, receive, send)
 
@@ -218,7 +231,7 @@ def _server(profile: Profile, entrance: _Entrance) -> Server[Any]:
         except MemspanError as error:
             log.info("tool %s: %s", tool.name, type(error).__name__)
             return failed(error)
-        except Exception as error:  # noqa: BLE001 - the last door: what it is stays in the log of the server
+        except Exception as error:  # the last door: what it is stays in the log of the server
             log.exception("tool %s", tool.name)
             bug = MemspanError(f"unexpected {type(error).__name__} in {tool.name}", mend="please report it")
             return failed(bug)
@@ -266,7 +279,7 @@ def _server(profile: Profile, entrance: _Entrance) -> Server[Any]:
     )
 
 
-async def _told(work: Any) -> Any:
+async def _told(work: Awaitable[T]) -> T:
     """What ``work`` gives; what goes wrong as an error of the protocol, as resources and prompts have no other."""
     try:
         return await work

@@ -234,7 +234,7 @@ def build_context(
     agent_id: Owner = None,
     run_id: Owner = None,
 ) -> Answer:
-    """What memory holds on a question as one text of at most `budget` tokens, quoted and cited. Best before answering."""
+    """What memory holds on a question, in at most `budget` tokens, quoted and cited. Best before answering."""
     context = tenant.memory.context(
         query,
         budget=budget,
@@ -283,8 +283,7 @@ def delete_all_memories(
         raise InvalidInput("user_id", "is missing, and so are agent_id and run_id", mend=mend)
     if not confirm:
         raise InvalidInput("confirm", "is not true", mend="ask the user, then call it again with confirm: true")
-    scope = {"namespace": tenant.namespace, "user_id": user_id, "agent_id": agent_id, "run_id": run_id}
-    count = tenant.memory.delete_all(**scope)
+    count = tenant.memory.delete_all(namespace=tenant.namespace, user_id=user_id, agent_id=agent_id, run_id=run_id)
     return {"deleted": count}
 
 
@@ -330,7 +329,7 @@ def graph_neighbors(
     hops: Annotated[int, Field(ge=1, le=3)] = 1,
     limit: Annotated[int, Field(ge=1, le=50)] = 10,
 ) -> Mapping[str, Any]:
-    """What hangs together with a memory, strongest first: said before and after it, of the same names, similar, linked."""
+    """What hangs together with a memory, strongest first: said before or after it, of the same names, alike, linked."""
     near = tenant.memory.neighbors(id, hops=hops, limit=limit, namespace=tenant.namespace)
     told = [{**_item(each), "score": round(each.strength, 3), "path": _way(each.path)} for each in near]
     return _first("neighbors", told)
@@ -446,7 +445,7 @@ def _branch(node: Node, room: list[int]) -> dict[str, Any]:
     if node.examples:
         told["example"] = node.examples[0][:200]
     room[0] -= len(compact(told).encode()) + len('"children":[],"left_out":00000')
-    children = []
+    children = list[dict[str, Any]]()
     for child in node.children:
         if room[0] <= 0:
             told["left_out"] = len(node.children) - len(children)

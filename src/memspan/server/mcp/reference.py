@@ -27,9 +27,7 @@ URI: Final = "memory://knowledge-graph"
 class Entity(TypedDict):
     name: Annotated[str, Field(description="The name of the entity")]
     entityType: Annotated[str, Field(description="The type of the entity")]
-    observations: Annotated[
-        list[str], Field(description="An array of observation contents associated with the entity")
-    ]
+    observations: Annotated[list[str], Field(description="An array of observation contents associated with the entity")]
 
 
 Relation = TypedDict(
@@ -132,7 +130,7 @@ def create_entities(tenant: Tenant, entities: list[Entity]) -> Answer:
 
 def create_relations(tenant: Tenant, relations: list[Relation]) -> Answer:
     """Create multiple new relations between entities in the knowledge graph. Relations should be in active voice"""
-    ends = [each[end] for each in relations for end in ("from", "to")]  # type: ignore[literal-required]
+    ends = [each[end] for each in relations for end in ("from", "to")]
     known = _entities(tenant, ends)
     for name in ends:
         _required(known, name)

@@ -41,9 +41,7 @@ class Resource:
 
     @property
     def listed(self) -> ListedResource:
-        return ListedResource(
-            uri=self.uri, name=self.name, title=self.title, description=self.about, mime_type=JSON
-        )
+        return ListedResource(uri=self.uri, name=self.name, title=self.title, description=self.about, mime_type=JSON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,9 +205,9 @@ def _plain(value: object) -> str:
 def _compact(schema: Mapping[str, Any], *, whole: bool = False, closed: bool = False) -> dict[str, Any]:
     """A schema with nothing in it that a model has no use for: each tool list is read at the start of every chat.
 
-    Titles and defaults of None go, "this or null" is this, definitions stand where they are referred to. Unless it shall
-    be ``whole``, so do the lengths of texts, which nobody counts beforehand; they are checked all the same. ``closed``
-    says of each object that it has no other properties.
+    Titles and defaults of None go, "this or null" is this, definitions stand where they are referred to. Unless it
+    shall be ``whole``, the lengths of texts go too: nobody counts them beforehand, and they are checked all the same.
+    ``closed`` says of each object that it has no other properties.
     """
     definitions = schema.get("$defs", {})
     left_out = {"title", "$defs"} | (set() if whole else LENGTHS)
