@@ -91,10 +91,12 @@ async def over_http(url: str, headers: Mapping[str, str] | None = None) -> Async
 
 
 @contextmanager
-def served(memory: Memory, settings: Settings | None = None) -> Iterator[str]:
+def served(memory: Memory, **settings: Any) -> Iterator[str]:
     """A real server over ``memory`` at the URL this gives."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(memory, settings), log_config=None, lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(memory, Settings(logs=False, **settings)), log_config=None, lifespan="on")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

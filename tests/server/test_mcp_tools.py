@@ -167,7 +167,7 @@ def test_resources_are_read_by_their_uri(default: Driver) -> None:
         assert ("The user is called Ana." in content.text) == (uri != "memory://status")
         assert '"namespace"' not in content.text
     for uri in ("memory://segment/nowhere", "memory://other", "file:///etc/passwd"):
-        with pytest.raises(MCPError, match="no (segment|resource)"):
+        with pytest.raises(MCPError, match=r"no (segment|resource)"):
             default.do("read_resource", uri)
 
 

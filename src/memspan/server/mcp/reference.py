@@ -330,9 +330,8 @@ def _entities(tenant: Tenant, names: Collection[str] | None = None) -> dict[str,
 
 
 def _whole(rows: Iterable[Segment]) -> str:
-    """A text that was cut where it was too long, put together again."""
-    ordered = sorted(rows, key=lambda row: row.position)
-    return "".join(f"{row.gap}{row.text}{row.tail}" for row in ordered) if len(ordered) > 1 else ordered[0].text
+    """A text as it was given, also where it was cut as it was too long."""
+    return "".join(f"{row.gap}{row.text}{row.tail}" for row in sorted(rows, key=lambda row: row.position))
 
 
 def _relations(tenant: Tenant, filters: Mapping[str, Any]) -> dict[_Triple, list[str]]:
