@@ -70,14 +70,18 @@ def driven(target: Any, **options: Any) -> Iterator[Driver]:
 
 def on_stdio(store: Path, *options: str) -> Any:
     """The transport to ``memspan mcp serve`` in a process of its own."""
-    source = str(Path(memspan.__file__).parent.parent)
     return stdio_client(
         StdioServerParameters(
             command=sys.executable,
             args=["-c", RUN, "mcp", "serve", "--store", str(store), "--encoder", "hash", *options],
-            env={**os.environ, "PYTHONPATH": source},
+            env=environment(),
         )
     )
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of this process, in which another one finds this very memspan."""
+    return {**os.environ, "PYTHONPATH": str(Path(memspan.__file__).parent.parent), **more}
 
 
 @asynccontextmanager

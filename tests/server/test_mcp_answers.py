@@ -155,19 +155,24 @@ def test_a_list_is_read_whole_by_its_cursors(memory: Memory, connect: Callable[[
         assert len(seen) == len(set(seen)) == 120, tool
 
 
-def test_metadata_that_is_too_long_to_be_read_is_left_out(
-    memory: Memory, connect: Callable[[str, str], Driver]
-) -> None:
+def test_what_is_too_long_to_be_read_is_cut(memory: Memory, connect: Callable[[str, str], Driver]) -> None:
     memory.add("Has a long attachment.", metadata={"raw": "x" * 100_000}, namespace="heavy")
-    full = connect("full", "heavy")
-    for tool, arguments in (
-        ("list_memories", {}),
-        ("search_memories", {"query": "attachment"}),
-        ("export_memories", {}),
+    (id,) = memory.add('"' * 50_000, namespace="heavy").ids
+    memory.add("The last.", namespace="heavy")
+    full, chatgpt = connect("full", "heavy"), connect("chatgpt", "heavy")
+    for driver, tool, arguments in (
+        (full, "list_memories", {}),
+        (full, "search_memories", {"query": "attachment"}),
+        (full, "export_memories", {}),
+        (full, "get_memory", {"id": id}),
+        (full, "get_history", {"id": id}),
+        (chatgpt, "fetch", {"id": id}),
     ):
-        answer = full.ask(tool, **arguments)
-        assert "Has a long attachment." in answer.content[0].text  # type: ignore[union-attr]
-        assert len(answer.content[0].text) < LARGEST_ANSWER  # type: ignore[union-attr]
+        text = driver.ask(tool, **arguments).content[0].text  # type: ignore[union-attr]
+        assert 0 < len(text) < LARGEST_ANSWER, tool
+        assert "xxx" not in text
+        assert "attachment" in text or '\\"…' in text, tool
+    assert full.call("list_memories")["memories"][-1]["text"] == "The last."
 
 
 def test_search_and_fetch_have_the_shapes_of_openai(memory: Memory, connect: Callable[[str, str], Driver]) -> None:

@@ -139,12 +139,14 @@ def test_nothing_but_post_is_answered_and_nothing_is_kept_between_calls(url: str
     assert len(answer.json()["result"]["tools"]) == 8
 
 
-def test_the_profile_of_the_server_is_that_of_its_settings() -> None:
+def test_profile_and_limits_of_a_server_are_those_of_its_settings() -> None:
     with (
         Memory(":memory:", encoder="hash") as memory,
-        served(memory, mcp_profile="reference") as url,
+        served(memory, mcp_profile="reference", max_k=5) as url,
         driven(f"{url}/mcp") as driver,
+        driven(f"{url}/mcp?profile=default") as other,
     ):
+        assert "the most that this server gives" in other.error("search_memories", query="x", k=6)["text"]
         assert len(driver.do("list_tools").tools) == 9
         answer = httpx.post(f"{url}/mcp", json=LIST, headers={**ACCEPT, "Origin": "https://evil.example"})
         assert answer.status_code == 401

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 from memspan import Memory
 from memspan.quotation import NOTHING_FOUND, PREAMBLE
 from memspan.server.mcp import PROFILES
-from tests.server.mcp_driver import Driver, driven, on_stdio, over_http, said, served
+from tests.server.mcp_driver import RUN, Driver, driven, environment, on_stdio, over_http, said, served
 
 Connect = Callable[[str], Driver]
 
@@ -280,3 +284,34 @@ def test_the_reference_profile_answers_as_the_reference_server(connect: Connect)
     assert reference.call("create_entities", entities=[ALICE]) == {"entities": [ALICE]}
     assert reference.call("read_graph")["entities"] == [ACME, ALICE]
     assert reference.called == names(reference) == {tool.name for tool in PROFILES["reference"].tools}
+
+
+def test_nothing_but_the_protocol_is_on_standard_output(tmp_path: Path) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    sent = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "memory_status"}},
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, "mcp", "serve", "--store", str(tmp_path / "store"), "--encoder", "hash"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(MEMSPAN_NAMESPACE="acme"),
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = []
+        for message in sent:
+            process.stdin.write(f"{json.dumps(message)}\n")
+            process.stdin.flush()
+            if "id" in message:
+                answers.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+    assert [answer["id"] for answer in answers] == [1, 2]
+    assert answers[0]["result"]["serverInfo"]["name"] == "memspan"
+    assert answers[1]["result"]["structuredContent"]["memories"] == 0

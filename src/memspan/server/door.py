@@ -76,11 +76,12 @@ class Door:
         self._limiter = CapacityLimiter(settings.threads)
         self._asked: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    async def admit(self, request: Request, right: Right, namespace: str | None = None) -> Caller:
+    async def admit(self, request: Request, right: Right | None, namespace: str | None = None) -> Caller:
         """Who asks, where the key allows that: it comes as ``Authorization: Bearer`` or ``X-API-Key``.
 
-        ``namespace`` is what the URL names; None, or "-": that of the header X-Memory-Namespace, else the only one the
-        key is for, else that of the settings. Raises Unauthorized, AccessDenied, TooManyRequests, InvalidInput.
+        ``right`` None: what is asked for shows only later, and ``allow`` is asked then. ``namespace`` is what the URL
+        names; None, or "-": that of the header X-Memory-Namespace, else the only one the key is for, else that of the
+        settings. Raises Unauthorized, AccessDenied, TooManyRequests, InvalidInput.
         """
         key = self.identify(request)
         caller = Caller(namespace=self._space(request, key, namespace), key=key)
@@ -88,7 +89,8 @@ class Door:
             if not key.reaches(caller.namespace):
                 problem = f"the API key {key.name!r} is not for namespace {caller.namespace!r}"
                 raise AccessDenied(problem, mend="use a key for it: `memspan keys create --namespace NAME`")
-            self.allow(key, right)
+            if right is not None:
+                self.allow(key, right)
         return caller
 
     async def admit_whole(self, request: Request, right: Right = "admin") -> Caller:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from memspan.quotation import PREAMBLE
 from memspan.records import Segment
 from memspan.segmenting import summary
-from memspan.server.mcp.tool import LARGEST_ANSWER, Tenant, Tool, compact, fitting
+from memspan.server.mcp.tool import Tenant, Tool, beginning, fitting
 
 RESULTS = 10
 
@@ -79,6 +79,6 @@ def _text(tenant: Tenant, segment: Segment) -> str:
     """The document a segment is from, where that is short enough, else the segment."""
     if segment.document_id is not None:
         whole = tenant.memory.document(segment.document_id, namespace=tenant.namespace).text
-        if len(compact(whole).encode()) < LARGEST_ANSWER // 2:
+        if beginning(whole) == whole:
             return whole
-    return segment.text
+    return beginning(segment.text)

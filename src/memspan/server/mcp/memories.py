@@ -13,7 +13,7 @@ from memspan import arguments
 from memspan.errors import InvalidInput
 from memspan.quotation import NOTHING_FOUND, PREAMBLE
 from memspan.records import NOTHING, Kind, Node, Segment, Step, as_dict
-from memspan.server.mcp.tool import LARGEST_ANSWER, Answer, Tenant, Tool, compact, fitting
+from memspan.server.mcp.tool import LARGEST_ANSWER, Answer, Tenant, Tool, beginning, compact, fitting
 
 NOTE = 200  # bytes beside the items of an answer
 LARGEST_METADATA = 4_000  # bytes of JSON a model may write at once
@@ -290,7 +290,7 @@ def delete_all_memories(
 def get_history(tenant: Tenant, id: Id) -> Mapping[str, Any]:
     """Every version of a memory, the last first, and the operations that made them."""
     events = reversed(tenant.memory.history(id, namespace=tenant.namespace))
-    return _first("events", [_told(as_dict(event)) for event in events])
+    return _first("events", [_light(as_dict(event)) for event in events])
 
 
 def list_operations(tenant: Tenant, limit: Page = 20, cursor: Cursor = None) -> Mapping[str, Any]:
@@ -393,10 +393,7 @@ def _item(segment: Segment) -> dict[str, Any]:
         "session": segment.session,
         "metadata": dict(segment.metadata),
     }
-    told = {name: value for name, value in told.items() if value}
-    if len(compact(told.get("metadata", "")).encode()) > LARGEST_METADATA:
-        told["metadata"] = {"...": "too long to be shown"}
-    return told
+    return _light(told)
 
 
 def _whole(segment: Segment) -> dict[str, Any]:
@@ -408,10 +405,17 @@ def _whole(segment: Segment) -> dict[str, Any]:
 
 
 def _exported(segment: Segment) -> dict[str, Any]:
-    told = _without_namespace(as_dict(segment))
-    if len(compact(told).encode()) > LARGEST_ANSWER - NOTE:
+    return _light(_without_namespace(as_dict(segment)))
+
+
+def _light(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the fields that say nothing, and no longer than what can be read."""
+    told = _told(record)
+    if "text" in told:
+        told["text"] = beginning(told["text"])
+    if len(compact(told.get("metadata", "")).encode()) > LARGEST_METADATA:
         told["metadata"] = {"...": "too long to be shown"}
-    return _told(told)
+    return told
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -432,7 +436,7 @@ def _first(name: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _paged(name: str, page: Sequence[Segment], items: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
     """As many of ``items``, one more than asked for where there are more, as the page and the answer hold."""
-    kept = fitting(items[:limit], LARGEST_ANSWER - NOTE)
+    kept = max(1, fitting(items[:limit], LARGEST_ANSWER - NOTE))  # a page is never empty, or it would be the last
     following = {"next_cursor": page[kept - 1].id} if kept < len(page) else {}
     return {"note": PREAMBLE, name: list(items[:kept]), **following}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from inspect import Parameter, signature
 from typing import Any, Final, get_type_hints
+from urllib.parse import quote
 
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from mcp_types import Tool as Listed
@@ -46,7 +47,7 @@ class Tenant:
         """Where segment ``id`` is to be read."""
         if self.base is None:
             return f"memory://segment/{id}"
-        return f"{self.base.rstrip('/')}/v1/namespaces/{self.namespace}/segments/{id}"
+        return f"{self.base.rstrip('/')}/v1/namespaces/{quote(self.namespace, safe='')}/segments/{id}"
 
     def every(self, filters: Mapping[str, Any]) -> Iterator[Segment]:
         """All current segments that a filter matches, in the order they were written."""
@@ -194,6 +195,14 @@ def fitting(items: Sequence[Any], room: int = LARGEST_ANSWER, text: Callable[[An
         if room < 0:
             return count
     return len(items)
+
+
+def beginning(text: str, room: int = LARGEST_ANSWER // 2) -> str:
+    """As much of a text as has ``room`` bytes as JSON, and "…" where that is not all."""
+    left = text
+    while len(compact(left).encode(errors="replace")) > room:
+        left = left[: len(left) * 3 // 4]
+    return left if len(left) == len(text) else f"{left}…"
 
 
 def _plain(value: object) -> str:
