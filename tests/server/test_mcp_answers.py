@@ -157,7 +157,7 @@ def test_a_list_is_read_whole_by_its_cursors(memory: Memory, connect: Callable[[
 
 def test_what_is_too_long_to_be_read_is_cut(memory: Memory, connect: Callable[[str, str], Driver]) -> None:
     memory.add("Has a long attachment.", metadata={"raw": "x" * 100_000}, namespace="heavy")
-    (id,) = memory.add('"' * 50_000, namespace="heavy").ids
+    (id,) = memory.add("é" * 5_000, namespace="heavy").ids
     memory.add("The last.", namespace="heavy")
     full, chatgpt = connect("full", "heavy"), connect("chatgpt", "heavy")
     for driver, tool, arguments in (
@@ -171,7 +171,7 @@ def test_what_is_too_long_to_be_read_is_cut(memory: Memory, connect: Callable[[s
         text = driver.ask(tool, **arguments).content[0].text  # type: ignore[union-attr]
         assert 0 < len(text) < LARGEST_ANSWER, tool
         assert "xxx" not in text
-        assert "attachment" in text or '\\"…' in text, tool
+        assert "attachment" in text or "é…" in text, tool
     assert full.call("list_memories")["memories"][-1]["text"] == "The last."
 
 
