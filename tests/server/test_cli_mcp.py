@@ -121,7 +121,7 @@ def test_a_file_that_could_not_be_written_back_is_left_with_the_lines_to_paste(h
 
 
 def test_toml_in_another_form_is_left_alone(home: Path, run: Run) -> None:
-    for text in ("mcp_servers = {}\n", '[mcp_servers]\nmemspan = {command = "x"}\n', "a = [\n"):
+    for text in ("mcp_servers = {}\n", "mcp_servers = 1\n", '[mcp_servers]\nmemspan = {command = "x"}\n', "a = [\n"):
         path = placed(home, named("codex"), text)
         code, _, err = run("codex", "--yes")
         assert (code, path.read_text(encoding="utf-8")) == (1, text)
@@ -185,6 +185,6 @@ def test_each_system_has_its_own_paths() -> None:
     home, desktop = Path("/home/ana"), named("claude-desktop")
     assert desktop.path(home, "linux") == home / ".config/Claude/claude_desktop_config.json"
     assert desktop.path(home, "macos") == home / "Library/Application Support/Claude/claude_desktop_config.json"
-    assert desktop.path(home, "windows", "/roaming") == Path("/roaming/Claude/claude_desktop_config.json")
+    assert desktop.path(home, "windows", Path("/roaming")) == Path("/roaming/Claude/claude_desktop_config.json")
     assert desktop.path(home, "windows") == home / "AppData/Roaming/Claude/claude_desktop_config.json"
     assert len({client.name for client in CLIENTS}) == len(CLIENTS)

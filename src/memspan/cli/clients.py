@@ -50,12 +50,11 @@ class Client:
     entry: Callable[[Command], Entry]
     format: Literal["json", "toml"] = "json"
 
-    def path(self, home: Path, system: System, appdata: str | None = None) -> Path:
-        """Its configuration file; it may not exist."""
+    def path(self, home: Path, system: System, appdata: Path | None = None) -> Path:
+        """Its configuration file; it may not exist. ``appdata``: the roaming folder of Windows, None for the usual."""
         named = self.paths.get(system) or self.paths[None]
         if named.startswith("%APPDATA%/"):
-            roaming = Path(appdata) if appdata else home / "AppData" / "Roaming"
-            return roaming / named.removeprefix("%APPDATA%/")
+            return (appdata or home / "AppData" / "Roaming") / named.removeprefix("%APPDATA%/")
         return home / named
 
 
@@ -270,6 +269,8 @@ def _json(client: Client, before: str, entry: Entry) -> str:
         settings = json.loads(bare, object_pairs_hook=_once) if bare.strip() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no plain JSON, but may have comments (line {error.lineno}: {error.msg})") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     if not isinstance(settings, dict) or not isinstance(settings.setdefault(client.key, {}), dict):
         raise ValueError(f"it is not an object with an object {client.key!r}")
     if settings[client.key].get(NAME) == entry:
@@ -296,10 +297,12 @@ def _toml(client: Client, before: str, entry: Entry) -> str:
         settings = tomllib.loads(before)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"it is no TOML ({error})") from error
-    there = settings.get(client.key, {}).get(NAME) if isinstance(settings.get(client.key, {}), dict) else None
-    if there == entry:
+    servers = settings.get(client.key, {})
+    if not isinstance(servers, dict):
+        raise ValueError(f"its {client.key!r} is no table")
+    if servers.get(NAME) == entry:
         return before
-    wanted = {**settings, client.key: {**settings.get(client.key, {}), NAME: entry}}
+    wanted = {**settings, client.key: {**servers, NAME: entry}}
     header = re.escape(f"[{client.key}.{NAME}]")
     own = re.compile(rf"^{header}[ \t]*(?:#[^\n]*)?\n(?:(?!\s*\[)[^\n]*(?:\n|\Z))*", re.MULTILINE)
     rest = own.sub("", before.replace("\r\n", "\n")).rstrip("\n")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import platformdirs
 import typer
 
 from memspan.cli import clients, output
@@ -108,7 +108,7 @@ def _arguments(profile: str, namespace: str | None, store: Path | None) -> list[
 
 
 def _path(client: clients.Client) -> Path:
-    return client.path(Path.home(), clients.this_system(), os.environ.get("APPDATA"))
+    return client.path(Path.home(), clients.this_system(), platformdirs.user_data_path(roaming=True))
 
 
 def _list(json: bool) -> None:
