@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date
 from numbers import Integral, Real
 from typing import Any, Final, NoReturn, Self, get_type_hints
 from urllib.parse import quote
@@ -43,7 +43,8 @@ from memspan.memory import Memory
 from memspan.reading import read_file
 from memspan.records import Added, Segment
 from memspan.reports import BackedUp, Exported, Imported
-from memspan.routes import EXPORTED, HEADER, OWN, ROUTES, SPACE, VERSION, Route
+from memspan.revising import named
+from memspan.routes import EXPORTED, HEADER, OWN, ROUTES, SPACE, SWEEPING, VERSION, Route
 from memspan.segmenting import check_text
 from memspan.wire import PROBLEM, decode, encode, raised
 
@@ -334,7 +335,9 @@ def _asked(route: Route, given: Mapping[str, Any], namespace: str) -> _Ask:
     told, headers = dict(given), dict[str, str]()
     space = told.pop("namespace", None)
     arguments.progress(told.pop("progress", None))
-    if route.verb in ("delete_all", "erase") and space is not None:
+    if route.verb in SWEEPING and told.get("id") is None:
+        whose = {name: told.get(name) for name in ("user_id", "agent_id", "run_id", "session")}
+        named(arguments.scope(space or namespace, **whose), space, told.get("filters"), route.verb)
         told["all"] = True
     space = arguments.scope(namespace if space is None else space, None, None, None, None).namespace
     for name in [name for name in told if name in HERE or (route.verb, name) == ("extract", "budget")]:
@@ -348,9 +351,7 @@ def _asked(route: Route, given: Mapping[str, Any], namespace: str) -> _Ask:
         if part.startswith("{"):
             name = part[1:-1]
             part = told.pop(name)
-            if not isinstance(part, str):
-                raise InvalidInput(name, f"is a {type(part).__name__}, not a string", mend=f"pass str({name})")
-            if not _ID.fullmatch(part):
+            if not isinstance(part, str) or not _ID.fullmatch(part):
                 what = "operation" if name == "operation" else "segment"
                 raise NotFound(f"no {what} {part!r} in namespace {space!r}", mend="check the id and the namespace")
         path += f"/{part}"
@@ -373,7 +374,7 @@ def _json(name: str, value: Any) -> Any:
         if float(value) in (float("inf"), float("-inf")) or value != value:
             raise InvalidInput(name, f"is {value}", mend="give a finite number")
         return float(value)
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # and so a datetime
         return value.isoformat()
     if isinstance(value, Mapping):
         for key in value:

@@ -24,6 +24,9 @@ HEADER: Final = "X-Memory-Namespace"
 EXPORTED: Final = "X-Memory-Exported"
 """The header of an export that tells what is in it, as JSON."""
 
+SWEEPING: Final = frozenset({"delete_all", "erase"})
+"""Verbs that could take a whole namespace: over HTTP, where it always has a name, ``all`` must say so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:

@@ -22,7 +22,7 @@ from memspan.access import EVERY
 from memspan.errors import InvalidInput, NotFound
 from memspan.records import Segment
 from memspan.reports import Imported
-from memspan.routes import EXPORTED, ROUTES, SPACE, VERSION, Route
+from memspan.routes import EXPORTED, ROUTES, SPACE, SWEEPING, VERSION, Route
 from memspan.server import schema
 from memspan.server.door import Caller, Door
 from memspan.wire import encode
@@ -108,7 +108,7 @@ def _endpoint(door: Door, route: Route) -> Any:
         for limit in ("k", "limit", "budget"):
             if limit in given and given[limit] is not None:
                 door.within(limit, given[limit])
-        if route.verb in schema.SWEEPING and not given.pop("all", False) and not any(given.get(n) for n in _WHICH):
+        if route.verb in SWEEPING and not (given.pop("all", False) or _named(given)):
             mend = 'name user_id, agent_id, run_id, session or filters, or say "all": true'
             raise InvalidInput("scope", f"{route.verb} would remove the whole namespace", mend=mend)
         found = await door.call(caller, function, **given, **named, **space)
@@ -121,8 +121,14 @@ def _endpoint(door: Door, route: Route) -> Any:
     return _signed(respond, asked=(asked, ... if needed else model()), **named, **headers)
 
 
-_WHICH: Final = ("id", "user_id", "agent_id", "run_id", "session", "filters")
 _PAGE: Final = 100
+
+
+def _named(given: Mapping[str, Any]) -> bool:
+    """Whether something says which part of a namespace is meant."""
+    return bool(given.get("filters")) or any(
+        given.get(name) is not None for name in ("id", "user_id", "agent_id", "run_id", "session")
+    )
 
 
 def _signed(function: Any, **parameters: tuple[Any, Any]) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, create
 from memspan import arguments
 from memspan.archives import FORMATS
 from memspan.memory import Memory
-from memspan.routes import Route
+from memspan.routes import SWEEPING, Route
 
 HERE: Final = frozenset({"namespace", "progress", "tokenizer", "encoder", "llm", "archive"})
 """Arguments that stay where the store is: they name files, servers or functions of it, or the URL says them."""
@@ -111,8 +111,6 @@ def given(route: Route) -> Any:
     return create_model(f"{_name(route.verb)}Answer", **fields)
 
 
-SWEEPING: Final = frozenset({"delete_all", "erase"})
-"""Verbs that could take a whole namespace: over HTTP, where it always has a name, that must be said."""
 PAGED: Final[Mapping[str, str]] = {"get_all": "after", "operations": "before"}
 """Verbs whose answer is a page, with the argument that gives the next one."""
 
