@@ -22,4 +22,4 @@ def router(door: Door) -> APIRouter:
 
 def _called(route: APIRoute) -> str:
     """The name of an operation in the OpenAPI document: two versions of a path are two operations."""
-    return "_".join(["mem0", min(route.methods).lower(), *re.findall(r"\w+", route.path)])
+    return "_".join(["mem0", *sorted(map(str.lower, route.methods or ())), *re.findall(r"\w+", route.path)])

@@ -1,4 +1,4 @@
-"""What clients of mem0 send, as the OpenAPI document tells it. A field that means nothing here is taken and left alone."""
+"""What clients of mem0 send, as the OpenAPI document tells it. A field that means nothing here is left alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Body(BaseModel):
 
 
 class _Whose(_Body):
-    user_id: str | None = Field(None, examples=["ana"])
+    user_id: str | None = Field(default=None, examples=["ana"])
     agent_id: str | None = None
     run_id: str | None = None
     app_id: str | None = None
@@ -47,18 +47,20 @@ class Adding(_Whose):
     categories: list[str] | None = None
     expiration_date: Day | None = None
     timestamp: Timestamp | None = None
-    infer: bool | None = Field(None, description="False: no language model is asked, even where one is configured.")
-    memory_type: str | None = Field(None, examples=["procedural_memory"])
+    infer: bool | None = Field(
+        default=None, description="False: no language model is asked, even where one is configured."
+    )
+    memory_type: str | None = Field(default=None, examples=["procedural_memory"])
     output_format: str | None = None
 
 
 class _Reading(_Whose):
     show_expired: bool | None = None
-    latest_only: bool | None = Field(None, description="False: also what was superseded.")
+    latest_only: bool | None = Field(default=None, description="False: also what was superseded.")
     categories: list[str] | None = None
     metadata: Metadata | None = None
-    fields: list[str] | None = Field(None, description="Which fields of each memory to return.")
-    output_format: str | None = Field(None, description="v1.0 answers with a list alone, v1.1 with an object.")
+    fields: list[str] | None = Field(default=None, description="Which fields of each memory to return.")
+    output_format: str | None = Field(default=None, description="v1.0 answers with a list alone, v1.1 with an object.")
 
     @property
     def also(self) -> dict[str, Any]:
@@ -74,10 +76,10 @@ class _Reading(_Whose):
 class Listing(_Reading):
     """Which memories to list."""
 
-    page: int | None = Field(None, ge=1)
-    page_size: int | None = Field(None, ge=1)
-    start_date: str | None = Field(None, examples=["2026-01-01"])
-    end_date: str | None = Field(None, examples=["2026-12-31"])
+    page: int | None = Field(default=None, ge=1)
+    page_size: int | None = Field(default=None, ge=1)
+    start_date: str | None = Field(default=None, examples=["2026-01-01"])
+    end_date: str | None = Field(default=None, examples=["2026-12-31"])
 
 
 class Searching(_Reading):
@@ -85,18 +87,18 @@ class Searching(_Reading):
 
     query: str = Field(examples=["where does Ana live?"])
     top_k: Count | None = None
-    limit: Count | None = Field(None, description="What older clients call top_k.")
-    threshold: float | None = Field(None, ge=0, le=1)
+    limit: Count | None = Field(default=None, description="What older clients call top_k.")
+    threshold: float | None = Field(default=None, ge=0, le=1)
     explain: bool | None = None
-    rerank: bool | None = Field(None, description="False: without the reranker, where one is configured.")
-    reference_date: Timestamp | None = Field(None, description="Of which time the answer must be true.")
+    rerank: bool | None = Field(default=None, description="False: without the reranker, where one is configured.")
+    reference_date: Timestamp | None = Field(default=None, description="Of which time the answer must be true.")
 
 
 class Updating(_Body):
     """What a memory shall say from now on. Keys of the metadata are added to those it has."""
 
-    text: str | None = Field(None, examples=["Ana lives in Lisbon."])
-    data: str | None = Field(None, description="What older clients call text.")
+    text: str | None = Field(default=None, examples=["Ana lives in Lisbon."])
+    data: str | None = Field(default=None, description="What older clients call text.")
     metadata: Metadata | None = None
     expiration_date: Day | None = None
     timestamp: Timestamp | None = None
@@ -125,7 +127,7 @@ class BatchDeleting(_Body):
 class Feedback(_Named):
     """What somebody thinks of a memory. With the ``query`` that found it, searches learn from it."""
 
-    feedback: str | None = Field(None, examples=["POSITIVE"])
+    feedback: str | None = Field(default=None, examples=["POSITIVE"])
     feedback_reason: str | None = None
     query: str | None = None
 

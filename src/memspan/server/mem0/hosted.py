@@ -22,13 +22,14 @@ from memspan.server.mem0.oss import Results, Told, not_offered, owner
 TOP: Final = 10  # memories that a search gives where nobody says how many
 LONGEST_FILTER: Final = 4_096  # characters of one in a URL
 NOT_OFFERED: Final = (
-    ("/api/v1/orgs/{rest:path}", "there are no organizations or projects", "a namespace is a tenant: X-Memory-Namespace"),
+    ("/api/v1/orgs/{rest:path}", "there are no organizations or projects", "a namespace is a tenant; the key names it"),
     ("/api/v1/webhooks/{rest:path}", "there are no webhooks", "GET /v1/namespaces/-/operations tells what was done"),
     ("/v1/exports/", "no language model fills in a schema here", "GET /v1/namespaces/-/export gives everything"),
     ("/v1/exports/get/", "no language model fills in a schema here", "GET /v1/namespaces/-/export gives everything"),
-    ("/v2/profiles/{rest:path}", "there are no profiles", "POST /v1/namespaces/-/context tells what is known of a user"),
+    ("/v2/profiles/{rest:path}", "there are no profiles", "POST /v1/namespaces/-/context tells what is known"),
     ("/v2/entities/user/{id}/profile/", "there are no profiles", "POST /v1/namespaces/-/context tells what is known"),
-)  # fmt: skip
+)
+"""Paths of the platform that have no meaning here: which, why, and what has."""
 
 
 class Page(Results):

@@ -65,10 +65,8 @@ class Memories:
         ``event`` is "NONE" for what was there already. Where a language model is configured and ``infer`` is not False,
         the facts it writes about the same owner are added beside them.
         """
-        whose = {
-            **{name: body.filters[name] for name in ENTITIES.values() if name in (body.filters or {})},
-            **body.whose,
-        }
+        named = body.filters or {}
+        whose = {**{name: named[name] for name in ENTITIES.values() if name in named}, **body.whose}
         if not whose or not all(isinstance(id, str) and id != "*" for id in whose.values()):
             mend = "say whose memory it is: user_id, agent_id, run_id or app_id"
             raise InvalidInput("user_id", "at least one identifier is required, as a string", mend=mend)
@@ -185,7 +183,10 @@ class Memories:
     def _facts(self, whose: Mapping[str, str]) -> tuple[str, ...]:
         """The ids of what the configured language model writes now; nothing where none is configured."""
         try:
-            return self.memory.extract("auto", namespace=self.namespace, **whose).ids
+            user_id, agent_id, run_id = (whose.get(name) for name in WHOSE)
+            return self.memory.extract(
+                "auto", namespace=self.namespace, user_id=user_id, agent_id=agent_id, run_id=run_id
+            ).ids
         except InvalidInput as error:
             if error.argument == "llm":
                 return ()
