@@ -291,7 +291,8 @@ def test_what_comes_from_a_file_of_mem0_is_told_as_mem0_told_it(
 ) -> None:
     item = {
         "id": "0b0e1c1e-1f5e-4a3f-9f1c-1d1c1b1a1918", "memory": "Likes tea.", "hash": "x", "user_id": "ana",
-        "app_id": "shop", "actor_id": "Ana", "role": "user", "metadata": {"topic": "drinks"}, "categories": ["food"],
+        "app_id": "shop", "actor_id": "Ana", "role": "user", "expiration_date": "2999-12-31",
+        "metadata": {"topic": "drinks"}, "categories": ["food"],
         "created_at": "2024-01-01T00:00:00+00:00", "updated_at": "2024-02-01T00:00:00+00:00",
     }  # fmt: skip
     file = tmp_path / "all.json"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +56,7 @@ def client(mem0: ModuleType, url: str, secret: str) -> Iterator[Any]:
         yield mem0.MemoryClient(api_key=secret, host=url, client=http)
 
 
+ROOT = Path(__file__).resolve().parents[2]
 TALK = [
     {"role": "user", "name": "Ana", "content": "I moved to Lisbon in May."},
     {"role": "assistant", "content": "Which quarter do you live in?"},
@@ -233,3 +236,11 @@ def test_older_clients_get_lists_unless_they_ask_for_objects(url: str, secret: s
             assert [item["memory"] for item in plain] == texts(wrapped) == [TALK[0]["content"]]
         assert len(http.get("/v1/memories/", params={"user_id": "ana"}).json()) == 2
         assert http.get("/v1/memories/", params={"user_id": "ana", "page": 1, "page_size": 1}).json()["count"] == 2
+
+
+def test_the_documented_example_runs_as_it_stands(mem0: ModuleType, url: str, secret: str) -> None:
+    page = (ROOT / "docs" / "mem0.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(code.replace("ms_...", secret).replace("http://127.0.0.1:8765", url), names)
+    names["client"].client.close()

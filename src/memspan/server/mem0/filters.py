@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from memspan.archives.mem0 import after
 from memspan.errors import InvalidFilter, InvalidInput
 from memspan.filtering import MAX_DEPTH
 from memspan.segmenting import parse_time, shown
@@ -33,7 +34,6 @@ _NAMES: Final[Mapping[str, str]] = {
     "memory_ids": "id",
     "updated_at": "recorded_at",
 }
-_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,19 +93,8 @@ def translated(filters: object, depth: int = 0) -> dict[str, Any] | None:
     return _all(parts)
 
 
-def expiry(value: str | None) -> datetime | None:
-    """When what expires after that day, ``YYYY-MM-DD``, is found no longer. Raises InvalidInput."""
-    if value is None:
-        return None
-    try:
-        day = date.fromisoformat(value)
-    except ValueError as error:
-        raise InvalidInput("expiration_date", f"{shown(value)} is no day", mend='write it as "2026-12-31"') from error
-    return _after(day)
-
-
 def day_before(expires_at: datetime | None) -> str | None:
-    """The last day on which it is found: what ``expiry`` made that time of."""
+    """The last day on which it is found: what ``memspan.archives.mem0.expiry`` makes that time of."""
     return None if expires_at is None else (expires_at - timedelta(microseconds=1)).date().isoformat()
 
 
@@ -116,16 +105,10 @@ def between(start: str | None, end: str | None) -> dict[str, Any] | None:
         wanted["gte"] = start
     if end is not None:
         try:
-            wanted["lt"] = _after(date.fromisoformat(end)).isoformat()
+            wanted["lt"] = after(date.fromisoformat(end)).isoformat()
         except ValueError:
             wanted["lte"] = end
     return {"created_at": wanted} if wanted else None
-
-
-def _after(day: date) -> datetime:
-    if day == date.max:
-        return _LAST
-    return datetime.combine(day + timedelta(days=1), time(), tzinfo=UTC)
 
 
 def _says_whose(filters: object) -> bool:
@@ -199,7 +182,7 @@ def _days(value: object) -> object:
         return [_days(each) for each in value]
     if isinstance(value, str):
         moment = parse_time(value, "filters.expiration_date")
-        return None if moment is None else _after(moment.date()).isoformat()
+        return None if moment is None else after(moment.date()).isoformat()
     return value
 
 

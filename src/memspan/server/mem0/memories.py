@@ -18,13 +18,14 @@ from uuid import UUID
 from starlette.requests import Request
 
 from memspan.access import Right
+from memspan.archives.mem0 import expiry
 from memspan.errors import InvalidInput, NotFound, VersionConflict
 from memspan.memory import Memory
 from memspan.records import Event, Hit, Kind, Segment
 from memspan.segmenting import parse_time, shown
 from memspan.server.door import Door
 from memspan.server.mem0 import bodies
-from memspan.server.mem0.filters import ENTITIES, WHOSE, Asked, asked, between, day_before, expiry
+from memspan.server.mem0.filters import ENTITIES, WHOSE, Asked, asked, between, day_before
 
 P = ParamSpec("P")
 T = TypeVar("T")
