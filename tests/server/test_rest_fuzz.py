@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,6 +23,8 @@ from memspan import Memory
 from memspan.server.app import create_app
 from memspan.server.door import Settings
 from memspan.testing import WordEncoder
+
+from .serving import serving
 
 CHECKS = [
     not_a_server_error,
@@ -90,3 +93,13 @@ def test_every_operation_answers_as_it_is_described(keeper: Memory, secret: str)
 def test_every_operation_answers_as_it_is_described_for_long(keeper: Memory, secret: str) -> None:
     wrong = campaign(keeper, secret, max_examples=200)
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_an_idempotency_key_in_the_header_goes_before_one_in_the_body(keeper: Memory, secret: str) -> None:
+    headers = {"X-API-Key": secret, "Idempotency-Key": "header"}
+    with serving(keeper) as url, httpx.Client(base_url=url, headers=headers) as client:
+        sent = {"content": "I like tea.", "idempotency_key": "body"}
+        (first,) = client.post("/v1/namespaces/once/segments", json=sent).json()["ids"]
+        assert client.post("/v1/namespaces/once/segments", json=sent).json()["ids"] == [first]
+    (other,) = keeper.add("I like coffee.", namespace="once", idempotency_key="body").ids  # nobody used that key
+    assert other != first
