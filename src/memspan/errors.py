@@ -188,5 +188,6 @@ class MissingExtra(MemspanError, ImportError):
 
 def _again(kind: type[MemspanError], told: tuple[Any, ...], about: Mapping[str, Any]) -> MemspanError:
     error = kind.__new__(kind, *told)
+    error.args = told  # which an OSError otherwise takes in its __init__
     error.__dict__.update(about)
     return error
