@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from llm.chat import serving as chatting
+from served import served
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
-
-from .serving import serving
 
 pytest.importorskip("fastapi")
 
@@ -28,7 +27,7 @@ def memory() -> Iterator[Memory]:
 
 @pytest.fixture(scope="module")
 def url(memory: Memory) -> Iterator[str]:
-    with serving(memory) as url:
+    with served(memory) as url:
         yield url
 
 
@@ -304,7 +303,7 @@ def test_what_comes_from_a_file_of_mem0_is_told_as_mem0_told_it(
 
 
 def test_a_key_reaches_its_own_namespace_and_no_other() -> None:
-    with Memory(":memory:", encoder=HashEncoder()) as memory, serving(memory) as url:
+    with Memory(":memory:", encoder=HashEncoder()) as memory, served(memory) as url:
         keys = {name: memory.create_api_key(name, namespaces=name, rights=["read", "write", "admin"]) for name in "ab"}
         reader = memory.create_api_key("reader", namespaces="a", rights="read")
         a, b, only = (
@@ -341,7 +340,7 @@ def test_a_configured_language_model_adds_facts_beside_what_was_said(monkeypatch
     said = {"role": "user", "name": "Ana", "content": "I moved to Lisbon in May."}
     with chatting(model) as chat:
         monkeypatch.setenv("MEMSPAN_LLM", f"http:m@{chat.url}")
-        with Memory(":memory:", encoder=HashEncoder()) as memory, serving(memory) as url:
+        with Memory(":memory:", encoder=HashEncoder()) as memory, served(memory) as url:
             raw = httpx.post(f"{url}/memories", json={"messages": [said], "user_id": "ana", "infer": False}).json()
             assert [item["memory"] for item in raw["results"]] == [said["content"]]
             assert not chat.requests

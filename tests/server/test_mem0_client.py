@@ -12,11 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from served import served
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
-
-from .serving import serving
 
 pytest.importorskip("fastapi")
 
@@ -40,7 +39,7 @@ def memory() -> Iterator[Memory]:
 
 @pytest.fixture(scope="module")
 def url(memory: Memory) -> Iterator[str]:
-    with serving(memory) as url:
+    with served(memory) as url:
         yield url
 
 

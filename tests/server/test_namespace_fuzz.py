@@ -12,11 +12,10 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import served
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
-
-from .serving import serving
 
 CANARY = "Zanzibar7391"  # what only the other namespace holds, and no request says
 OTHER = "vault"
@@ -71,7 +70,7 @@ def vault() -> Iterator[Vault]:
             space: memory.create_api_key(space, namespaces=space, rights=["read", "write", "admin"]).secret
             for space in ("mine", OTHER)
         }
-        with serving(memory) as url:
+        with served(memory) as url:
             address = url.removeprefix("http://")
             connection = http.client.HTTPConnection(address, timeout=60)
             connection.request("GET", "/openapi.json")

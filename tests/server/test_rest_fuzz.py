@@ -18,13 +18,12 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from served import served
 
 from memspan import Memory
 from memspan.server.app import create_app
 from memspan.server.door import Settings
 from memspan.testing import WordEncoder
-
-from .serving import serving
 
 CHECKS = [
     not_a_server_error,
@@ -97,7 +96,7 @@ def test_every_operation_answers_as_it_is_described_for_long(keeper: Memory, sec
 
 def test_an_idempotency_key_in_the_header_goes_before_one_in_the_body(keeper: Memory, secret: str) -> None:
     headers = {"X-API-Key": secret, "Idempotency-Key": "header"}
-    with serving(keeper) as url, httpx.Client(base_url=url, headers=headers) as client:
+    with served(keeper) as url, httpx.Client(base_url=url, headers=headers) as client:
         sent = {"content": "I like tea.", "idempotency_key": "body"}
         (first,) = client.post("/v1/namespaces/once/segments", json=sent).json()["ids"]
         assert client.post("/v1/namespaces/once/segments", json=sent).json()["ids"] == [first]
