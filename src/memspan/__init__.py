@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TooManyRequests,
         Unauthorized,
         Unreachable,
+        Unsupported,
         VersionConflict,
         WrongKey,
     )
@@ -89,7 +90,7 @@ _HOMES = {
         "InvalidFilter", "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound",
         "NewerStore", "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError",
         "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "TooLarge", "TooManyRequests",
-        "Unauthorized", "Unreachable", "VersionConflict", "WrongKey",
+        "Unauthorized", "Unreachable", "Unsupported", "VersionConflict", "WrongKey",
     ),
 }  # fmt: skip
 
@@ -150,6 +151,7 @@ __all__ = [
     "Tuned",
     "Unauthorized",
     "Unreachable",
+    "Unsupported",
     "VersionConflict",
     "WrongKey",
     "as_dict",

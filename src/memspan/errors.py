@@ -30,6 +30,7 @@
     │   └── ModelNotFound               the model file is nowhere to be found
     ├── RerankerError                   candidates could not be scored by a reranker
     ├── LLMError                        a language model could not be asked, or did not answer
+    ├── Unsupported                     a server is asked what has no meaning here; ``mend`` says what has
     └── MissingExtra (ImportError)      an optional dependency is not installed; says the pip line
 
 Messages have one shape, so that a tired person finds the mend where it always is:
@@ -177,11 +178,16 @@ class LLMError(MemspanError):
     """A language model could not be asked, or did not answer. Nothing depends on it: what was said is as it was."""
 
 
+class Unsupported(MemspanError):
+    """A server is asked for something that another system offers and this one does not; ``mend`` says what to use."""
+
+
 class MissingExtra(MemspanError, ImportError):
     """An optional dependency is missing. ``mend`` holds the exact pip line."""
 
 
 def _again(kind: type[MemspanError], told: tuple[Any, ...], about: Mapping[str, Any]) -> MemspanError:
     error = kind.__new__(kind, *told)
+    error.args = told  # which an OSError otherwise takes in its __init__
     error.__dict__.update(about)
     return error

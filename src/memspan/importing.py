@@ -312,6 +312,7 @@ class Import:
             importance=arguments.importance(item.importance),
             metadata=arguments.metadata(item.metadata),
             occurred_at=parse_time(item.occurred_at, "occurred_at"),
+            expires_at=parse_time(item.expires_at, "expires_at"),
             source=None if item.source is None else arguments.source(item.source),
         )
         recorded_at = parse_time(item.recorded_at, "recorded_at")

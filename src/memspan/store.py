@@ -60,6 +60,7 @@ T = TypeVar("T")
 
 AUTO = "auto"
 SAMPLE = 4_096
+MOST_SAMPLED = 1_000_000  # texts that a projection is fitted to
 SHIPPED_RECIPE = "default-rerank-tuning"
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
@@ -382,7 +383,8 @@ class Store:
         if not isinstance(least, int) or least % 8 or not 0 < least <= encoder.dim:
             mend = f"give a multiple of 8 up to {encoder.dim}"
             raise InvalidInput("dims", f"{shown(least)} does not fit", mend=mend)
-        basis = fitted(encoder, self._ledger.sample(sample), dims, progress)
+        most = arguments.count("sample", sample, most=MOST_SAMPLED)
+        basis = fitted(encoder, self._ledger.sample(most), dims, progress)
         made = self._reencoded(encoder, checked(tokens), basis, progress)
         about = json.loads(self._recorded)
         return {"encoder": about["id"], "tokens": about["tokens"], "basis": about["basis"], "encoded": made}

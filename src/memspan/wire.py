@@ -29,6 +29,7 @@ STATUSES: Final[tuple[tuple[type[MemspanError], int], ...]] = (
     (errors.InvalidInput, 400),
     (errors.TooManyRequests, 429),
     (errors.MissingExtra, 501),
+    (errors.Unsupported, 501),
     (errors.EncoderMismatch, 409),
     (errors.StoreFull, 507),
     (errors.StoreError, 503),

@@ -363,6 +363,9 @@ def test_a_projection_fitted_to_the_store_is_used_from_then_on(store: Path) -> N
                     for text in TEXTS])  # fmt: skip
         with pytest.raises(InvalidInput, match="dims"):
             memory.fit_tokens(dims=100)
+        for sample in (0, 2**63):
+            with pytest.raises(InvalidInput, match="sample"):
+                memory.fit_tokens(sample=sample)
         assert memory.fit_tokens()["basis"] != (report := memory.fit_tokens(dims=64))["basis"]
         assert report["basis"].startswith("own-")
         assert (report["tokens"], report["encoded"]) == ("1bit", 450)

@@ -353,6 +353,12 @@ def test_restore_goes_back_to_a_moment_and_can_be_taken_back(memory: Memory) -> 
         memory.restore(now() + timedelta(days=1))
 
 
+def test_going_back_in_a_namespace_that_was_never_written_to_changes_nothing(memory: Memory) -> None:
+    done = memory.restore(now() - timedelta(days=1), namespace="new")
+    assert (done.segments, memory.get_all(namespace="new")) == (0, [])
+    assert memory.operations(namespace="new") == [done]
+
+
 # The log
 
 

@@ -76,8 +76,8 @@ class Item:
     passed over, and where its text has changed it is a new version.
 
     ``session`` names the conversation, in the order of which items come. ``occurred_at`` is when it was said,
-    ``recorded_at`` when that system stored it (None: now). ``title`` and ``uri`` make a document of it, cut by its
-    ``media``. ``heading`` is what it stands under, outermost first.
+    ``recorded_at`` when that system stored it (None: now), ``expires_at`` until when it is found. ``title`` and ``uri``
+    make a document of it, cut by its ``media``. ``heading`` is what it stands under, outermost first.
     """
 
     key: str
@@ -90,6 +90,7 @@ class Item:
     session: str | None = None
     occurred_at: datetime | None = None
     recorded_at: datetime | None = None
+    expires_at: datetime | None = None
     category: tuple[str, ...] = ()
     heading: tuple[str, ...] = ()
     importance: float = 0.5

@@ -2,8 +2,9 @@
 
     {"results": [{"id", "memory", "user_id", "agent_id", "run_id", "metadata", "created_at", "updated_at", ...}, ...]}
 
-Each memory is an item under mem0's id, of the user, agent and run it names, recorded when it was last updated; its own
-metadata and every other field but the hash are its metadata. The relations of a graph memory become sentences.
+Each memory is an item under mem0's id, of the user, agent and run it names, recorded when it was last updated, found
+until its ``expiration_date`` has passed; its own metadata and every other field but the hash are its metadata. The
+relations of a graph memory become sentences.
 
 history.db tells every version of a memory, each with its time, and who said it, but not whose it is: give ``user_id``
 when it is imported. What was deleted there is left out. A Qdrant folder holds what ``get_all`` would return; of its
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ _ROLES = ("user", "assistant", "system", "tool")
 _LISTS = ("results", "memories", "relations")
 _COLUMNS = {"memory_id", "old_memory", "new_memory", "event", "created_at", "updated_at"}
 _TOLD = ("id", "memory", "data", "hash", "metadata", "user_id", "agent_id", "run_id", "actor_id", "role", "created_at",
-         "updated_at", "score", "text_lemmatized")  # fmt: skip
+         "updated_at", "expiration_date", "score", "text_lemmatized")  # fmt: skip
 _OTHERS = re.compile(rb'"namespace"\s*:\s*\[')  # of LangGraph's store, whose values may look like memories
 _SHAPE = (re.compile(rb'"memory"\s*:\s*"'), re.compile(rb'"id"\s*:'), re.compile(rb'"(?:hash|user_id|created_at)"\s*:'))
 
@@ -61,6 +63,26 @@ def read(path: Path, report: Report) -> Iterator[Record]:
     yield from _history(path, report)
 
 
+def expiry(day: object) -> datetime | None:
+    """When what expires after that day, ``YYYY-MM-DD``, is found no longer, in UTC. Raises InvalidInput."""
+    if day is None:
+        return None
+    try:
+        last = date.fromisoformat(day) if isinstance(day, str) else None
+    except ValueError:
+        last = None
+    if last is None:
+        raise InvalidInput("expiration_date", f"{shown(day)} is no day", mend='write it as "2026-12-31"')
+    return after(last)
+
+
+def after(day: date) -> datetime:
+    """The first moment after a day."""
+    if day == date.max:
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.combine(day + timedelta(days=1), time(), tzinfo=UTC)
+
+
 def _memory(value: Mapping[str, Any]) -> Item:
     id, metadata = value.get("id"), value.get("metadata") or {}
     if not isinstance(id, str) or not isinstance(metadata, dict):
@@ -78,6 +100,7 @@ def _memory(value: Mapping[str, Any]) -> Item:
         agent_id=value.get("agent_id"),
         run_id=value.get("run_id"),
         recorded_at=updated_at or created_at,
+        expires_at=expiry(value.get("expiration_date")),
         metadata={**rest, **metadata},
     )
 

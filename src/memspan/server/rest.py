@@ -111,7 +111,8 @@ def _endpoint(door: Door, route: Route) -> Any:
         if route.verb in SWEEPING and not (given.pop("all", False) or _named(given)):
             mend = 'name user_id, agent_id, run_id, session or filters, or say "all": true'
             raise InvalidInput("scope", f"{route.verb} would remove the whole namespace", mend=mend)
-        found = await door.call(caller, function, **given, **named, **space)
+        given |= {**named, **space}  # a header goes before the body
+        found = await door.call(caller, function, **given)
         return _told(route, found, given.get("limit", _PAGE))
 
     asked = Annotated[model, Body()] if route.body else Annotated[model, Query()]
