@@ -22,8 +22,8 @@ from memspan.records import Hit, Segment
 
 MARK = "memspan"  # the key of the metadata under which is what an integration needs to know
 SMALL = 256  # characters of a value of the metadata that each segment of an entry has; more are with its first alone
-PAGE = 10_000
-MOST_HITS = 10_000
+PAGE = 10_000  # rows asked for at once, and hits at most: what a server gives
+MOST_HITS = 1_000
 DEEPER = 4  # times as many hits, where they belonged to too few entries
 
 
@@ -52,13 +52,7 @@ class Entries:
 
     def read(self, key: tuple[str, ...]) -> Entry | None:
         """What is under ``key`` now."""
-        rows = self._memory.get_all(
-            namespace=self._namespace,
-            user_id=self._user,
-            session=_session(key),
-            include_superseded=True,  # what sleep merged into a like one is still what was put here
-            limit=100_000,
-        )
+        rows = list(self._rows(None, _session(key)))
         return _entry(rows)
 
     def write(
@@ -177,15 +171,16 @@ class Entries:
                 if entry is not None and passes(entry):
                     yield entry, hit.score
 
-    def _rows(self, filters: Mapping[str, Any] | None) -> Iterator[Segment]:
+    def _rows(self, filters: Mapping[str, Any] | None, session: str | None = None) -> Iterator[Segment]:
         known = {f"{MARK}.key": {"ne": None}}  # a summary that sleep wrote has none
         after: str | None = None
         while True:
             rows = self._memory.get_all(
                 namespace=self._namespace,
                 user_id=self._user,
+                session=session,
                 filters={"AND": [known, filters]} if filters else known,
-                include_superseded=True,
+                include_superseded=True,  # what sleep merged into a like one is still what was put here
                 limit=PAGE,
                 after=after,
             )
