@@ -60,7 +60,7 @@ def _item(value: Mapping[str, Any]) -> Item:
         raise InvalidInput("namespace", f"{shown(namespace)} is no list of names")
     if not isinstance(key, str) or not isinstance(held, dict):
         raise InvalidInput("value", "is no item of a store: its key is no text, or its value no object")
-    text, field, rest = _told(held)
+    text, field, rest = told(held)
     created_at = parse_time(value.get("created_at"), "created_at")
     updated_at = parse_time(value.get("updated_at"), "updated_at")
     metadata: dict[str, Any] = {"key": key, "value": rest}
@@ -77,14 +77,14 @@ def _item(value: Mapping[str, Any]) -> Item:
     )
 
 
-def _told(value: Mapping[str, Any]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+def told(value: Mapping[str, Any]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
     """The text of a value, where in it that is, and the rest of it."""
     for name in _FIELDS:
         if isinstance(said := value.get(name), str) and said.strip():
             return said, (name,), {each: held for each, held in value.items() if each != name}
     for name in _FIELDS:  # LangMem: {"kind": "Memory", "content": {"content": "..."}}
         if isinstance(inner := value.get(name), dict):
-            text, field, rest = _told(inner)
+            text, field, rest = told(inner)
             if field:
                 return text, (name, *field), {**value, name: rest}
     return "\n".join(_lines(value, ())), (), dict(value)
