@@ -36,6 +36,7 @@ from memspan.errors import (
     StoreBusy,
     StoreClosed,
     StoreError,
+    TooLarge,
     TooManyRequests,
     Unreachable,
 )
@@ -412,6 +413,8 @@ def _answered(response: httpx.Response) -> Any:
             failure = raised(told, _retry_after(response))
     if failure is not None:
         raise failure
+    if response.status_code == 413:  # by what comes before any route, here or in a reverse proxy
+        raise TooLarge("request", "is larger than this server takes", mend="send less at once, or raise --max-body")
     problem = f"{response.url.copy_with(query=None)} answered {response.status_code}, not as a server of memspan"
     raise Unreachable(problem, mend="check the address; `memspan serve` prints the one it listens on")
 

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooLarge, TooManyRequests
+from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooManyRequests
 from memspan.memory import Memory
 from memspan.routes import HEADER
 from memspan.server import mcp, mem0, rest
@@ -122,8 +122,6 @@ async def _unknown(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
     if error.status_code == 404:
         return await _told(request, NotFound(f"there is nothing at {request.url.path}", mend="see /openapi.json"))
-    if error.status_code == 413:
-        return await _told(request, TooLarge("body", error.detail, mend="send less at once"))
     told = {"type": "about:blank", "title": str(error.detail), "status": error.status_code, "code": "HTTP"}
     told |= {"detail": str(error.detail), "mend": "see /openapi.json", "argument": None}
     return JSONResponse(told, error.status_code, error.headers, media_type=PROBLEM)
