@@ -143,7 +143,7 @@ class Proxy:
 
     def _known(self) -> Upstream:
         if self._upstream is None:
-            raise NotFound("this server has no upstream", mend="start it with --upstream URL")
+            raise NotFound("this server has no upstream", mend="start it with `memspan serve --proxy URL`")
         return self._upstream
 
     def _budget(self, request: Request) -> int:

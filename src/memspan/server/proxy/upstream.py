@@ -76,7 +76,7 @@ class Upstream:
         except httpx.HTTPError as error:
             late = isinstance(error, httpx.TimeoutException)
             problem = "did not answer in time" if late else f"cannot be asked ({type(error).__name__})"
-            raise LLMError(f"{self._url} {problem}", mend="start it, or correct --upstream") from error
+            raise LLMError(f"{self._url} {problem}", mend="start it, or correct `memspan serve --proxy`") from error
         finally:
             for task in (answer, gone):
                 task.cancel()
