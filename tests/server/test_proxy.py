@@ -379,6 +379,7 @@ def test_a_key_opens_its_namespaces_only_and_its_rights_hold(memory: Memory, up:
 
 def test_headers_of_one_connection_or_of_this_server_stay_here(memory: Memory, up: Upstream) -> None:
     odd = {"Content-Type": "application/json", "Set-Cookie": "a=b", "Server": "theirs", "X-Memory-Ids": "theirs"}
+    odd |= {"X-Request-ID": "req_theirs", "OpenAI-Processing-Ms": "12"}
     with served(memory, upstream=up.url) as url:
         up.script = [Reply(headers=odd, chunks=completion("Yes.").chunks)]
         headers = {"Cookie": "c=d", "X_Memory_User": "ana", "X_Forwarded_For": "10.0.0.1", "OpenAI_Organization": "org"}
@@ -388,6 +389,7 @@ def test_headers_of_one_connection_or_of_this_server_stay_here(memory: Memory, u
     assert (sent["openai-organization"], sent["user-agent"], sent["accept-encoding"]) == ("org", "theirs/1", "identity")
     assert sent["host"] == up.url.removeprefix("http://").removesuffix("/v1")
     assert ("set-cookie" in answer.headers, answer.headers["x-memory-ids"]) == (False, "")
+    assert (answer.headers["x-request-id"], answer.headers["openai-processing-ms"]) == ("req_theirs", "12")
     assert len(answer.headers.get_list("date")) == len(answer.headers.get_list("server")) == 1
 
 
