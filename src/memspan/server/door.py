@@ -51,7 +51,7 @@ class Settings:
     threads: int = 16
     upstream: str | None = None
     upstream_key: str | None = field(default=None, repr=False)
-    recall_budget: int = 1_000
+    recall_budget: int = 500
     recall_threshold: float = 0.0
     recall_timeout: float = 1.0
     mcp_profile: str = "default"

@@ -112,6 +112,8 @@ class Proxy:
         if mode not in MODES:
             raise InvalidInput("X-Memory", f"there is no {shown(mode)}", mend=f"use one of {', '.join(MODES)}")
         caller = await self._door.admit(request, "write" if mode == "write" else "read")
+        if mode == "on" and caller.key is not None and "write" not in caller.key.rights:
+            mode = "read"
         budget = self._budget(request)
         upstream, body = self._known(), await request.body()
         begun = time.perf_counter()
@@ -124,8 +126,7 @@ class Proxy:
         if answer is None:
             return Response(status_code=GONE)
         over = None
-        writes = "write" in MODES[mode] and (caller.key is None or "write" in caller.key.rights)
-        if said is not None and writes and answer.is_success:
+        if said is not None and "write" in MODES[mode] and answer.is_success:
             over = partial(self._remember, request, dialect, caller, said)
         return Passing(answer, headers, over)
 
