@@ -20,6 +20,7 @@ def served(memory: Memory, **settings: Any) -> Iterator[str]:
     """The address of a server over ``memory``, until the end of the block."""
     app = create_app(memory, Settings(**{"logs": False, **settings}))
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

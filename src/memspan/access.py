@@ -31,7 +31,8 @@ RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
 EVERY: Final = "*"
 """In the place of a namespace: all of them."""
 _KEPT: Final = "api_keys"
-_KEY: Final = re.compile(r"ms_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+KEY: Final = re.compile(r"ms_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+"""How a key is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class Access(Store):
     def api_key(self, secret: str) -> ApiKey | None:
         """The valid key of which this is the secret, None where there is none."""
         self._scope(None, None, None, None, None)
-        parts = _KEY.fullmatch(secret)
+        parts = KEY.fullmatch(secret)
         if parts is None:
             return None
         digest = sha256(parts[2].encode()).hexdigest()

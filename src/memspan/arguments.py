@@ -308,3 +308,12 @@ def ids(value: object) -> list[str]:
         if all(isinstance(id, str) for id in several):
             return several
     raise InvalidInput("id", f"{shown(value)} is no id", mend="give an id, or a list of them")
+
+
+def texts(argument: str, value: object) -> list[str]:
+    """A list of texts, which may be empty."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise InvalidInput(argument, f"is a {type(value).__name__}", mend="give a list of texts")
+    if wrong := [type(each).__name__ for each in value if not isinstance(each, str)]:
+        raise InvalidInput(argument, f"holds a {wrong[0]}", mend="give texts only")
+    return list(value)

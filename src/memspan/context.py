@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -57,18 +57,20 @@ def pack(
     order: Order = "time",
     complete: bool = False,
     always: Sequence[Hit] = (),
+    without: Sequence[str] = (),
 ) -> Context | None:
     """The best of ``hits`` (sorted best first) that fit ``budget`` tokens of ``tokenizer``.
 
     ``complete``: all of them or None. ``always``, the most important first, are in it whatever was found, as far as
-    the share of their kind goes (``memspan.kinds``). ``titles`` names documents by id. Raises BudgetTooSmall
-    when not even the beginning of the best hit fits.
+    the share of their kind goes (``memspan.kinds``). What one of the texts ``without`` says word for word is left out.
+    ``titles`` names documents by id. Raises BudgetTooSmall when not even the beginning of the best hit fits.
     """
     packer = _Packer(query, budget, tokenizer, titles, order)
+    read = {_words(text) for text in without}
     if complete:
-        whole = packer.context(_together(always, hits), complete=True)
+        whole = packer.context([hit for hit in _together(always, hits) if not _said(hit, read)], complete=True)
         return whole if whole.tokens <= budget else None
-    return packer.best(_distinct(_together(packer.held(always), hits)))
+    return packer.best(_distinct(_together(packer.held(always), hits), read))
 
 
 def pack_active(
@@ -325,16 +327,25 @@ def _place(hit: Hit) -> tuple[str, ...]:
     return ("alone", hit.id)
 
 
-def _distinct(hits: Sequence[Hit]) -> list[Hit]:
-    """Without hits whose words are already in a better one."""
+def _distinct(hits: Sequence[Hit], read: Collection[str]) -> list[Hit]:
+    """Without hits whose words were ``read`` or are already in a better one."""
     kept: list[Hit] = []
-    seen: set[str] = set()
+    seen = set(read)
     for hit in hits:
-        words = " ".join(hit.text.casefold().split())
-        if words not in seen and not (len(words) > 40 and any(words in longer for longer in seen)):
+        if not _said(hit, seen):
             kept.append(hit)
-            seen.add(words)
+            seen.add(_words(hit.text))
     return kept
+
+
+def _said(hit: Hit, seen: Collection[str]) -> bool:
+    """Whether one of the texts ``seen`` says what the hit does; few words may be part of anything."""
+    words = _words(hit.text)
+    return words in seen or (len(words) > 40 and any(words in longer for longer in seen))
+
+
+def _words(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _lines(text: str) -> list[str]:

@@ -342,6 +342,7 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         as_of: datetime | str | float | None = None,
         valid_at: datetime | str | float | None = None,
         include_superseded: bool = False,
+        without: Sequence[str] = (),
         order: Order = "time",
         tokenizer: str | os.PathLike[str] | Tokenizer | Callable[[str], int] | None = None,
         recipe: str = "default",
@@ -352,12 +353,14 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         When everything in scope fits, it is everything, in order (ConvoMem, arXiv:2511.10523: up to there nothing beats
         it). Otherwise the best hits, neighbours merged, duplicates dropped, in time order or by ``order="score"``. Core
         memories of the same user and agent are always in it, first, up to a quarter of the budget; working ones last.
-        ``redact``: as in ``search``. Raises BudgetTooSmall, InvalidInput, MissingExtra, StoreError.
+        ``without``: texts that the model reads anyway, such as the conversation so far; what they say word for word is
+        left out. ``redact``: as in ``search``. Raises BudgetTooSmall, InvalidInput, MissingExtra, StoreError.
         """
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         budget = arguments.count("budget", budget, most=MOST_TOKENS)
         if order not in ("time", "score"):
             raise InvalidInput("order", f"there is no {shown(order)}", mend="use 'time' or 'score'")
+        read = arguments.texts("without", without)
         counter = self._tokenizer if tokenizer is None else tokenizer_of(tokenizer)
         redactor = redaction.make(redact)
         enough = min(max(20, budget // 8), 1_000)
@@ -376,10 +379,11 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
             rows = self._ledger.fetch(scope.namespace, selection.seqs.tolist())
             everything = [scores.get(row.seq) or hit_of(row, 0.0) for row in rows]
             found = all_redacted(everything, redactor)
-            whole = self._pack(found, wanted, budget, counter, order, complete=True, always=always)
+            whole = self._pack(found, wanted, budget, counter, order, read, complete=True, always=always)
             if whole is not None:
                 return whole
-        packed = self._pack(all_redacted(hits[: wanted.k], redactor), wanted, budget, counter, order, always=always)
+        best = all_redacted(hits[: wanted.k], redactor)
+        packed = self._pack(best, wanted, budget, counter, order, read, always=always)
         assert packed is not None  # noqa: S101 - only a complete packing may be refused
         return packed
 
@@ -390,6 +394,7 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         budget: int,
         counter: Tokenizer,
         order: Order,
+        without: Sequence[str],
         *,
         complete: bool = False,
         always: Sequence[Hit] = (),
@@ -405,6 +410,7 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
             order=order,
             complete=complete,
             always=always,
+            without=without,
         )
 
     def active_context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import tempfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,6 +139,7 @@ def _run(config: Any, path: str, guarded: bool) -> None:
 
     try:
         listening = config.bind_socket()
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it on sockets it made itself
     except SystemExit:  # uvicorn has said why on its own log
         raise InvalidInput(
             "--port", f"{config.port} cannot be used", mend="choose another, or 0 for a free one"

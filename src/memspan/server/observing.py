@@ -108,10 +108,10 @@ class Observing:
             begun, status = time.perf_counter(), 500
 
             async def named(message: Message) -> None:
-                nonlocal status
+                nonlocal status, request_id
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                    request_id = MutableHeaders(scope=message).setdefault(REQUEST_ID, request_id)  # an upstream's own
                 await send(message)
 
             try:

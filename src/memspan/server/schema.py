@@ -51,6 +51,7 @@ _SHOWN: Final[Mapping[str, Mapping[str, Any]]] = {
     "after": {"description": "The last id of the page before."},
     "before": {"description": "The last id of the page before."},
     "budget": {"description": "Tokens at most.", "ge": 1},
+    "without": {"description": "Texts that the model reads anyway; what they say word for word is left out."},
     "threshold": {"description": "Weaker ones are left out.", "ge": 0, "le": 1},
     "explain": {"description": "Whether each hit says which channel found it, and by which path."},
     "recipe": {"description": "default, fast, deep, dsm, flat, semantic or keyword."},
