@@ -45,6 +45,12 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    recall_budget: Annotated[
+        int, typer.Option("--recall-budget", min=50, metavar="TOKENS", help="What the proxy adds to a chat at most.")
+    ] = 500,
+    recall_threshold: Annotated[
+        float, typer.Option("--recall-threshold", metavar="0..1", help="Weaker hits are left out by the proxy.")
+    ] = 0.0,
     mcp: Annotated[str, typer.Option("--mcp", metavar="PROFILE", help="The tools at /mcp.")] = "default",
     rate: Annotated[
         int, typer.Option("--rate", min=0, help="Requests a minute and caller; 0 for any.", rich_help_panel=WHO)
@@ -105,6 +111,8 @@ def serve(
         cors=tuple(cors or ()),
         namespace=space,
         upstream=proxy,
+        recall_budget=recall_budget,
+        recall_threshold=recall_threshold,
         mcp_profile=mcp,
         logs=logs,
         traces=traces,
