@@ -23,7 +23,7 @@ from memspan.errors import EncoderMismatch, InvalidInput
 from memspan.extraction import Extracting
 from memspan.filtering import parse_filter
 from memspan.kinds import KINDS
-from memspan.ledger.base import Idempotency
+from memspan.ledger.base import Idempotency, instant, microseconds
 from memspan.pruning import Pruning
 from memspan.quarantine import Quarantine
 from memspan.records import (
@@ -44,6 +44,7 @@ from memspan.records import (
     Segment,
     Source,
     Theme,
+    Timeline,
 )
 from memspan.redaction import Redactor, all_redacted, redacted
 from memspan.resolving import Conflicts
@@ -566,6 +567,49 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         scope = self._scope(namespace, user_id, agent_id, run_id, session)
         most, then = arguments.count("limit", limit, most=100_000), _as_of(as_of, valid_at, include_superseded)
         return self._ledger.listing(scope, parse_filter(filters), most, after, then)
+
+    def timeline(
+        self,
+        *,
+        start: datetime | str | float | None = None,
+        end: datetime | str | float | None = None,
+        bins: int = 100,
+        limit: int = 100,
+        skip: int = 0,
+        namespace: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> Timeline:
+        """How much happened when, of what searches see now: from ``start`` (None: the first) up to, not including,
+        ``end`` (None: after the last) in ``bins`` equal parts, at most 10,000; and of these segments, in the order of
+        their times, ``limit`` after the first ``skip``. 0 for ``bins`` or ``limit`` leaves that out. What nobody dated
+        counts when it was heard. Raises InvalidInput.
+        """
+        scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
+        parts, most = (arguments.count(name, n, least=0) for name, n in (("bins", bins), ("limit", limit)))
+        skipped = arguments.count("skip", skip, least=0, most=MOST_ROWS)
+        since, until = parse_time(start, "start"), parse_time(end, "end")
+        if since is not None and until is not None and until <= since:
+            raise InvalidInput("end", f"{until} is not after start, {since}", mend="leave one of them out")
+        with self._ledger.reading():
+            seqs, times = self._ledger.times(scope, parsed, NOW)
+            first = 0 if since is None else int(np.searchsorted(times, microseconds(since)))
+            last = len(times) if until is None else int(np.searchsorted(times, microseconds(until)))
+            seqs, times = seqs[first:last], times[first:last]
+            page = self._ledger.fetch(scope.namespace, seqs[skipped : skipped + most].tolist())
+        if not len(times):
+            return Timeline(start=since, end=until, segments=0, counts=(0,) * parts, page=())
+        low = int(times[0]) if since is None else microseconds(since)
+        high = int(times[-1]) + 1 if until is None else microseconds(until)
+        borders = [low + (high - low) * part // parts for part in range(parts)] + [high] if parts else []
+        counts = np.diff(np.searchsorted(times, borders)).tolist()
+        ends = until or instant(min(high, microseconds(datetime.max.replace(tzinfo=UTC))))
+        return Timeline(
+            start=since or instant(low), end=ends, segments=len(times), counts=tuple(counts), page=tuple(page)
+        )
 
     def embeddings(
         self,

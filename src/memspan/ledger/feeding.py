@@ -90,6 +90,20 @@ class Feeding(Activations):
         table = np.array(rows, np.int64).reshape(-1, 2)
         return table[:, 0].copy(), table[:, 1].astype(np.int32)
 
+    def times(self, scope: Scope, filters: Filter | None, as_of: AsOf | None) -> tuple[Seqs, Seqs]:
+        """The rows a query may see in the order of ``Segment.time``: int64[n], and those times, int64[n] microseconds
+        since 1970. Of one time the first written comes first."""
+        clause, values = scope_sql(scope, filters, as_of)
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT seq, coalesce(occurred_at, heard_at, recorded_at) FROM segments"
+                f" WHERE namespace = ? AND {clause}",
+                (namespace_number(connection, scope.namespace), *values),
+            ).fetchall()
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        table = table[np.lexsort((table[:, 0], table[:, 1]))]
+        return table[:, 0].copy(), table[:, 1].copy()
+
     def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]:
         """The rows with these seqs that still exist in this namespace, in the order asked."""
         found: dict[int, Segment] = {}
