@@ -17,6 +17,8 @@ function filled(element, props, kids) {
 export const el = (tag, props, ...kids) => filled(document.createElement(tag), props, kids);
 export const svg = (tag, props, ...kids) => filled(document.createElementNS(SVG, tag), props, kids);
 export const icon = name => svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("use", { href: `${icons}#${name}` }));
+// What an element holds from now on; what is nothing is left out.
+export const put = (element, ...kids) => { element.replaceChildren(); return filled(element, null, kids); };
 export const at = id => document.getElementById(id);
 
 // A link to a view, in the namespace that is shown.

@@ -4,7 +4,7 @@ import { api } from "./api.js";
 import { el, link, roving, short, svg } from "./dom.js";
 import { empty, failed, loading } from "./notices.js";
 
-const ROW = 40, NARROW = 640, MOST = 14;
+const ROW = 46, NARROW = 640, MOST = 14;
 const KINDS = { next: "beside it", mentions: "shared name", similar: "alike in meaning" };
 
 export async function graph(box, segment, { hops, signal }) {
@@ -20,7 +20,7 @@ export async function graph(box, segment, { hops, signal }) {
     return;
   }
   if (!found.length) { stage.replaceChildren(empty("Nothing is linked to it yet", "Memories are linked when they stand beside each other, share a name, or are alike in meaning.")); return; }
-  const draw = () => stage.isConnected && stage.replaceChildren(drawn(segment, found, stage.clientWidth), listed(found));
+  const draw = () => stage.isConnected && stage.replaceChildren(drawn(segment, found, stage.clientWidth - 32), listed(found));
   draw();
   let wide = stage.clientWidth;
   new ResizeObserver(() => { if (Math.abs(stage.clientWidth - wide) > 8) { wide = stage.clientWidth; draw(); } }).observe(stage);
@@ -48,38 +48,38 @@ function drawn(segment, found, width) {
     const heavy = side => side.reduce((sum, node) => sum + leaves(node), 0);
     sides[!narrow && heavy(sides[1]) < heavy(sides[0]) ? 1 : 0].push(child);
   }
-  const depth = deepest(root), room = narrow ? Math.max(150, (width - 30) / depth) : Math.max(190, (width / 2 - 20) / depth);
+  const inner = narrow ? width - 40 : width / 2, lead = narrow ? 26 : 64, depth = deepest(root);
+  const room = Math.max(narrow ? 170 : 190, (inner - lead) / depth), letters = Math.max(12, Math.floor((room - 30) / 7.1));
   const rows = Math.max(...sides.map(side => side.reduce((sum, node) => sum + leaves(node), 0)), 1);
-  const high = rows * ROW + 40, wide = narrow ? 30 + room * depth : 2 * (20 + room * depth), middle = narrow ? 14 : wide / 2;
+  const high = rows * ROW + 24, wide = (narrow ? 1 : 2) * (lead + room * depth) + (narrow ? 14 : 0), middle = narrow ? 14 : wide / 2;
   const edges = svg("g", { cls: "edges" }), marks = svg("g", { cls: "nodes" });
   root.x = middle; root.y = high / 2;
   sides.forEach((side, at) => {
     const sign = at ? -1 : 1, total = side.reduce((sum, node) => sum + leaves(node), 0);
     let line = high / 2 - (total - 1) * ROW / 2;
-    const put = (node, above) => {
+    const place = node => {
       const first = line;
-      node.below.forEach(child => put(child, node));
+      node.below.forEach(place);
       if (!node.below.length) line += ROW;
-      node.x = middle + sign * (narrow ? 26 + (node.depth - 1) * room : 64 + (node.depth - 1) * room);
+      node.x = middle + sign * (lead + (node.depth - 1) * room);
       node.y = node.below.length ? (node.below[0].y + node.below.at(-1).y) / 2 : first;
       node.sign = sign;
     };
-    side.forEach(node => put(node, root));
+    side.forEach(place);
   });
   const draw = (node, above) => {
     if (above) {
-      const bend = (node.x - above.x) / 2, from = above.depth ? above.x + above.sign * Math.min(room - 40, reach(above, room)) : above.x;
-      const start = above.depth ? (Math.abs(node.x - from) < 12 ? above.x : from) : from;
-      edges.append(svg("path", { cls: `edge ${node.step.kind in KINDS ? node.step.kind : "stated"}`, d: `M${start} ${above.y}C${start + bend / 2} ${above.y} ${node.x - bend / 2} ${node.y} ${node.x} ${node.y}`, "stroke-width": (0.8 + 2.2 * node.strength).toFixed(2) }));
+      // out of a labelled node the line runs straight below its text, then bends
+      const from = above.depth ? node.x - node.sign * 40 : above.x, bend = (node.x - from) / 2, kind = node.step.kind in KINDS ? node.step.kind : "stated";
+      edges.append(svg("path", { cls: `edge ${kind}`, d: `M${above.x} ${above.y}L${from} ${above.y}C${from + bend} ${above.y} ${node.x - bend} ${node.y} ${node.x} ${node.y}`, "stroke-width": (0.8 + 2.2 * node.strength).toFixed(2) }));
       const anchor = node.sign < 0 ? "end" : "start", gap = node.sign * 11;
       const label = `${short(node.text, 80)}. ${words(node.step)}`;
-      const letters = Math.max(12, Math.floor((room - (node.below.length ? 60 : 24)) / 6.9));
       marks.append(svg("a", { href: link(`segment/${node.id}`), cls: "node", "aria-label": label, tabindex: -1 },
         svg("title", {}, `${short(node.text, 240)}`),
-        svg("rect", { cls: "hit", x: node.sign < 0 ? node.x - room + 30 : node.x - 10, y: node.y - ROW / 2 + 2, width: room - 20, height: ROW - 4, rx: 8 }),
-        svg("circle", { cx: node.x, cy: node.y, r: (3.5 + 3.5 * node.strength).toFixed(1), cls: node.step.kind in KINDS ? node.step.kind : "stated" }),
-        svg("text", { x: node.x + gap, y: node.y - 1, "text-anchor": anchor }, short(node.text, letters)),
-        svg("text", { x: node.x + gap, y: node.y + 12, "text-anchor": anchor, cls: "via" }, short(words(node.step), letters))));
+        svg("rect", { cls: "hit", x: node.sign < 0 ? node.x - room + 18 : node.x - 10, y: node.y - ROW / 2 + 2, width: room - 8, height: ROW - 4, rx: 8 }),
+        svg("circle", { cx: node.x, cy: node.y, r: (3.5 + 3.5 * node.strength).toFixed(1), cls: kind }),
+        svg("text", { x: node.x + gap, y: node.y - 5, "text-anchor": anchor }, short(node.text, letters)),
+        svg("text", { x: node.x + gap, y: node.y + 14, "text-anchor": anchor, cls: "via" }, short(words(node.step), letters))));
     }
     node.below.forEach(child => draw(child, node));
   };
@@ -90,7 +90,6 @@ function drawn(segment, found, width) {
   return el("div", { cls: "scrolls" }, picture);
 }
 
-const reach = (node, room) => 22 + Math.min(room - 60, 6.9 * short(node.text, Math.max(12, Math.floor((room - 60) / 6.9))).length);
 const words = step => (step.kind === "mentions" ? `shares “${step.via}”` : KINDS[step.kind] ?? step.kind);
 
 // The legend: what the lines mean, of those there are.

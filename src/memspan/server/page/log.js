@@ -1,7 +1,7 @@
 // What was done, the last first, and taking it back.
 
 import { api } from "./api.js";
-import { el, plural, roving, when } from "./dom.js";
+import { el, plural, put, roving, when } from "./dom.js";
 import { done, empty, loading, troubled } from "./notices.js";
 
 const PAGE = 50;
@@ -22,8 +22,9 @@ export async function show(main, { signal, reload }) {
     } catch (problem) { troubled(problem); }
   };
   const row = operation => el("li", { cls: operation.undone_by ? "undone" : "", tabindex: -1 },
-    el("span", { cls: "what" }, el("strong", {}, VERBS[operation.verb] ?? operation.verb), operation.undoes && known.has(operation.undoes) && ` (${(VERBS[known.get(operation.undoes)] ?? known.get(operation.undoes)).toLowerCase()})`),
-    el("span", { cls: "soft" }, plural(operation.segments, "memory", "memories"), operation.actor && ` · ${operation.actor}`), when(operation.at),
+    el("span", { cls: "what" }, el("strong", {}, VERBS[operation.verb] ?? operation.verb), operation.undoes && known.has(operation.undoes) && ` (${(VERBS[known.get(operation.undoes)] ?? known.get(operation.undoes)).toLowerCase()})`,
+      el("span", { cls: "soft" }, plural(operation.segments, "memory", "memories"), operation.actor && ` · by ${operation.actor}`)),
+    when(operation.at),
     operation.undone_by ? el("span", { cls: "soft state" }, "taken back") : FINAL.has(operation.verb) ? el("span", { cls: "soft state" }, "for good")
       : el("button", { type: "button", "aria-label": `Undo: ${VERBS[operation.verb] ?? operation.verb}`, on: { click: undo(operation) } }, "Undo"));
   const load = async before => {
@@ -31,7 +32,7 @@ export async function show(main, { signal, reload }) {
     for (const operation of page) known.set(operation.id, operation.verb);
     list.append(...page.map(row));
     roving(list, "li");
-    more.replaceChildren(!list.children.length ? empty("Nothing was done here yet") : page.length === PAGE ? el("button", { type: "button", on: { click: () => load(page.at(-1).id).catch(troubled) } }, "Show older") : "");
+    put(more, !list.children.length ? empty("Nothing was done here yet") : page.length === PAGE && el("button", { type: "button", on: { click: () => load(page.at(-1).id).catch(troubled) } }, "Show older"));
   };
   await load();
 }

@@ -1,7 +1,7 @@
 // One memory: what it says, what is around it, what became of it.
 
 import { api } from "./api.js";
-import { about, compared, el, icon, link, plural, short, when, whole } from "./dom.js";
+import { about, compared, el, icon, link, plural, put, short, when, whole } from "./dom.js";
 import { copy, done, empty, failed, loading, toast, troubled } from "./notices.js";
 import { correct } from "./editor.js";
 import { graph } from "./graph.js";
@@ -21,7 +21,7 @@ export async function show(main, { id, query, signal, reload }) {
     document.title = "Deleted · memspan";
     const end = events.at(-1);
     if (!events.length) { main.replaceChildren(back, el("h1", { tabindex: -1 }, "No such memory"), failed(gone)); return; }
-    main.replaceChildren(back, el("h1", { tabindex: -1 }, end.event === "ERASE" ? "This memory was erased" : "This memory was deleted"),
+    put(main, back, el("h1", { tabindex: -1 }, end.event === "ERASE" ? "This memory was erased" : "This memory was deleted"),
       el("p", { cls: "soft" }, end.event === "ERASE" ? "Nothing is left of what it said." : "Nothing finds it any more. Its history stays, and it can come back."),
       end.operation && end.event === "DELETE" && el("button", { cls: "primary", type: "button", on: { click: () => api.undo(end.operation).then(() => { toast("It is back"); reload(); }, troubled) } }, "Bring it back"), told(events));
     return;
@@ -47,7 +47,8 @@ export async function show(main, { id, query, signal, reload }) {
   main.replaceChildren(back, el("article", { cls: "whole" },
     el("h1", { cls: "unseen", tabindex: -1 }, "Memory"),
     el("p", { cls: "said", id: "text" }, segment.text), about(segment),
-    el("div", { cls: "acts" }, el("button", { type: "button", on: { click: edit } }, "Edit"), el("button", { cls: "danger-quiet", type: "button", on: { click: remove } }, "Delete")),
+    el("div", { cls: "acts" }, el("button", { type: "button", on: { click: edit } }, "Edit"), el("button", { cls: "danger-quiet", type: "button", on: { click: remove } }, "Delete"))),
+  around, told(events), el("section", { "aria-labelledby": "details" }, el("h2", { id: "details" }, "Details"),
     el("dl", { cls: "facts" },
       fact("Happened", segment.occurred_at ? when(segment.occurred_at) : "nobody said"), fact("Stored", when(segment.recorded_at)),
       fact("Category", segment.category.length ? el("a", { href: link("tree", { at: segment.category.join(" / ") }) }, segment.category.join(" / ")) : null),
@@ -57,8 +58,7 @@ export async function show(main, { id, query, signal, reload }) {
       fact("State", segment.state), fact("Version", String(segment.version)), fact("Tokens", whole(segment.tokens)),
       fact("Said again", segment.repeats ? plural(segment.repeats, "time") : null),
       ...Object.entries(segment.metadata ?? {}).map(([name, value]) => fact(name, typeof value === "string" ? value : JSON.stringify(value))),
-      fact("Id", el("button", { cls: "id", type: "button", title: "Copy", on: { click: () => copy(segment.id, "The id was copied") } }, segment.id)))),
-  around, told(events));
+      fact("Id", el("button", { cls: "id", type: "button", title: "Copy", on: { click: () => copy(segment.id, "The id was copied") } }, segment.id)))));
   await graph(around, segment, { hops: Number(query.get("hops")) || 1, signal });
 }
 

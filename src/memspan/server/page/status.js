@@ -1,7 +1,7 @@
 // Whether the server is well, how large the memory is, and who may ask it.
 
 import { api, here, key } from "./api.js";
-import { bytes, el, plural, when, whole } from "./dom.js";
+import { bytes, el, plural, put, when, whole } from "./dom.js";
 import { copy, dialog, empty, failed, field, loading, toast, troubled } from "./notices.js";
 
 const RIGHTS = ["read", "write", "admin"];
@@ -21,14 +21,14 @@ async function healthy(box, signal) {
   box.replaceChildren(el("h2", { id: "health" }, "Health"), el("p", { cls: `health ${well ? "well" : "ill"}` }, el("i", {}), well ? "The server is ready" : ready.reason.message));
   if (stats.status === "rejected") { box.append(failed(stats.reason)); return; }
   const told = stats.value, space = told.namespaces?.[here.namespace] ?? told, encoder = told.encoder;
-  box.append(el("dl", { cls: "numbers" },
+  box.append(el("div", {}, el("dl", { cls: "numbers" },
     number("Memories", whole(space.segments), `in ${here.namespace}`), number("Tokens", whole(space.tokens)), number("Versions", whole(told.versions), "of the whole store"),
     number("On disk", bytes(told.bytes?.total ?? 0), told.bytes?.per_segment ? `${bytes(told.bytes.per_segment)} each` : ""),
     number("Encoder", encoder?.id ?? "none", encoder ? plural(encoder.dim, "dimension") : "keywords only"), number("Waiting for vectors", whole(space.pending ?? told.pending)),
     number("Log", plural(told.log?.entries ?? 0, "entry", "entries")), number("Backup", told.backup ? (told.backup.at ? when(told.backup.at) : "there is one") : "none yet")),
   (told.search_failure || encoder?.failure) && el("p", { cls: "trouble" }, told.search_failure || encoder.failure),
   told.views && el("table", {}, el("caption", {}, "Indexes"), el("thead", {}, el("tr", {}, ["Index", "In the snapshot", "After it", "Size", "State"].map(name => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, Object.entries(told.views).map(([name, view]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, whole(view.rows)), el("td", {}, whole(view.tail)), el("td", {}, bytes(view.bytes ?? 0)), el("td", {}, view.failure ?? "well"))))));
+    el("tbody", {}, Object.entries(told.views).map(([name, view]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, whole(view.rows)), el("td", {}, whole(view.tail)), el("td", {}, bytes(view.bytes ?? 0)), el("td", {}, view.failure ?? "well")))))));
 }
 
 async function known(box, signal, reload) {
@@ -37,7 +37,7 @@ async function known(box, signal, reload) {
   let list;
   try { list = await api.keys(signal); } catch (problem) {
     if (problem.name === "AbortError") throw problem;
-    box.replaceChildren(title, problem.status === 403 ? empty("Only a key with the right “admin” may see keys") : failed(problem), own || "");
+    put(box, title, problem.status === 403 ? empty("Only a key with the right “admin” may see keys") : failed(problem), own);
     return;
   }
   const make = async () => {
@@ -54,7 +54,7 @@ async function known(box, signal, reload) {
     const sure = await dialog(`Revoke “${one.name}”?`, el("p", {}, "Whoever uses it is turned away from now on. This cannot be undone."), { label: "Revoke", dangerous: true, submit: () => api.revokeKey(one.id) });
     if (sure) { toast(`“${one.name}” was revoked`); await reload(); }
   };
-  title.append(el("div", { cls: "row" }, own || "", el("button", { type: "button", on: { click: () => make().catch(troubled) } }, "Make a key")));
+  title.append(el("div", { cls: "row" }, own, el("button", { type: "button", on: { click: () => make().catch(troubled) } }, "Make a key")));
   box.replaceChildren(title, list.length ? el("table", {}, el("thead", {}, el("tr", {}, ["Name", "May", "Namespaces", "Made", ""].map(name => el("th", { scope: "col" }, name || el("span", { cls: "unseen" }, "Actions"))))),
     el("tbody", {}, list.map(one => el("tr", { cls: one.revoked_at ? "undone" : "" }, el("th", { scope: "row" }, one.name), el("td", {}, (one.rights ?? []).join(", ")), el("td", {}, (one.namespaces ?? []).join(", ") || "all"), el("td", {}, one.created_at ? when(one.created_at) : ""),
       el("td", {}, one.revoked_at ? el("span", { cls: "soft" }, "revoked") : el("button", { cls: "danger-quiet", type: "button", "aria-label": `Revoke ${one.name}`, on: { click: () => revoke(one)().catch(troubled) } }, "Revoke"))))))
