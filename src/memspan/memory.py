@@ -585,11 +585,10 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
     ) -> Timeline:
         """How much happened when, of what searches see now: from ``start`` (None: the first) up to, not including,
         ``end`` (None: after the last) in ``bins`` equal parts, at most 10,000; and of these segments, in the order of
-        their times, ``limit`` after the first ``skip``. 0 for ``bins`` or ``limit`` leaves that out. What nobody dated
-        counts when it was heard. Raises InvalidInput.
+        their times, ``limit`` after the first ``skip``. What nobody dated counts when it was heard. Raises InvalidInput.
         """
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
-        parts, most = (arguments.count(name, n, least=0) for name, n in (("bins", bins), ("limit", limit)))
+        parts, most = arguments.count("bins", bins, least=0), arguments.count("limit", limit)
         skipped = arguments.count("skip", skip, least=0, most=MOST_ROWS)
         since, until = parse_time(start, "start"), parse_time(end, "end")
         if since is not None and until is not None and until <= since:

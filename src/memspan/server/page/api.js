@@ -43,7 +43,7 @@ async function send(method, url, { body, signal, headers = {} }) {
 // The answer to one call, and its headers. Without a key that holds, the reader is asked for one, until there is, or not.
 export async function call(method, path, { query = {}, ...rest } = {}) {
   const url = new URL(path, root);
-  for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
+  for (const [name, value] of Object.entries(query)) for (const one of [value].flat()) if (one !== undefined && one !== null && one !== "") url.searchParams.append(name, one);
   for (;;) {
     const used = key.get(), response = await send(method, url, rest);
     if (response.ok) return { value: response.status === 204 ? null : await told(response), headers: response.headers };
@@ -86,7 +86,7 @@ export const api = {
   conflicts: async (query, signal) => (await read("conflicts", query, signal)).conflicts,
   accept: pair => write("POST", "conflicts/accept", pair),
   reject: pair => write("POST", "conflicts/reject", pair),
-  stats: signal => read("stats", {}, signal),
+  stats: async signal => (await call("GET", "v1/stats", { signal })).value,
   ready: async signal => (await call("GET", "health/ready", { signal })).value,
   keys: async signal => (await call("GET", "v1/keys", { signal })).value.keys,
   makeKey: async body => (await call("POST", "v1/keys", { body })).value,

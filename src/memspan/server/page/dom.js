@@ -24,7 +24,7 @@ export const at = id => document.getElementById(id);
 // A link to a view, in the namespace that is shown.
 export function link(path, query = {}, namespace = current()) {
   const params = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== null && value !== "") params.set(name, value);
+  for (const [name, value] of Object.entries(query)) for (const one of [value].flat()) if (one !== undefined && one !== null && one !== "") params.append(name, one);
   if (namespace !== "default") params.set("in", namespace);
   const tail = params.toString();
   return `#/${path}${tail ? `?${tail}` : ""}`;

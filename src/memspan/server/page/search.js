@@ -88,7 +88,7 @@ export async function show(main, { query, signal }) {
 // Before anything is asked: what came last.
 async function latest(box, signal) {
   box.replaceChildren(loading(4));
-  const { segments } = await api.timeline({ bins: 0, limit: 0 }, signal);
+  const { segments } = await api.timeline({ bins: 0, limit: 1 }, signal);
   if (!segments) {
     box.replaceChildren(empty("Nothing is remembered here yet",
       "Add a memory, connect an assistant, or write from Python:", el("pre", {}, 'memory.add("I moved to Lisbon in May.", user_id="ana")'),

@@ -9,24 +9,25 @@ import { graph } from "./graph.js";
 const EVENTS = { ADD: "Remembered", UPDATE: "Changed", DELETE: "Deleted", ERASE: "Erased for good" };
 
 export async function show(main, { id, query, signal, reload }) {
+  const back = el("button", { cls: "back", type: "button", on: { click: goBack } }, icon("back"), "Back");
   main.replaceChildren(loading(4));
-  let read, gone = null;
-  try { read = await api.segment(id, signal); } catch (problem) {
+  let events;
+  try { events = await api.history(id, signal); } catch (problem) {
     if (problem.status !== 404) throw problem;
-    gone = problem;
-  }
-  const events = await api.history(id, signal).catch(problem => { if (problem.name === "AbortError") throw problem; return []; });
-  const back = el("button", { cls: "back", type: "button", on: { click: () => goBack() } }, icon("back"), "Back");
-  if (gone) {
-    document.title = "Deleted · memspan";
-    const end = events.at(-1);
-    if (!events.length) { main.replaceChildren(back, el("h1", { tabindex: -1 }, "No such memory"), failed(gone)); return; }
-    put(main, back, el("h1", { tabindex: -1 }, end.event === "ERASE" ? "This memory was erased" : "This memory was deleted"),
-      el("p", { cls: "soft" }, end.event === "ERASE" ? "Nothing is left of what it said." : "Nothing finds it any more. Its history stays, and it can come back."),
-      end.operation && end.event === "DELETE" && el("button", { cls: "primary", type: "button", on: { click: () => api.undo(end.operation).then(() => { toast("It is back"); reload(); }, troubled) } }, "Bring it back"), told(events));
+    document.title = "No such memory · memspan";
+    main.replaceChildren(back, el("h1", { tabindex: -1 }, "No such memory"), failed(problem));
     return;
   }
-  const { segment, tag } = read;
+  const end = events.at(-1), erased = end.event === "ERASE";
+  if (erased || end.event === "DELETE") {
+    document.title = `${EVENTS[end.event]} · memspan`;
+    const bring = () => api.undo(end.operation).then(() => { toast("It is back"); reload(); }, troubled);
+    put(main, back, el("h1", { tabindex: -1 }, erased ? "This memory was erased" : "This memory was deleted"),
+      el("p", { cls: "lead" }, erased ? "Nothing is left of what it said." : "Nothing finds it any more. Its history stays, and it can come back."),
+      !erased && end.operation && el("button", { cls: "primary", type: "button", on: { click: bring } }, "Bring it back"), told(events));
+    return;
+  }
+  const { segment, tag } = await api.segment(id, signal);
   document.title = `${short(segment.text, 40)} · memspan`;
   const edit = async () => {
     if (!await correct(segment, tag)) return;
@@ -51,7 +52,7 @@ export async function show(main, { id, query, signal, reload }) {
   around, told(events), el("section", { "aria-labelledby": "details" }, el("h2", { id: "details" }, "Details"),
     el("dl", { cls: "facts" },
       fact("Happened", segment.occurred_at ? when(segment.occurred_at) : "nobody said"), fact("Stored", when(segment.recorded_at)),
-      fact("Category", segment.category.length ? el("a", { href: link("tree", { at: segment.category.join(" / ") }) }, segment.category.join(" / ")) : null),
+      fact("Category", segment.category.length ? el("a", { href: link("tree", { at: segment.category }) }, segment.category.join(" / ")) : null),
       fact("Session", segment.session), fact("User", segment.user_id), fact("Agent", segment.agent_id), fact("Run", segment.run_id),
       fact("Source", segment.source), fact("Kind", segment.kind), fact("Importance", segment.importance.toFixed(2)),
       fact("True from", segment.valid_from && when(segment.valid_from)), fact("True until", segment.valid_to && when(segment.valid_to)), fact("Expires", segment.expires_at && when(segment.expires_at)),

@@ -19,8 +19,16 @@ async function healthy(box, signal) {
   const well = ready.status === "fulfilled";
   const number = (name, value, more) => el("div", { cls: "number" }, el("dt", {}, name), el("dd", {}, value, more && el("small", {}, more)));
   box.replaceChildren(el("h2", { id: "health" }, "Health"), el("p", { cls: `health ${well ? "well" : "ill"}` }, el("i", {}), well ? "The server is ready" : ready.reason.message));
-  if (stats.status === "rejected") { box.append(failed(stats.reason)); return; }
-  const told = stats.value, space = told.namespaces?.[here.namespace] ?? told, encoder = told.encoder;
+  const told = stats.value;
+  if (stats.status === "rejected") {
+    if (stats.reason.status !== 403) { box.append(failed(stats.reason)); return; }
+    const { namespaces } = await api.namespaces();  // a key for a part of the store is told of that part
+    const own = namespaces.find(space => space.name === here.namespace) ?? {};
+    box.append(el("dl", { cls: "numbers" }, number("Memories", whole(own.segments), `in ${here.namespace}`), number("Tokens", whole(own.tokens)), number("Waiting for vectors", whole(own.pending))),
+      el("p", { cls: "soft" }, "A key for the whole store, with the right “admin”, shows more."));
+    return;
+  }
+  const space = told.namespaces?.[here.namespace] ?? {}, encoder = told.encoder;
   box.append(el("div", {}, el("dl", { cls: "numbers" },
     number("Memories", whole(space.segments), `in ${here.namespace}`), number("Tokens", whole(space.tokens)), number("Versions", whole(told.versions), "of the whole store"),
     number("On disk", bytes(told.bytes?.total ?? 0), told.bytes?.per_segment ? `${bytes(told.bytes.per_segment)} each` : ""),
@@ -37,12 +45,12 @@ async function known(box, signal, reload) {
   let list;
   try { list = await api.keys(signal); } catch (problem) {
     if (problem.name === "AbortError") throw problem;
-    put(box, title, problem.status === 403 ? empty("Only a key with the right “admin” may see keys") : failed(problem), own);
+    put(box, title, problem.status === 403 ? empty("Only a key for the whole store, with the right “admin”, may see keys") : failed(problem), own);
     return;
   }
   const make = async () => {
-    const made = await dialog("Make a key", el("div", { cls: "fields" }, field("name", "Name", { required: true, placeholder: "what it is for" }), field("namespaces", "Namespaces", { value: here.namespace, required: true }, "Several are separated by commas."),
-      el("fieldset", {}, el("legend", {}, "It may"), RIGHTS.map(right => el("label", {}, el("input", { type: "checkbox", name: "rights", value: right, checked: right === "read" }), right)))),
+    const made = await dialog("Make a key", el("div", { cls: "fields" }, field("name", "Name", { required: true, placeholder: "what it is for" }), field("namespaces", "Namespaces", { value: list.length ? here.namespace : "*", required: true }, "Several are separated by commas; * is all of them."),
+      el("fieldset", {}, el("legend", {}, "It may"), RIGHTS.map(right => el("label", {}, el("input", { type: "checkbox", name: "rights", value: right, checked: right !== "admin" || !list.length }), right)))),
     { label: "Make it", submit: given => api.makeKey({ name: given.get("name").trim(), namespaces: given.get("namespaces").split(",").map(name => name.trim()).filter(Boolean), rights: given.getAll("rights") }) });
     if (!made) return;
     if (!list.length && !key.get()) key.set(made.secret);  // from now on the server asks for one
@@ -56,7 +64,7 @@ async function known(box, signal, reload) {
   };
   title.append(el("div", { cls: "row" }, own, el("button", { type: "button", on: { click: () => make().catch(troubled) } }, "Make a key")));
   box.replaceChildren(title, list.length ? el("table", {}, el("thead", {}, el("tr", {}, ["Name", "May", "Namespaces", "Made", ""].map(name => el("th", { scope: "col" }, name || el("span", { cls: "unseen" }, "Actions"))))),
-    el("tbody", {}, list.map(one => el("tr", { cls: one.revoked_at ? "undone" : "" }, el("th", { scope: "row" }, one.name), el("td", {}, (one.rights ?? []).join(", ")), el("td", {}, (one.namespaces ?? []).join(", ") || "all"), el("td", {}, one.created_at ? when(one.created_at) : ""),
+    el("tbody", {}, list.map(one => el("tr", { cls: one.revoked_at ? "undone" : "" }, el("th", { scope: "row" }, one.name), el("td", {}, one.rights.join(", ")), el("td", {}, one.namespaces.map(name => (name === "*" ? "all" : name)).join(", ")), el("td", {}, when(one.created_at)),
       el("td", {}, one.revoked_at ? el("span", { cls: "soft" }, "revoked") : el("button", { cls: "danger-quiet", type: "button", "aria-label": `Revoke ${one.name}`, on: { click: () => revoke(one)().catch(troubled) } }, "Revoke"))))))
-    : empty("There are no keys", "Whoever reaches this server may do everything, so it listens on this machine only. Make a key to change that; the first should have the right “admin”."));
+    : empty("There are no keys", "Whoever reaches this server may do everything, so it listens on this machine only. Make a key to change that; the first should be for all namespaces, with the right “admin”."));
 }

@@ -17,7 +17,7 @@ export async function show(main, { query, signal }) {
   main.replaceChildren(el("div", { cls: "title" }, el("h1", { tabindex: -1 }, "Timeline"), el("div", { cls: "row" }, button("+", () => zoom(0.5), "Zoom in"), button("−", () => zoom(2), "Zoom out"), button("All", () => go(link("timeline"))))),
     chart, el("p", { id: "keys", cls: "soft hint" }, "Drag over a part to zoom into it. Keys: + and − zoom, arrows move, 0 shows all."), told, list);
   const bins = Math.max(24, Math.min(160, Math.floor(chart.clientWidth / 7)));
-  const seen = await api.timeline({ start, end, bins, limit: 0 }, signal);
+  const seen = await api.timeline({ start, end, bins, limit: 1 }, signal);
   if (!seen.start || (!seen.segments && !start && !end)) { chart.remove(); main.querySelector("#keys").remove(); list.replaceChildren(empty("Nothing is remembered here yet")); return; }
   const from = Date.parse(seen.start), until = Date.parse(seen.end ?? seen.start), span = Math.max(1, until - from);
   chart.setAttribute("aria-label", `${plural(seen.segments, "memory", "memories")} from ${date(from)} to ${date(until)}`);

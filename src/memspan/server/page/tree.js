@@ -6,24 +6,23 @@ import { empty, failed, loading } from "./notices.js";
 import { virtualList } from "./virtual.js";
 
 const CHUNK = 100, EXAMPLES = 12, ROW = 64;
-const joined = path => path.join(" / ");
 
 export async function show(main, { query, signal }) {
   document.title = "Tree · memspan";
-  const wanted = query.get("at") ?? "";
+  const wanted = query.getAll("at");
   const tree = el("ul", { role: "tree", "aria-label": "Categories and clusters", cls: "tree" }), within = el("section", { cls: "within", "aria-live": "polite" });
   main.replaceChildren(el("h1", { tabindex: -1 }, "Tree"), el("p", { cls: "lead" }, "The categories somebody named, and below them the clusters that grow by themselves."), el("div", { cls: "split" }, el("div", { cls: "side-tree" }, tree), within));
   tree.append(el("li", {}, loading(5)));
   const root = await api.tree({ depth: 2, examples: 0 }, signal);
   if (!root.segments) { tree.replaceWith(empty("Nothing is remembered here yet", "The tree grows with what you add.")); return; }
   root.label = "Everything";
-  root.base = ""; root.level = 0;
+  root.base = []; root.level = 0;
   tree.replaceChildren(item(root, 1, 1, 1));
   const first = tree.firstChild;
   first.tabIndex = 0;
   await open(first);
   let chosen = first;
-  for (const step of wanted ? wanted.split(" / ") : []) {  // the way down to what the address names
+  for (const step of wanted) {  // the way down to what the address names
     const next = [...chosen.querySelectorAll(":scope > ul > li")].find(child => child.node?.kind === "category" && child.node.label === step);
     if (!next) break;
     chosen = next;
@@ -47,10 +46,10 @@ export async function show(main, { query, signal }) {
     const node = li.node, group = el("ul", { role: "group" }, el("li", { role: "none" }, loading(2)));
     li.append(group);
     try {
-      const found = node.kind === "category" ? await api.tree({ path: node.key ? joined(node.path) : "", depth: 2, examples: 0 }, signal)
+      const found = node.kind === "category" ? await api.tree({ path: node.path, depth: 2, examples: 0 }, signal)
         : located(await api.tree({ path: node.base, depth: Math.min(32, node.level + 2), examples: 0 }, signal), node.key);
       const level = Number(li.getAttribute("aria-level")) + 1, children = (found?.children ?? []).map(child => ({ ...child,
-        base: child.kind === "category" ? joined(child.path) : node.base, level: child.kind === "category" ? 0 : node.level + 1 }));
+        base: child.kind === "category" ? child.path : node.base, level: child.kind === "category" ? 0 : node.level + 1 }));
       group.replaceChildren();
       const show = from => {
         group.append(...children.slice(from, from + CHUNK).map((child, at) => item(child, level, children.length, from + at + 1)));
@@ -85,7 +84,7 @@ export async function show(main, { query, signal }) {
   }
 
   async function contents(node) {
-    const address = link("tree", { at: node.kind === "category" ? joined(node.path) : node.base });
+    const address = link("tree", { at: node.kind === "category" ? node.path : node.base });
     if (place().view === "tree" && location.hash !== address) history.replaceState(null, "", address);
     const title = [el("h2", {}, node.label), el("p", { cls: "soft" }, plural(node.segments, "memory", "memories"), node.kind === "cluster" ? " · a cluster that grew by itself" : "")];
     within.node = node;
