@@ -73,7 +73,7 @@ function drawn(segment, found, width) {
       const from = above.depth ? node.x - node.sign * 40 : above.x, bend = (node.x - from) / 2, kind = node.step.kind in KINDS ? node.step.kind : "stated";
       edges.append(svg("path", { cls: `edge ${kind}`, d: `M${above.x} ${above.y}L${from} ${above.y}C${from + bend} ${above.y} ${node.x - bend} ${node.y} ${node.x} ${node.y}`, "stroke-width": (0.8 + 2.2 * node.strength).toFixed(2) }));
       const anchor = node.sign < 0 ? "end" : "start", gap = node.sign * 11;
-      const label = `${short(node.text, 80)}. ${words(node.step)}`;
+      const label = `${short(node.text, 80)} (${words(node.step)})`;
       marks.append(svg("a", { href: link(`segment/${node.id}`), cls: "node", "aria-label": label, tabindex: -1 },
         svg("title", {}, `${short(node.text, 240)}`),
         svg("rect", { cls: "hit", x: node.sign < 0 ? node.x - room + 18 : node.x - 10, y: node.y - ROW / 2 + 2, width: room - 8, height: ROW - 4, rx: 8 }),
@@ -86,8 +86,9 @@ function drawn(segment, found, width) {
   draw(root, null);
   const picture = svg("svg", { cls: "graph", width: wide, height: high, viewBox: `0 0 ${wide} ${high}`, role: "group", "aria-label": "The graph around this memory; arrows go through it, Enter walks on" },
     edges, svg("circle", { cls: "root", cx: root.x, cy: root.y, r: 9 }), marks);
-  roving(picture, "a.node", { across: true });
-  return el("div", { cls: "scrolls" }, picture);
+  const held = el("div", { cls: "scrolls" }, picture);
+  roving(held, "a.node", { across: true });  // an svg that listens for the focus would be a stop of its own in Chromium
+  return held;
 }
 
 const words = step => (step.kind === "mentions" ? `shares “${step.via}”` : KINDS[step.kind] ?? step.kind);
