@@ -583,10 +583,9 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         session: str | None = None,
         filters: Mapping[str, Any] | None = None,
     ) -> Timeline:
-        """How much happened when, of what searches see now: from ``start`` (None: the first) up to, not including,
-        ``end`` (None: after the last) in ``bins`` equal parts, at most 10,000; and of these segments, in the order of
-        their times, ``limit`` after the first ``skip``. What nobody dated counts when it was heard. Raises InvalidInput.
-        """
+        """How much happened when, in ``bins`` equal parts of the time from ``start`` (None: the first) up to, not
+        including, ``end`` (None: after the last); and in the order of time ``limit`` segments of that after the first
+        ``skip``. What nobody dated counts when it was heard. At most 10,000 parts. Raises InvalidInput."""
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
         parts, most = arguments.count("bins", bins, least=0), arguments.count("limit", limit)
         skipped = arguments.count("skip", skip, least=0, most=MOST_ROWS)
@@ -594,21 +593,16 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         if since is not None and until is not None and until <= since:
             raise InvalidInput("end", f"{until} is not after start, {since}", mend="leave one of them out")
         with self._ledger.reading():
-            seqs, times = self._ledger.times(scope, parsed, NOW)
-            first = 0 if since is None else int(np.searchsorted(times, microseconds(since)))
-            last = len(times) if until is None else int(np.searchsorted(times, microseconds(until)))
-            seqs, times = seqs[first:last], times[first:last]
-            page = self._ledger.fetch(scope.namespace, seqs[skipped : skipped + most].tolist())
+            seqs, times = self._ledger.times(scope, parsed, NOW, since, until)
+            page = tuple(self._ledger.fetch(scope.namespace, seqs[skipped : skipped + most].tolist()))
         if not len(times):
             return Timeline(start=since, end=until, segments=0, counts=(0,) * parts, page=())
-        low = int(times[0]) if since is None else microseconds(since)
-        high = int(times[-1]) + 1 if until is None else microseconds(until)
-        borders = [low + (high - low) * part // parts for part in range(parts)] + [high] if parts else []
-        counts = np.diff(np.searchsorted(times, borders)).tolist()
-        ends = until or instant(min(high, microseconds(datetime.max.replace(tzinfo=UTC))))
-        return Timeline(
-            start=since or instant(low), end=ends, segments=len(times), counts=tuple(counts), page=tuple(page)
-        )
+        since = since or instant(int(times[0]))
+        until = until or instant(min(int(times[-1]) + 1, microseconds(datetime.max.replace(tzinfo=UTC))))
+        low, high = microseconds(since), microseconds(until)
+        borders = [low + (high - low) * part // parts for part in range(parts)]
+        counts = np.diff(np.append(np.searchsorted(times, borders), len(times)))
+        return Timeline(start=since, end=until, segments=len(times), counts=tuple(counts.tolist()), page=page)
 
     def embeddings(
         self,

@@ -19,7 +19,11 @@ IMPORTED = re.compile(r'(?:from |import\()"\./([a-z]+\.js)"')
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with Memory(":memory:", encoder=None) as memory, served(memory) as address, httpx.Client(base_url=address) as client:
+    with (
+        Memory(":memory:", encoder=None) as memory,
+        served(memory) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         yield client
 
 
@@ -62,11 +66,15 @@ def test_nothing_but_the_files_of_the_page_may_run(files: dict[str, httpx.Respon
 def test_no_module_makes_html_of_a_text(files: dict[str, httpx.Response]) -> None:
     scripts = [told.text for address, told in files.items() if address.endswith(".js")]
     assert len(scripts) > 5
-    wrong = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|https?://(?!www\.w3)")
+    wrong = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|https?://(?!www\.w3)"
+    )
     assert [wrong.findall(text) for text in scripts] == [[]] * len(scripts)
 
 
-def test_a_browser_asks_for_the_page_and_keeps_what_it_names(client: httpx.Client, files: dict[str, httpx.Response]) -> None:
+def test_a_browser_asks_for_the_page_and_keeps_what_it_names(
+    client: httpx.Client, files: dict[str, httpx.Response]
+) -> None:
     for address, told in files.items():
         caching = "no-cache" if address == "/" else "public, max-age=31536000, immutable"
         assert told.headers["cache-control"] == caching
@@ -77,7 +85,9 @@ def test_a_browser_asks_for_the_page_and_keeps_what_it_names(client: httpx.Clien
         assert (asked.status_code, asked.content) == (200, b"")
 
 
-@pytest.mark.parametrize("address", ["/page/0123456789abcdef/app.js", "/page/{}/none.js", "/page/{}/index.html", "/page/{}/..%2Fpage.py"])
+@pytest.mark.parametrize(
+    "address", ["/page/0123456789abcdef/app.js", "/page/{}/none.js", "/page/{}/index.html", "/page/{}/..%2Fpage.py"]
+)
 def test_what_is_no_file_of_this_edition_is_not_found(
     client: httpx.Client, files: dict[str, httpx.Response], address: str
 ) -> None:

@@ -77,7 +77,9 @@ def visit(browser: Browser) -> Iterator[Open]:
             context = browser.new_context(viewport=options.pop("viewport", DESK), reduced_motion="reduce", **options)
             stack.callback(context.close)
             made = Visit(context.new_page(), memory, address)
-            made.page.on("console", lambda told: made.said.append(told.text) if told.type in ("error", "warning") else None)
+            made.page.on(
+                "console", lambda told: made.said.append(told.text) if told.type in ("error", "warning") else None
+            )
             made.page.on("pageerror", lambda error: made.said.append(str(error)))
             visits.append(made)
             return made
@@ -97,15 +99,27 @@ def told(visit: Open) -> Visit:
 def tell(memory: Memory) -> None:
     memory.add(
         [
-            {"role": "user", "name": "Ana", "content": "Where shall we meet Ben after the Lisbon fair?", "time": "2026-05-02T10:00"},
-            {"role": "user", "name": "Ben", "content": "In the café by the river, at noon.", "time": "2026-05-02T10:01"},
+            {
+                "role": "user",
+                "name": "Ana",
+                "content": "Where shall we meet Ben after the Lisbon fair?",
+                "time": "2026-05-02T10:00",
+            },
+            {
+                "role": "user",
+                "name": "Ben",
+                "content": "In the café by the river, at noon.",
+                "time": "2026-05-02T10:01",
+            },
         ],
         session="plans",
     )
     memory.add("Ben bought his boat at the Lisbon fair.", category="People / Ben", occurred_at="2026-04-20")
     memory.add("My budget for the trip is 900 euros.", category="Travel", occurred_at="2026-03-01", user_id="ana")
     memory.add("My budget for the trip is now 1200 euros.", category="Travel", occurred_at="2026-03-14", user_id="ana")
-    memory.add("The beam search keeps the best nodes.", category="Software / Architecture / Core", occurred_at="2026-02-01")
+    memory.add(
+        "The beam search keeps the best nodes.", category="Software / Architecture / Core", occurred_at="2026-02-01"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the search
@@ -335,7 +349,9 @@ def test_the_timeline_zooms_into_what_is_dragged_over_and_out_again(told: Visit)
 
 def test_a_long_timeline_has_few_rows_and_goes_anywhere(visit: Open) -> None:
     made = visit()
-    made.memory.add([{"role": "user", "content": f"turn {n}", "time": 1.7e9 + 60 * n} for n in range(3_000)], session="long")
+    made.memory.add(
+        [{"role": "user", "content": f"turn {n}", "time": 1.7e9 + 60 * n} for n in range(3_000)], session="long"
+    )
     made.go("timeline")
     page, rows = made.page, made.page.locator(".line")
     expect(rows.first).to_contain_text("turn 0")
@@ -432,7 +448,9 @@ def test_a_key_that_may_only_read_is_told_what_it_may_not(told: Visit) -> None:
 def test_what_was_stored_is_shown_as_text_and_cannot_act(visit: Open, view: str) -> None:
     made = visit()
     for text in (HOSTILE, f"{HOSTILE} now 2 Ben", f"{HOSTILE} now 3 Ben"):
-        made.memory.add(text, category=["Home", HOSTILE], session=HOSTILE, user_id=HOSTILE, metadata={HOSTILE[:80]: HOSTILE})
+        made.memory.add(
+            text, category=["Home", HOSTILE], session=HOSTILE, user_id=HOSTILE, metadata={HOSTILE[:80]: HOSTILE}
+        )
     made.go(view)
     expect(made.page.locator("#main h1")).to_have_count(1)
     assert made.page.evaluate("document.querySelectorAll('img, #main script').length") == 0
@@ -452,7 +470,9 @@ def test_nothing_is_wider_than_a_phone(visit: Open, view: str) -> None:
     made.hold(admin.secret)
     made.go(f"segment/{id}" if view == "segment" else view)
     assert made.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    assert made.page.evaluate("[...document.querySelectorAll('nav a')].every(a => a.getBoundingClientRect().height >= 40)")
+    assert made.page.evaluate(
+        "[...document.querySelectorAll('nav a')].every(a => a.getBoundingClientRect().height >= 40)"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
