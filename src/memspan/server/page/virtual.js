@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const PAGE = 100, KEPT = 24, MARGIN = 12, TALLEST = 30_000_000;  // rows, pages, rows, and pixels that browsers can lay out
+const PAGE = 100, KEPT = 24, MARGIN = 12, REST = 90, TALLEST = 30_000_000;  // rows, pages, rows, milliseconds, and pixels that browsers can lay out
 
 // `load(skip, limit, signal)` gives rows; `row(item, index)` an element that can have the focus. The window scrolls.
 export function virtualList({ total, label, tall, load, row, signal }) {
@@ -11,11 +11,16 @@ export function virtualList({ total, label, tall, load, row, signal }) {
   box.style.height = `${most * tall}px`;
   let active = 0, wanted = null, frame = 0;
 
+  // The rows of a page, null until they have come. What is only scrolled past is not asked for.
   function page(number) {
     if (!pages.has(number)) {
       const kept = { rows: null };
       pages.set(number, kept);
-      load(number * PAGE, PAGE, signal).then(rows => { kept.rows = rows; paint(); }, () => pages.delete(number));
+      setTimeout(() => {
+        const [first, last] = span();
+        if (!box.isConnected || (number + 1) * PAGE <= first || number * PAGE >= last) { pages.delete(number); return; }
+        load(number * PAGE, PAGE, signal).then(rows => { kept.rows = rows; paint(); }, () => pages.delete(number));
+      }, pages.size === 1 ? 0 : REST);
       for (const old of pages.keys()) if (pages.size > KEPT && old !== number) pages.delete(old);
     }
     return pages.get(number).rows;
