@@ -367,6 +367,14 @@ def test_a_long_timeline_has_few_rows_and_goes_anywhere(visit: Open) -> None:
     expect(page.locator("#text")).to_have_text("turn 0")
 
 
+def test_a_day_is_that_day_in_every_time_zone(visit: Open) -> None:
+    made = visit(timezone_id="America/Los_Angeles")
+    made.memory.add("Booked the flight.", occurred_at="2026-03-01")
+    made.memory.add("Landed.", occurred_at="2026-03-02T01:30:00")
+    made.go("timeline")
+    expect(made.page.locator(".line time")).to_have_text(["1 Mar 2026", "1 Mar 202617:30"])
+
+
 def test_another_namespace_shows_only_what_is_in_it(told: Visit) -> None:
     told.memory.add("Only for Acme.", namespace="acme")
     told.go("")

@@ -31,7 +31,7 @@ export function link(path, query = {}, namespace = current()) {
 }
 export const current = () => place().query.get("in") || "default";
 export function place() {
-  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [, path, query = ""] = /^#?\/?([^?]*)\??(.*)$/s.exec(location.hash);
   const [view, ...rest] = path.split("/");
   let id = rest.join("/");
   try { id = decodeURIComponent(id); } catch { /* an address typed wrong stays as it is, and is not found */ }
@@ -47,16 +47,19 @@ export function bytes(n) {
   while (n >= 1000 && unit < 4) { n /= 1000; unit += 1; }
   return `${unit && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
-const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const DATE_PARTS = { day: "numeric", month: "short", year: "numeric" };
+const DATE = new Intl.DateTimeFormat("en-GB", DATE_PARTS);
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const UTC_DATE = new Intl.DateTimeFormat("en-GB", { ...DATE_PARTS, timeZone: "UTC" });
 export const date = time => DATE.format(new Date(time));
 export const clock = time => CLOCK.format(new Date(time));
-export function when(iso) {
+// A time as its day and its hour. One that was given as a day is that day everywhere, and has no hour.
+export function spoken(iso) {
   const time = new Date(iso);
-  if (Number.isNaN(time.valueOf())) return el("span", {}, String(iso));
-  const midnight = time.getUTCHours() + time.getUTCMinutes() + time.getUTCSeconds() === 0;
-  return el("time", { datetime: iso, title: time.toISOString() }, midnight ? date(time) : `${date(time)}, ${clock(time)}`);
+  if (Number.isNaN(time.valueOf())) return [String(iso), ""];
+  return time % 86_400_000 === 0 ? [UTC_DATE.format(time), ""] : [date(time), clock(time)];
 }
+export const when = iso => el("time", { datetime: iso, title: iso }, spoken(iso).filter(Boolean).join(", "));
 export const timeOf = segment => segment.occurred_at || segment.heard_at || segment.recorded_at;
 export const short = (text, most) => {
   const flat = text.replace(/\s+/g, " ").trim();
@@ -65,7 +68,7 @@ export const short = (text, most) => {
 
 // Who, when, where: the quiet line below a text.
 export function about(segment) {
-  const said = [segment.speaker || segment.role, segment.user_id && segment.user_id !== segment.speaker ? segment.user_id : null];
+  const said = [segment.speaker || segment.role, segment.user_id?.toLowerCase() === segment.speaker?.toLowerCase() ? null : segment.user_id];
   const where = [segment.category?.length ? segment.category.join(" / ") : null, segment.session, segment.kind !== "episodic" ? segment.kind : null];
   return el("p", { cls: "about" }, [...said.filter(Boolean).map(word => el("span", {}, word)), when(timeOf(segment)), ...where.filter(Boolean).map(word => el("span", {}, word))]);
 }

@@ -49,7 +49,7 @@ function drawn(segment, found, width) {
     sides[!narrow && heavy(sides[1]) < heavy(sides[0]) ? 1 : 0].push(child);
   }
   const inner = narrow ? width - 40 : width / 2, lead = narrow ? 26 : 64, depth = deepest(root);
-  const room = Math.max(narrow ? 170 : 190, (inner - lead) / depth), letters = Math.max(12, Math.floor((room - 30) / 7.1));
+  const room = Math.max(narrow ? 170 : 190, (inner - lead) / depth);
   const rows = Math.max(...sides.map(side => side.reduce((sum, node) => sum + leaves(node), 0)), 1);
   const high = rows * ROW + 24, wide = (narrow ? 1 : 2) * (lead + room * depth) + (narrow ? 14 : 0), middle = narrow ? 14 : wide / 2;
   const edges = svg("g", { cls: "edges" }), marks = svg("g", { cls: "nodes" });
@@ -72,11 +72,13 @@ function drawn(segment, found, width) {
       // out of a labelled node the line runs straight below its text, then bends
       const from = above.depth ? node.x - node.sign * 40 : above.x, bend = (node.x - from) / 2, kind = node.step.kind in KINDS ? node.step.kind : "stated";
       edges.append(svg("path", { cls: `edge ${kind}`, d: `M${above.x} ${above.y}L${from} ${above.y}C${from + bend} ${above.y} ${node.x - bend} ${node.y} ${node.x} ${node.y}`, "stroke-width": (0.8 + 2.2 * node.strength).toFixed(2) }));
+      // a node that leads no further has the whole row
+      const free = node.below.length ? room : room * (depth - node.depth + 1), letters = Math.max(12, Math.floor((free - 30) / 7.1));
       const anchor = node.sign < 0 ? "end" : "start", gap = node.sign * 11;
       const label = `${short(node.text, 80)} (${words(node.step)})`;
       marks.append(svg("a", { href: link(`segment/${node.id}`), cls: "node", "aria-label": label, tabindex: -1 },
         svg("title", {}, `${short(node.text, 240)}`),
-        svg("rect", { cls: "hit", x: node.sign < 0 ? node.x - room + 18 : node.x - 10, y: node.y - ROW / 2 + 2, width: room - 8, height: ROW - 4, rx: 8 }),
+        svg("rect", { cls: "hit", x: node.sign < 0 ? node.x - free + 18 : node.x - 10, y: node.y - ROW / 2 + 2, width: free - 8, height: ROW - 4, rx: 8 }),
         svg("circle", { cx: node.x, cy: node.y, r: (3.5 + 3.5 * node.strength).toFixed(1), cls: kind }),
         svg("text", { x: node.x + gap, y: node.y - 5, "text-anchor": anchor }, short(node.text, letters)),
         svg("text", { x: node.x + gap, y: node.y + 14, "text-anchor": anchor, cls: "via" }, short(words(node.step), letters))));

@@ -1,9 +1,9 @@
 // When things happened: counts over the time in sight, and the memories themselves below, as many as there are.
 
 import { api } from "./api.js";
-import { about, clock, date, el, go, link, plural, short, svg, timeOf, whole } from "./dom.js";
+import { about, clock, date, el, go, link, plural, short, spoken, svg, timeOf, whole } from "./dom.js";
 import { empty, loading } from "./notices.js";
-import { virtualList } from "./virtual.js";
+import { PAGE, virtualList } from "./virtual.js";
 
 const HIGH = 132, FOOT = 22, ROW = 36, TALL = 64, PHONE = 700, DAY = 86_400_000;
 const STEPS = [60e3, 5 * 60e3, 15 * 60e3, 3_600e3, 3 * 3_600e3, 6 * 3_600e3, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
@@ -17,7 +17,7 @@ export async function show(main, { query, signal }) {
   main.replaceChildren(el("div", { cls: "title" }, el("h1", { tabindex: -1 }, "Timeline"), el("div", { cls: "row" }, button("+", () => zoom(0.5), "Zoom in"), button("−", () => zoom(2), "Zoom out"), button("All", () => go(link("timeline"))))),
     chart, el("p", { id: "keys", cls: "soft hint" }, "Drag over a part to zoom into it. Keys: + and − zoom, arrows move, 0 shows all."), told, list);
   const bins = Math.max(24, Math.min(160, Math.floor(chart.clientWidth / 7)));
-  const seen = await api.timeline({ start, end, bins, limit: 1 }, signal);
+  const seen = await api.timeline({ start, end, bins, limit: PAGE }, signal);
   if (!seen.start || (!seen.segments && !start && !end)) { chart.remove(); main.querySelector("#keys").remove(); list.replaceChildren(empty("Nothing is remembered here yet")); return; }
   const from = Date.parse(seen.start), until = Date.parse(seen.end ?? seen.start), span = Math.max(1, until - from);
   chart.setAttribute("aria-label", `${plural(seen.segments, "memory", "memories")} from ${date(from)} to ${date(until)}`);
@@ -28,10 +28,10 @@ export async function show(main, { query, signal }) {
   watch.observe(chart);
   signal.addEventListener("abort", () => watch.disconnect());
   const phone = innerWidth < PHONE;
-  if (seen.segments) list.replaceChildren(virtualList({ total: seen.segments, label: "Memories in the order of time", tall: phone ? TALL : ROW, signal,
+  if (seen.segments) list.replaceChildren(virtualList({ total: seen.segments, first: seen.page, label: "Memories in the order of time", tall: phone ? TALL : ROW, signal,
     load: async (skip, limit) => (await api.timeline({ start, end, bins: 0, skip, limit }, signal)).page,
     row: segment => (phone ? el("a", { cls: "line two", href: link(`segment/${segment.id}`) }, el("span", { cls: "said" }, short(segment.text, 160)), about(segment))
-      : el("a", { cls: "line", href: link(`segment/${segment.id}`) }, el("time", { datetime: timeOf(segment) }, date(timeOf(segment)), el("small", {}, clock(timeOf(segment)))), el("span", { cls: "who" }, segment.speaker || segment.user_id || ""), el("span", { cls: "said" }, short(segment.text, 220)))) }));
+      : el("a", { cls: "line", href: link(`segment/${segment.id}`) }, el("time", { datetime: timeOf(segment) }, spoken(timeOf(segment))[0], el("small", {}, spoken(timeOf(segment))[1])), el("span", { cls: "who" }, segment.speaker || segment.user_id || ""), el("span", { cls: "said" }, short(segment.text, 220)))) }));
   else list.replaceChildren(empty("Nothing happened in this time", el("a", { href: link("timeline") }, "Show all")));
 
   function window(low, high) {

@@ -2,11 +2,14 @@
 
 import { el } from "./dom.js";
 
-const PAGE = 100, KEPT = 24, MARGIN = 12, REST = 90, TALLEST = 30_000_000;  // rows, pages, rows, milliseconds, and pixels that browsers can lay out
+export const PAGE = 100;  // rows that are asked for at once
+const KEPT = 24, MARGIN = 12, REST = 90, TALLEST = 30_000_000;  // pages, rows, milliseconds, and pixels that browsers can lay out
 
-// `load(skip, limit, signal)` gives rows; `row(item, index)` an element that can have the focus. The window scrolls.
-export function virtualList({ total, label, tall, load, row, signal }) {
+// `load(skip, limit, signal)` gives rows, of which `first` are here; `row(item, index)` an element that can have the
+// focus. The window scrolls.
+export function virtualList({ total, label, tall, first = null, load, row, signal }) {
   const shown = new Map(), pages = new Map(), box = el("div", { cls: "virtual", role: "list", "aria-label": label });
+  if (first) pages.set(0, { rows: first });
   const most = Math.min(total, Math.floor(TALLEST / tall));
   box.style.height = `${most * tall}px`;
   let active = 0, wanted = null, frame = 0;
@@ -17,8 +20,8 @@ export function virtualList({ total, label, tall, load, row, signal }) {
       const kept = { rows: null };
       pages.set(number, kept);
       setTimeout(() => {
-        const [first, last] = span();
-        if (!box.isConnected || (number + 1) * PAGE <= first || number * PAGE >= last) { pages.delete(number); return; }
+        const [top, end] = span();
+        if (!box.isConnected || (number + 1) * PAGE <= top || number * PAGE >= end) { pages.delete(number); return; }
         load(number * PAGE, PAGE, signal).then(rows => { kept.rows = rows; paint(); }, () => pages.delete(number));
       }, pages.size === 1 ? 0 : REST);
       for (const old of pages.keys()) if (pages.size > KEPT && old !== number) pages.delete(old);
