@@ -49,11 +49,11 @@ TOLD: tuple[dict[str, Any], ...] = (
     {"content": "The fair at the river is every spring.", "category": "Places / Lisbon", "occurred_at": "2026-04-02"},
     {"content": "The café by the river closes on Mondays.", "category": "Places / Lisbon", "occurred_at": "2026-04-11"},
 )
-TALK = [
-    {"role": "user", "name": "Ana", "content": "Where shall we meet Ben after the Lisbon fair?", "time": "2026-05-02T10:00"},
-    {"role": "user", "name": "Ben", "content": "In the café by the river, at noon. Bring the maps.", "time": "2026-05-02T10:01"},
-    {"role": "user", "name": "Ana", "content": "I will, and the tickets for the boat too.", "time": "2026-05-02T10:03"},
-]  # fmt: skip
+SAID = (
+    ("Ana", "2026-05-02T10:00", "Where shall we meet Ben after the Lisbon fair?"),
+    ("Ben", "2026-05-02T10:01", "In the café by the river, at noon. Bring the maps."),
+    ("Ana", "2026-05-02T10:03", "I will, and the tickets for the boat too."),
+)
 
 
 @contextmanager
@@ -81,7 +81,8 @@ def chromium() -> Iterator[Browser]:
 
 def pictures() -> None:
     with Memory(":memory:") as memory, chromium() as browser:
-        memory.add(TALK, session="plans")
+        turns = [{"role": "user", "name": name, "time": time, "content": content} for name, time, content in SAID]
+        memory.add(turns, session="plans")
         for each in TOLD:
             memory.add(**each)
         with served(memory) as address:

@@ -8,7 +8,7 @@ const REASONS = { number: "another number", date: "another date", name: "another
 
 export async function show(main, { signal, reload }) {
   document.title = "Conflicts · memspan";
-  const list = el("div", { cls: "pairs" }, loading(3));
+  const list = el("div", { cls: "pairs" }, el("p", { cls: "soft" }, "What was said is compared. In a large memory that takes a while."), loading(3));
   main.replaceChildren(el("h1", { tabindex: -1 }, "Conflicts"),
     el("p", { cls: "lead" }, "Two statements of one speaker, of which the later may have taken the place of the earlier. Nothing changes until you decide, and every decision can be undone."), list);
   const pairs = await api.conflicts({ limit: 20 }, signal);
