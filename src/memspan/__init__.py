@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Segment,
         Step,
         Theme,
+        Timeline,
         as_dict,
     )
     from memspan.reports import BackedUp, Conflict, Erased, Receipt, Resolved, Trace, Trust, Tuned
@@ -79,7 +80,7 @@ _HOMES = {
     "memspan.config": ("Config",),
     "memspan.records": (
         "Added", "Citation", "Context", "Document", "Edge", "Event", "Hit", "Judgement", "Message", "Neighbor",
-        "Node", "Operation", "Scope", "Segment", "Step", "Theme", "as_dict",
+        "Node", "Operation", "Scope", "Segment", "Step", "Theme", "Timeline", "as_dict",
     ),
     "memspan.access": ("ApiKey",),
     "memspan.reports": (
@@ -144,6 +145,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Theme",
+    "Timeline",
     "TooLarge",
     "TooManyRequests",
     "Trace",

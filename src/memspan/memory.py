@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Self, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from memspan import arguments, redaction
 from memspan.access import Access
+from memspan.browsing import Browsing
 from memspan.consolidating import Consolidating
 from memspan.context import Order, pack, pack_active
 from memspan.drafting import Common
@@ -37,18 +38,14 @@ from memspan.records import (
     Judgement,
     Kind,
     Message,
-    Neighbor,
-    Node,
     Query,
     Scope,
     Segment,
     Source,
-    Theme,
 )
 from memspan.redaction import Redactor, all_redacted, redacted
 from memspan.resolving import Conflicts
 from memspan.retrieval import hit_of
-from memspan.revising import nothing_in
 from memspan.segmenting import (
     Tokenizer,
     check_text,
@@ -58,21 +55,15 @@ from memspan.segmenting import (
     shown,
     tokenizer_of,
 )
-from memspan.views.base import Progress, Scored
-from memspan.views.graph import communities
-from memspan.views.labels import Words, label
+from memspan.store import MOST_ROWS
+from memspan.views.base import Progress
 
 MOST_TOKENS = 10_000_000
-MOST_ROWS = 1_000_000_000
 BULK = 4_096  # vectors read at once
-MOST_HOPS = 4
-SMALLEST_THEME = 3  # segments; fewer are no theme
-THEME_SAMPLE = 64  # central segments whose words name a theme
-THEME_IDS = 10
 ALWAYS = tuple(kind.name for kind in KINDS.values() if kind.always)
 
 
-class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting, Access):
+class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting, Browsing, Access):
     """A store of memories: a directory, ``":memory:"``, or, where no path is given, the default data directory; or
     that of a server, as ``"http://HOST:PORT"``: see ``memspan.remote``.
 
@@ -448,105 +439,6 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         wanted = _query(query, scope, filters, threshold, then, recipe, count, explain=True)
         hits = all_redacted(self._steadily(lambda engine: engine.search(wanted)), redactor)
         return pack_active(hits, query=wanted.text, budget=budget, tokenizer=counter)
-
-    def neighbors(
-        self,
-        id: str,
-        kinds: str | Sequence[str] | None = None,
-        hops: int = 1,
-        *,
-        limit: int = 20,
-        namespace: str | None = None,
-    ) -> list[Neighbor]:
-        """What the graph leads to from segment ``id``, strongest first, each with the path there.
-
-        ``kinds``: "next" in its session or document, "mentions" of the same names, "similar" in meaning, and the
-        relations stated by ``link``; None is all. A second hop counts half. What was superseded or merged is found too,
-        what has expired or is quarantined not. Raises NotFound, InvalidInput.
-        """
-        scope = self._scope(namespace, None, None, None, None)
-        most = arguments.count("limit", limit)
-        seed = self._ledger.get(scope.namespace, id)
-        start = Scored(np.array([seed.seq], np.int64), np.ones(1, np.float32))
-        reached = self._graph.expand(
-            self._selections.of(scope, None, AsOf(superseded=True)),
-            start,
-            kinds=arguments.kinds(kinds),
-            hops=arguments.count("hops", hops, most=MOST_HOPS),
-            decay=0.5,
-            most=most,
-        )
-        now, found = datetime.now(UTC), self._ledger.fetch(scope.namespace, reached.seqs[:most].tolist())
-        rows = {row.seq: row for row in found if row.expires_at is None or row.expires_at > now}
-        return [
-            Neighbor(
-                **{field.name: getattr(rows[seq], field.name) for field in fields(Segment)},
-                strength=min(1.0, 2.0 * strength),
-                path=self._retrieval.steps(scope.namespace, reached.path(seq)),
-            )
-            for seq, strength in zip(reached.seqs[:most].tolist(), reached.activation.tolist(), strict=False)
-            if seq in rows
-        ]
-
-    def tree(
-        self,
-        path: str | Sequence[str] | None = None,
-        *,
-        depth: int = 2,
-        examples: int = 1,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> Node:
-        """The category tree below ``path``, or all of it: what somebody named, and clusters that grew by themselves.
-
-        ``depth`` levels of it, each node with its count, its label and up to ``examples`` texts; only what is in scope.
-        Raises NotFound where nothing is in that category, InvalidInput.
-        """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        where = arguments.category(path, "path")
-        selection = self._selections.of(scope, parse_filter(filters))
-        levels = arguments.count("depth", depth, most=arguments.DEEPEST_CATEGORY)
-        texts = arguments.count("examples", examples, least=0, most=100)
-        found = self._tree.outline(selection, where, levels, texts)
-        if where and not found.segments:
-            raise nothing_in(where)
-        return found
-
-    def themes(
-        self,
-        *,
-        limit: int = 20,
-        namespace: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-    ) -> list[Theme]:
-        """What is talked about over and over: the communities of the graph, largest first, each with its most telling
-        words and its most central segments. Raises MissingExtra without ``memspan[themes]``.
-        """
-        scope = self._scope(namespace, user_id, agent_id, run_id, session)
-        most, parsed = arguments.count("limit", limit), parse_filter(filters)
-        whole = parsed is None and scope == Scope(namespace=scope.namespace)
-        seqs, a, b, weight = self._graph.neighbourhood(self._selections.of(scope, parsed), whole=whole)
-        degree = np.bincount(a, weight, len(seqs)) + np.bincount(b, weight, len(seqs))
-        groups = [
-            group[np.argsort(-degree[group], kind="stable")]
-            for group in communities(len(seqs), a, b, weight)[:most]
-            if len(group) >= SMALLEST_THEME
-        ]
-        central = [self._ledger.fetch(scope.namespace, seqs[group[:THEME_SAMPLE]].tolist()) for group in groups]
-        words = [Words.of([row.text for row in rows]) for rows in central]
-        every = Words.of([row.text for rows in central for row in rows])
-        return [
-            Theme(label=label(said, every), segments=len(group), ids=tuple(row.id for row in rows[:THEME_IDS]))
-            for group, rows, said in zip(groups, central, words, strict=True)
-        ]
 
     def get(self, id: str, *, namespace: str | None = None) -> Segment:
         """The current version of a segment. Raises NotFound."""

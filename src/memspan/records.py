@@ -224,6 +224,19 @@ class Theme:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """How much happened when: ``segments`` of them from ``start`` up to, not including, ``end``, and how many in each
+    of equal parts of that time. ``page`` are some of them, in the order of their times. Where there is nothing, start
+    and end are those that were asked for."""
+
+    start: datetime | None
+    end: datetime | None
+    segments: int
+    counts: tuple[int, ...]
+    page: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A text that was cut into segments, put back together exactly."""
 

@@ -394,7 +394,10 @@ def _json(name: str, value: Any) -> Any:
 
 
 def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    """The values of a query; a list of one goes as JSON, so that it is not taken for its item."""
+    if isinstance(value, list):
+        return value if len(value) > 1 else [json.dumps(value)]
+    return [] if value is None else [value]
 
 
 def _worded(value: Any) -> str:

@@ -78,6 +78,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _read("context", "POST", "/context"),
     _read("active_context", "POST", "/active-context"),
     _read("summary", "POST", "/summary"),
+    _read("timeline", "GET", "/timeline"),
     _read("tree", "GET", "/tree"),
     _read("themes", "GET", "/themes", "themes"),
     _write("move_category", "POST", "/categories/move", "moved"),

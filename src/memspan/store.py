@@ -60,6 +60,7 @@ T = TypeVar("T")
 
 AUTO = "auto"
 SAMPLE = 4_096
+MOST_ROWS = 1_000_000_000
 MOST_SAMPLED = 1_000_000  # texts that a projection is fitted to
 SHIPPED_RECIPE = "default-rerank-tuning"
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another

@@ -90,6 +90,24 @@ class Feeding(Activations):
         table = np.array(rows, np.int64).reshape(-1, 2)
         return table[:, 0].copy(), table[:, 1].astype(np.int32)
 
+    def times(
+        self, scope: Scope, filters: Filter | None, as_of: AsOf | None, since: datetime | None, until: datetime | None
+    ) -> tuple[Seqs, Seqs]:
+        """The rows a query may see whose ``Segment.time`` is not before ``since`` and before ``until``, in the order of
+        it: int64[n], and these times, int64[n] microseconds since 1970. Of one time the first written comes first."""
+        clause, values = scope_sql(scope, filters, as_of)
+        time = "coalesce(occurred_at, heard_at, recorded_at)"
+        for moment, bound in ((since, f" AND {time} >= ?"), (until, f" AND {time} < ?")):
+            if moment is not None:
+                clause, values = clause + bound, [*values, microseconds(moment)]
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"SELECT seq, {time} FROM segments WHERE namespace = ? AND {clause} ORDER BY 2, 1",
+                (namespace_number(connection, scope.namespace), *values),
+            ).fetchall()
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0].copy(), table[:, 1].copy()
+
     def fetch(self, namespace: str, seqs: Sequence[int]) -> list[Segment]:
         """The rows with these seqs that still exist in this namespace, in the order asked."""
         found: dict[int, Segment] = {}

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooManyRequests
 from memspan.memory import Memory
 from memspan.routes import HEADER
-from memspan.server import mcp, mem0, proxy, rest
+from memspan.server import mcp, mem0, page, proxy, rest
 from memspan.server.door import Door, Settings
 from memspan.server.observing import Observing
 from memspan.wire import PROBLEM, problem
@@ -74,6 +74,7 @@ def create_app(memory: Memory, settings: Settings | None = None) -> FastAPI:
     app.include_router(observing.router())
     app.include_router(rest.router(door))
     app.include_router(mem0.router(door))
+    app.include_router(page.router(door))
     mcp.mount(app, door)
     app.include_router(proxy.router(door))
     _secured(app)

@@ -4,7 +4,9 @@ cannot say anything else."""
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
@@ -56,6 +58,10 @@ _SHOWN: Final[Mapping[str, Mapping[str, Any]]] = {
     "explain": {"description": "Whether each hit says which channel found it, and by which path."},
     "recipe": {"description": "default, fast, deep, dsm, flat, semantic or keyword."},
     "redact": {"description": 'What of the answer gets placeholders: "secrets", "personal" or "all".'},
+    "start": {"description": "What happened since then."},
+    "end": {"description": "What happened before then."},
+    "bins": {"description": "Into how many equal parts the time is cut.", "ge": 0, "le": arguments.MOST_HITS},
+    "skip": {"description": "How many come before the page.", "ge": 0},
     "hops": {"description": "How far the graph is followed.", "ge": 1, "le": 4},
     "depth": {"description": "How many levels.", "ge": 1, "le": arguments.DEEPEST_CATEGORY},
     "examples": {"description": "How many texts of each node.", "ge": 0, "le": 100},
@@ -116,9 +122,21 @@ PAGED: Final[Mapping[str, str]] = {"get_all": "after", "operations": "before"}
 """Verbs whose answer is a page, with the argument that gives the next one."""
 
 
-def sent(arguments: BaseModel) -> dict[str, Any]:
-    """The arguments that a request named, for the verb."""
-    return {name: getattr(arguments, name) for name in arguments.model_fields_set}
+def sent(asked: BaseModel) -> dict[str, Any]:
+    """The arguments that a request named, for the verb. In a query one value is that, or a list as JSON."""
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    if not asked.model_config.get("strict"):
+        for name, value in given.items():
+            if isinstance(value, list) and len(value) == 1:
+                given[name] = _one(value[0])
+    return given
+
+
+def _one(value: str) -> Any:
+    if value.startswith("["):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _sent(hint: Any) -> Any:
