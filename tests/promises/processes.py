@@ -1,4 +1,4 @@
-"""Processes for the tests beside this file: ``python processes.py TASK STORE [ARGUMENT]...``.
+"""What the processes of the tests beside this file do: ``TASKS``, which ``running.py`` starts.
 
 They speak in lines of JSON: what they did goes to stdout as soon as it is acknowledged, what they shall do comes from
 stdin. The encoder needs no model, and snapshots are made from a few rows on, so that they start fast and do everything.
@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+
+import faiss  # noqa: F401 - as all that is imported here, once for all processes
 
 import memspan.store
 from memspan import Memory, importing, projection
@@ -255,6 +257,3 @@ TASKS: dict[str, Callable[..., None]] = {
     task.__name__: task
     for task in (churn, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
 }
-
-if __name__ == "__main__":
-    TASKS[sys.argv[1]](*sys.argv[2:])

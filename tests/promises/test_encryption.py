@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
+from running import started
 from test_crash import campaign, lines_until_killed
-from test_processes import started
 
 from memspan import InvalidInput, KeyNeeded, Memory, MissingExtra, NewerStore, NotEncrypted, StoreCorrupt, WrongKey
 from memspan.cli import main

@@ -6,13 +6,12 @@ import json
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import started
 
 from memspan import Memory, NotUndoable
 from memspan.analysis import terms
@@ -24,7 +23,6 @@ from memspan.testing import WordEncoder
 from memspan.views.adjacency import key_of as name_key
 from memspan.views.lexical import key_of as term_key
 
-PROCESSES = Path(__file__).with_name("processes.py")
 COMMON = [
     "the",
     "kettle",
@@ -368,11 +366,9 @@ def test_an_erasure_without_the_encoder_reaches_the_index_of_vectors(tmp_path: P
 @pytest.mark.parametrize("moment", [0, *(pytest.param(each, marks=pytest.mark.soak) for each in (1, 2, 3))])
 def test_what_a_killed_process_left_to_do_is_done_at_the_next_open(tmp_path: Path, moment: int) -> None:
     store = tmp_path / "store"
-    command = [sys.executable, str(PROCESSES), "erase", str(store), str(moment)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
-    assert process.returncode == -9
+    with started("erase", store, moment) as process:
+        lines = list(process.lines())
+        assert process.ended() == -9
     with Memory(store, encoder="hash") as memory:
         assert memory.verify()["ok"]
         assert memory.verify_erasure(lines[0]["texts"]).ok
