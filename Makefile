@@ -42,4 +42,4 @@ recall-table: setup
 	$(BIN)/python bench/recall_table.py
 
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=soak

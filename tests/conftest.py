@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
+
+# A property is shown by a few examples each time the tests run; `make soak` looks for the rare ones.
+settings.register_profile("suite", settings(), max_examples=20, deadline=None)
+settings.register_profile("soak", settings(), max_examples=500, deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import Memory
@@ -94,7 +94,6 @@ def test_the_segments_of_a_part_are_those_of_its_children_together(root: Node) -
 
 
 @given(nodes())
-@settings(max_examples=50)
 def test_cells_lie_inside_their_parent_and_beside_one_another(root: Node) -> None:
     parts, children = outline(root)
     for focus in children:

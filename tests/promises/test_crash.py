@@ -96,11 +96,11 @@ def campaign(store: Path, kills: int, seed: int, encoder: str | Encoder = "hash"
 
 
 def test_every_acknowledged_write_survives_a_killed_process(tmp_path: Path) -> None:
-    campaign(tmp_path / "store", kills=8, seed=20)
+    campaign(tmp_path / "store", kills=5, seed=20)
 
 
 def test_every_acknowledged_tensor_survives_a_killed_process(tmp_path: Path, words: WordEncoder) -> None:
-    campaign(tmp_path / "store", kills=5, seed=21, encoder=words)
+    campaign(tmp_path / "store", kills=3, seed=21, encoder=words)
 
 
 @pytest.mark.soak

@@ -127,7 +127,7 @@ def test_deleting_one_tenant_leaves_all_others_as_they_were_to_the_bit(
         request.getfixturevalue("small_snapshots")
     choose = random.Random(f"{how} {snapshots}")
     with Memory(tmp_path / "store", encoder="hash") as memory:
-        tenants = populate(memory, choose, 110, compacting=snapshots)
+        tenants = populate(memory, choose, 70, compacting=snapshots)
         victim = tenants.pop(choose.randrange(len(tenants)))
         before = [list(everything(memory, tenant)) for tenant in tenants]
         assert removals()[how](memory, victim) == len(victim.ids) > 0
@@ -160,7 +160,7 @@ def test_what_others_write_moves_no_score(memory: Memory) -> None:
 @pytest.mark.usefixtures("small_snapshots")
 def test_nothing_of_another_scope_comes_back_whatever_is_asked(memory: Memory) -> None:
     choose = random.Random(6)
-    tenants = populate(memory, choose, 110, compacting=True)
+    tenants = populate(memory, choose, 90, compacting=True)
     now = memory.get_all(namespace="left", limit=10_000)[-1].recorded_at
     asked: list[dict[str, Any]] = [
         {},
@@ -171,7 +171,7 @@ def test_nothing_of_another_scope_comes_back_whatever_is_asked(memory: Memory) -
         {"filters": {"user_id": {"in": ["ana", "ben", "cem"]}}},
         {"as_of": now, "filters": {"text": {"contains": "amber"}}},
     ]
-    for tenant, query, recipe, more in product(tenants, QUERIES, ("default", "keyword", "semantic"), asked):
+    for tenant, query, recipe, more in product(tenants[::2], QUERIES, ("default", "keyword", "semantic"), asked):
         for hit in memory.search(query, k=200, recipe=recipe, **tenant.scope, **more):
             assert (hit.namespace, hit.user_id) == (tenant.namespace, tenant.user)
     for tenant in tenants:

@@ -80,11 +80,11 @@ def writers_and_readers(
 
 
 def test_what_four_processes_write_is_found_by_two_others_at_their_next_search(tmp_path: Path) -> None:
-    writers_and_readers(tmp_path / "store", writers=4, each=60, readers=2)
+    writers_and_readers(tmp_path / "store", writers=4, each=30, readers=2)
 
 
 def test_two_processes_compact_while_others_write_and_search(tmp_path: Path) -> None:
-    writers_and_readers(tmp_path / "store", writers=2, each=80, readers=2, compactors=2)
+    writers_and_readers(tmp_path / "store", writers=2, each=40, readers=2, compactors=2)
 
 
 def test_eight_processes_write_tensors_into_one_arena_while_two_compact(tmp_path: Path, words: WordEncoder) -> None:
@@ -151,7 +151,7 @@ def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_
 
 @pytest.mark.parametrize("place", ["on disk", "in memory"])
 def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str) -> None:
-    steps = 25
+    steps = 15
     with Memory(tmp_path / "store" if place == "on disk" else ":memory:", encoder="hash") as memory:
 
         def work(number: int) -> None:
