@@ -204,10 +204,10 @@ def erase(store: str, moment: str) -> None:
     """Erase half of what is there, and die in the middle: before a view is made anew, before the archive's turn, before
     the ledger is scrubbed, before it is written down that all is done."""
     memory = opened(store)
-    gone = memory.add([{"role": "user", "content": f"{word(1, step)} is to go"} for step in range(80)], user_id="gone")
-    memory.add([{"role": "user", "content": f"{word(2, step)} stays"} for step in range(80)], user_id="kept")
+    gone = memory.add([{"role": "user", "content": f"{word(1, step)} is to go"} for step in range(40)], user_id="gone")
+    memory.add([{"role": "user", "content": f"{word(2, step)} stays"} for step in range(40)], user_id="kept")
     memory.compact()
-    say(texts=[memory.get(id).text for id in gone.ids], left=80)
+    say(texts=[memory.get(id).text for id in gone.ids], left=40)
     target, name = (
         (vectors.VectorView, "compact"),
         (graph.GraphView, "compact"),
