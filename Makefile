@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?=
 
+# Where it is set, each process that a test starts compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test check bench recall-table soak
 .DEFAULT_GOAL := setup
 
