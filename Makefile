@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/memspan demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not soak" -n 2
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
