@@ -262,6 +262,6 @@ def test_several_processes_opening_at_once_migrate_once(opened: Open, path: Path
     assert [process.returncode for process in several] == [0] * 3, told
     assert sorted(line.split() for line, _ in told) == [[], [], [str(number) for number in numbers]]
     ledger = sqlite3.connect(path / "ledger.db")
-    assert ledger.execute("SELECT count(*) FROM segments").fetchone() == (14 if existing else 4,)
+    assert ledger.execute("SELECT count(*) FROM segments").fetchone() == (13 if existing else 3,)
     assert ledger.execute("SELECT count(DISTINCT value) FROM store WHERE key = 'store_id'").fetchone() == (1,)
     ledger.close()
