@@ -149,9 +149,9 @@ def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_
         assert memory.verify()["problems"] == []
 
 
+@pytest.mark.parametrize("steps", [15, pytest.param(25, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("place", ["on disk", "in memory"])
-def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str) -> None:
-    steps = 15
+def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str, steps: int) -> None:
     with Memory(tmp_path / "store" if place == "on disk" else ":memory:", encoder="hash") as memory:
 
         def work(number: int) -> None:
