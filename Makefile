@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?=
 
+# Where it is set, each process that a test starts compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test check bench recall-table soak
 .DEFAULT_GOAL := setup
 
@@ -25,7 +28,7 @@ demo: setup
 	$(BIN)/memspan demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not soak" -n 2
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -42,4 +45,4 @@ recall-table: setup
 	$(BIN)/python bench/recall_table.py
 
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=soak

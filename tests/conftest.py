@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
 
+# A property is shown by a few examples each time the tests run; `make soak` looks for the rare ones.
+settings.register_profile("suite", settings(), max_examples=20, deadline=None)
+settings.register_profile("soak", settings(), max_examples=500, deadline=None)
+settings.load_profile("suite")
+
+
+IN_MEMORY, ROOM = Path("/dev/shm"), 2 << 30
+
+
+def campaigning(config: pytest.Config) -> bool:
+    """Whether long campaigns are asked for: ``-m soak`` (as ``make soak`` does) or MEMSPAN_SOAK=1."""
+    chosen = str(config.getoption("markexpr"))
+    return ("soak" in chosen and "not soak" not in chosen) or bool(os.environ.get("MEMSPAN_SOAK"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stores lie in memory where there is room, as the suite has no test that a disk's waiting shows; campaigns, whose
+    stores grow and are killed by the hundred, lie on the disk."""
+    if not campaigning(config) and IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long campaigns run only when they are asked for: ``-m soak`` (as ``make soak`` does) or MEMSPAN_SOAK=1."""
-    if "soak" in str(config.getoption("markexpr")) or os.environ.get("MEMSPAN_SOAK"):
+    if campaigning(config):
         return
     for item in items:
         if "soak" in item.keywords:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan.dsm import (
@@ -432,7 +432,6 @@ def test_stored_text_cannot_pose_as_a_part_of_the_context(memory: DynamicSegment
     st.lists(st.text("añ漢 \n.b", min_size=1, max_size=400).filter(str.strip), min_size=1, max_size=4),
     st.integers(1, 900),
 )
-@settings(max_examples=40, deadline=None)
 def test_a_context_never_exceeds_its_budget(stored: list[str], budget: int) -> None:
     with opened() as memory:
         for text in stored:

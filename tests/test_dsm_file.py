@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import Memory
@@ -295,7 +295,6 @@ def test_what_is_written_here_is_in_the_file_as_the_original_has_it(tmp_path: Pa
 
 
 @given(text=st.text(min_size=1, max_size=300), name=st.text(min_size=1, max_size=20))
-@settings(max_examples=25, deadline=None)
 def test_any_text_comes_back_from_the_file_to_the_character(
     text: str, name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

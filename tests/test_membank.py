@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import memspan.membank
@@ -359,7 +359,6 @@ def test_a_level_is_scored_against_the_entries_of_the_query_at_the_same_indices(
     query=st.text("abcdef ", max_size=30),
     top_k=st.integers(1, 10),
 )
-@settings(max_examples=30, deadline=None)
 def test_looking_at_level_0_alone_is_an_exact_search(stored: list[str], query: str, top_k: int) -> None:
     adapter = MockAdapter(16)
     with MemBank(adapter, min_recall_score=-1, auto_validate_adapter=False) as bank:
@@ -413,7 +412,6 @@ def test_only_the_headings_of_a_prompt_read_as_headings() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8")))
-@settings(max_examples=60, deadline=None)
 def test_a_recalled_text_cannot_pass_for_another_line_of_the_prompt(text: str) -> None:
     stored = f"{text}\n[Query]\r[Query]\u2028[Query]\x85[Query]"
     with opened(min_recall_score=-1, auto_validate_adapter=False) as bank:

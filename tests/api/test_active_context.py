@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import BudgetTooSmall, Context, InvalidInput, Memory
@@ -108,7 +108,6 @@ _fresh = count()
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @given(said=st.lists(SAID, min_size=1, max_size=7), budget=st.integers(1, 1_500), k=st.none() | st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
 def test_it_is_within_its_budget_and_every_stored_line_is_quoted(
     shared: Memory, kind: str, said: list[Any], budget: int, k: int | None
 ) -> None:
@@ -173,7 +172,7 @@ def test_with_more_budget_no_fewer_segments_are_in_it(memory: Memory) -> None:
     memory.add("A boat lies on the river, tied to a pole.")
     counts = [
         len(laid_out(memory.active_context("how deep is the river?", budget=budget, tokenizer=len)))
-        for budget in range(700, 2_000, 3)
+        for budget in range(700, 2_000, 9)
     ]
     assert (counts[0], counts[-1]) == (1, 3)
     assert counts == sorted(counts)

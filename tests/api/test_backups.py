@@ -104,16 +104,16 @@ def test_token_activations_are_in_it_and_what_was_erased_is_not(
     monkeypatch.setattr("memspan.store.shipped", lambda id: basis)
     monkeypatch.setattr("memspan.activations.arena.EXTENT", 1 << 16)
     memory = opened(encoder=WordEncoder())
-    ids = facts(memory, 3_000)
+    ids = facts(memory, 1_200)
     kept = memory.stats()["activations"]
     assert len(kept["files"]) > 1
     first = memory.backup(place)
-    memory.erase(ids[:2_000])
+    memory.erase(ids[:800])
     memory.compact()
     facts(memory, 10, "pot")
     second = memory.backup(place)
     assert len(memory.stats()["activations"]["files"]) < len(kept["files"]), "those mostly dead were removed"
-    for done, count in ((first, 3_000), (second, 1_010)):
+    for done, count in ((first, 1_200), (second, 410)):
         restore(place, tmp_path / str(done.number), at=done.number)
         with Memory(tmp_path / str(done.number), encoder=WordEncoder()) as restored:
             assert restored.verify() == {"ok": True, "segments": count, "problems": []}
@@ -129,7 +129,7 @@ def test_an_encrypted_store_is_backed_up_as_it_lies_there(
     basis = WordEncoder().basis()
     monkeypatch.setattr("memspan.store.shipped", lambda id: basis)
     memory = opened(encoder=WordEncoder(), key=KEY)
-    facts(memory, 2_000, "marzipan")
+    facts(memory, 800, "marzipan")
     memory.compact()
     first = memory.backup(place)
     facts(memory, 10, "zebulon")
@@ -143,7 +143,7 @@ def test_an_encrypted_store_is_backed_up_as_it_lies_there(
     with pytest.raises(WrongKey):
         Memory(tmp_path / "restored", key=bytes(32))
     with Memory(tmp_path / "restored", encoder=WordEncoder(), key=KEY) as restored:
-        assert restored.verify() == {"ok": True, "segments": 2_010, "problems": []}
+        assert restored.verify() == {"ok": True, "segments": 810, "problems": []}
         assert "zebulon" in restored.search("zebulon", k=1)[0].text
 
 
@@ -400,7 +400,7 @@ from memspan import Memory, NotWritable, StoreFull, backups
 store, disk = sys.argv[1:]
 with Memory(store, encoder="hash") as memory:
     memory.backup(disk + "/backups")
-    memory.add([{"role": "user", "content": f"{i} " + "much more " * 200} for i in range(1500)])
+    memory.add([{"role": "user", "content": f"{i} " + "much more " * 200} for i in range(800)])
     try:
         memory.backup(disk + "/backups")
     except StoreFull as error:
@@ -413,7 +413,7 @@ with Memory(store, encoder="hash") as memory:
         print("unwritable", error.mend)
     backups.restore(disk + "/backups", store + "-restored")
 """
-    mount = f"mount -t tmpfs -o size=2m tmpfs '{disk}' && exec \"$@\""
+    mount = f"mount -t tmpfs -o size=1m tmpfs '{disk}' && exec \"$@\""
     command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", script, str(path), str(disk)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if "unshare" in done.stderr or "mount:" in done.stderr:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NotFound, StoreFull
@@ -264,7 +264,6 @@ PATHS = st.lists(st.sampled_from("ABC"), max_size=3).map(tuple)
     places=st.lists(PATHS, min_size=1, max_size=8),
     moves=st.lists(st.tuples(PATHS.filter(bool), PATHS), min_size=1, max_size=5),
 )
-@settings(max_examples=60, deadline=None)
 def test_it_is_what_it_would_be_in_a_list(shared: Memory, places: list[Path], moves: list[tuple[Path, Path]]) -> None:
     namespace = f"n{next(_fresh)}"
     expected: dict[str, Path] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import BudgetTooSmall, Context, InvalidInput, Memory
@@ -155,7 +155,6 @@ TOKENIZERS: dict[str, Any] = {
 @given(
     said=st.lists(turns, min_size=1, max_size=8), budget=st.integers(1, 900), order=st.sampled_from(["time", "score"])
 )
-@settings(max_examples=60, deadline=None)
 def test_a_context_is_within_its_budget_and_every_stored_line_is_quoted(
     shared: Memory, trained: Path, kind: str, said: list[Any], budget: int, order: Any
 ) -> None:
@@ -181,7 +180,6 @@ def test_a_context_is_within_its_budget_and_every_stored_line_is_quoted(
 
 
 @given(st.lists(texts, min_size=1, max_size=4, unique=True))
-@settings(max_examples=60, deadline=None)
 def test_what_is_quoted_is_what_was_stored_but_for_what_cannot_be_seen(shared: Memory, stored: list[str]) -> None:
     namespace = told(shared, [(text, None, None, i % 4) for i, text in enumerate(stored)])
     context = shared.context("anything", budget=100_000, namespace=namespace)

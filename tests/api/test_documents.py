@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NotFound, Segment
@@ -74,7 +74,6 @@ def test_a_long_text_is_cut_within_the_window_and_put_back_exactly(memory: Memor
 
 
 @given(st.text(st.sampled_from(" \n\t\r\u2028.,a东é#'🙂\u0301x1>[]"), min_size=1, max_size=3_000))
-@settings(max_examples=40, deadline=None)
 def test_any_long_text_is_put_back_to_the_character(text: str) -> None:
     if not text.strip():
         return

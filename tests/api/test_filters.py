@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidFilter, InvalidInput, Memory, Segment
@@ -184,7 +184,6 @@ def filled(memory: Memory, rows: list[dict[str, Any]]) -> str:
 
 
 @given(st.lists(segments, min_size=1, max_size=6), st.lists(filters, min_size=1, max_size=8))
-@settings(max_examples=200, deadline=None)
 def test_get_all_finds_exactly_what_the_model_finds(
     shared: Memory, rows: list[dict[str, Any]], asked: list[dict[str, Any]]
 ) -> None:
@@ -213,7 +212,6 @@ def test_every_value_against_every_operator_and_value(memory: Memory) -> None:
 
 
 @given(st.lists(segments, min_size=1, max_size=6), filters)
-@settings(max_examples=40, deadline=None)
 def test_search_context_and_delete_all_see_the_same(
     shared: Memory, rows: list[dict[str, Any]], wanted: dict[str, Any]
 ) -> None:
@@ -230,7 +228,6 @@ def test_search_context_and_delete_all_see_the_same(
 
 
 @given(metadata, st.sampled_from(["eq", "gt", "lte", "contains"]), scalars)
-@settings(max_examples=100, deadline=None)
 def test_not_is_exactly_the_rest(shared: Memory, about: dict[str, Any], verb: str, wanted: Any) -> None:
     if verb != "eq" and (wanted is None or (verb != "contains" and isinstance(wanted, bool))):
         return

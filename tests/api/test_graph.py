@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NotFound, as_dict
@@ -103,7 +103,6 @@ ACTS = st.lists(
 
 
 @given(acts=ACTS)
-@settings(max_examples=60, deadline=None)
 def test_next_is_what_the_places_say_whatever_is_written_changed_and_removed(shared: Memory, acts: list[Any]) -> None:
     namespace = space()
     places: dict[str, tuple[Any, int, bool]] = {}  # id: whose session, where in it, whether it has a place at all
@@ -177,7 +176,6 @@ NAMED = st.lists(st.sampled_from(("Ana", "Ben", "Kyoto", "Lisbon", "Iris")), min
     changed=st.lists(st.tuples(st.integers(0, 99), NAMED), max_size=3),
     gone=st.lists(st.integers(0, 99), max_size=2),
 )
-@settings(max_examples=60, deadline=None)
 def test_mentions_are_what_the_names_say(
     shared: Memory, told: list[tuple[list[str], bool]], changed: list[tuple[int, list[str]]], gone: list[int]
 ) -> None:
@@ -228,7 +226,6 @@ WORDS = ("kettle", "stove", "river", "boat", "lamp", "table", "green", "loud")
     changed=st.lists(st.tuples(st.integers(0, 99), st.lists(st.sampled_from(WORDS), min_size=2)), max_size=4),
     gone=st.lists(st.integers(0, 99), max_size=2),
 )
-@settings(max_examples=40, deadline=None)
 def test_similar_are_the_nearest_by_meaning_both_ways(
     shared: Memory, told: list[list[str]], changed: list[tuple[int, list[str]]], gone: list[int]
 ) -> None:

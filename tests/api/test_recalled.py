@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory
@@ -90,7 +90,6 @@ def kept(memory: Memory, text: str) -> str:
 
 
 @given(before=TEXTS, after=TEXTS, stored=STORED)
-@settings(max_examples=40, deadline=None)
 def test_whatever_stands_around_a_context_is_stored_and_nothing_of_the_context(
     shared: Memory, before: str, after: str, stored: list[str]
 ) -> None:
@@ -105,7 +104,6 @@ def test_whatever_stands_around_a_context_is_stored_and_nothing_of_the_context(
 
 
 @given(text=TEXTS)
-@settings(max_examples=40, deadline=None)
 def test_a_text_that_only_looks_like_a_context_is_stored_to_the_character(shared: Memory, text: str) -> None:
     assume(text.strip())
     assert kept(shared, text).split() == text.split()

@@ -95,7 +95,7 @@ def test_what_was_learned_helps_with_questions_nobody_judged(memory: Memory, not
     assert abs((datetime.now(UTC) - datetime.fromisoformat(told["fitted_at"])).total_seconds()) < 60
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.soak) for each in (1, 2, 3))])
 def test_judgements_without_rhyme_or_reason_change_nothing(memory: Memory, notes: Notes, seed: int) -> None:
     choose = random.Random(seed)
     before = answers(memory)

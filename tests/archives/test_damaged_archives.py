@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, MemspanError
@@ -54,7 +54,6 @@ def _database(path: Path, table: str, columns: str) -> None:
     said=st.binary(max_size=4),
     cut=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
 def test_a_damaged_file_never_ends_in_anything_but_an_error_that_says_so(
     place: Path, file: str, part: int, at: float, said: bytes, cut: bool
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, NewerStore, NotFound
@@ -85,7 +85,6 @@ def test_it_can_go_into_another_namespace_of_the_same_store(tmp_path: Path) -> N
         assert memory.verify()["ok"]
 
 
-@settings(max_examples=25, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), metadata=st.dictionaries(TEXTS, JSON, max_size=3))
 def test_any_text_and_any_metadata_come_back_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], metadata: dict[str, Any]

@@ -25,8 +25,8 @@ from memspan.encoders.hash import HashEncoder
 from memspan.errors import InvalidInput
 from memspan.segmenting import WordTokenizer
 
-TOKENS = 3_000
-FEW = 40
+TOKENS = 2_000
+FEW = 20
 WORDS = WordTokenizer()
 
 
@@ -412,9 +412,9 @@ def test_the_table_has_a_line_for_each_system_and_set_and_names_what_was_missed(
 
 def test_the_bars_say_whether_every_named_needle_was_found_in_time(report: dict[str, Any]) -> None:
     found = report["lengths"][0]["results"]["memspan default"][needle.NAMED]
-    hit = report["bars"]["3,000 tokens, memspan default, hit@5"]
+    hit = report["bars"]["2,000 tokens, memspan default, hit@5"]
     assert hit == f"{found['hit@5']:g}, at least 1: {'holds' if found['hit@5'] == 1 else 'MISSED'}"
-    assert f"{found['search']['p50_ms']:g}, below 10" in report["bars"]["3,000 tokens, memspan default, search p50 ms"]
+    assert f"{found['search']['p50_ms']:g}, below 10" in report["bars"]["2,000 tokens, memspan default, search p50 ms"]
 
 
 def test_progress_is_told_to_the_end() -> None:

@@ -159,7 +159,7 @@ def test_pagerank_of_two_rows_is_what_it_is_by_hand(ledger: Ledger) -> None:
         assert ranked.scores.tolist() == pytest.approx([1.0, 1 - restart], abs=max(4 * (1 - restart) ** 20, 1e-6))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     edges=st.dictionaries(
         st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda ends: ends[0] != ends[1]),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import Memory
@@ -94,7 +94,6 @@ def test_the_segments_of_a_part_are_those_of_its_children_together(root: Node) -
 
 
 @given(nodes())
-@settings(max_examples=50)
 def test_cells_lie_inside_their_parent_and_beside_one_another(root: Node) -> None:
     parts, children = outline(root)
     for focus in children:
@@ -234,14 +233,15 @@ def test_a_query_that_finds_nothing_is_drawn_as_that(tmp_path: Path) -> None:
     assert (data["query"], data["dots"], data["lines"]) == ("xylophone", [], [])
 
 
-def test_ten_thousand_segments_make_a_small_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [2_500, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_thousands_of_segments_make_a_small_page(tmp_path: Path, many: int) -> None:
     kinds = ["ledger", "tree", "garden", "train", "invoice", "budget", "review", "recipe", "flight", "map"]
     with Memory(":memory:", encoder="hash") as memory:
         for area in kinds[:5]:
-            texts = [f"{kinds[n % 10]} {kinds[n // 10 % 10]} {area} note {n}" for n in range(2_000)]
+            texts = [f"{kinds[n % 10]} {kinds[n // 10 % 10]} {area} note {n}" for n in range(many // 5)]
             memory.add([{"role": "user", "content": text} for text in texts], category=["Work", area], session=area)
         data = page_of(memory, tmp_path).data
-    assert data["parts"][0][2] == 10_000
+    assert data["parts"][0][2] == many
     assert 20 < len(data["parts"]) <= MOST_PARTS
     assert max(len(view) for view in data["views"].values()) < 800
     assert (tmp_path / "map.html").stat().st_size < 1_000_000

@@ -1,4 +1,4 @@
-"""Processes for the tests beside this file: ``python processes.py TASK STORE [ARGUMENT]...``.
+"""What the processes of the tests beside this file do: ``TASKS``, which ``running.py`` starts.
 
 They speak in lines of JSON: what they did goes to stdout as soon as it is acknowledged, what they shall do comes from
 stdin. The encoder needs no model, and snapshots are made from a few rows on, so that they start fast and do everything.
@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+
+import faiss  # noqa: F401 - as all that is imported here, once for all processes
 
 import memspan.store
 from memspan import Memory, importing, projection
@@ -202,10 +204,10 @@ def erase(store: str, moment: str) -> None:
     """Erase half of what is there, and die in the middle: before a view is made anew, before the archive's turn, before
     the ledger is scrubbed, before it is written down that all is done."""
     memory = opened(store)
-    gone = memory.add([{"role": "user", "content": f"{word(1, step)} is to go"} for step in range(80)], user_id="gone")
-    memory.add([{"role": "user", "content": f"{word(2, step)} stays"} for step in range(80)], user_id="kept")
+    gone = memory.add([{"role": "user", "content": f"{word(1, step)} is to go"} for step in range(40)], user_id="gone")
+    memory.add([{"role": "user", "content": f"{word(2, step)} stays"} for step in range(40)], user_id="kept")
     memory.compact()
-    say(texts=[memory.get(id).text for id in gone.ids], left=80)
+    say(texts=[memory.get(id).text for id in gone.ids], left=40)
     target, name = (
         (vectors.VectorView, "compact"),
         (graph.GraphView, "compact"),
@@ -255,6 +257,3 @@ TASKS: dict[str, Callable[..., None]] = {
     task.__name__: task
     for task in (churn, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
 }
-
-if __name__ == "__main__":
-    TASKS[sys.argv[1]](*sys.argv[2:])

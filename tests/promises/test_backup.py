@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -14,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from running import Process, started
 
 from memspan import Memory, backups, restore
 from memspan.testing import WordEncoder
 
-PROCESSES = Path(__file__).with_name("processes.py")
 WRITERS = 8
 
 
@@ -28,16 +25,13 @@ def writing(store: Path, seed: int) -> Iterator[list[int]]:
     so far, kept up as they tell it."""
     acknowledged = [0] * WRITERS
     tasks = [("count_up", str(number)) for number in range(WRITERS)] + [("churn", "99", str(seed))]
-    processes = [
-        subprocess.Popen([sys.executable, str(PROCESSES), task, str(store), *arguments], stdout=subprocess.PIPE)
-        for task, *arguments in tasks
-    ]
+    processes = [Process(task, store, *arguments) for task, *arguments in tasks]
     begun = [threading.Event() for _ in processes]
 
     def listen(number: int) -> None:
-        for line in processes[number].stdout or ():
+        for line in processes[number].lines():
             if number < WRITERS:
-                acknowledged[number] = json.loads(line).get("last", 0)
+                acknowledged[number] = line.get("last", 0)
             begun[number].set()
 
     threads = [threading.Thread(target=listen, args=(number,)) for number in range(len(processes))]
@@ -46,14 +40,13 @@ def writing(store: Path, seed: int) -> Iterator[list[int]]:
     try:
         assert all(each.wait(120) for each in begun)
         yield acknowledged
-        assert all(process.poll() is None for process in processes), "one of them failed"
+        assert all(process.running() for process in processes), "one of them failed"
     finally:
         for process in processes:
             process.kill()
-            process.wait()
         for thread, process in zip(threads, processes, strict=True):
             thread.join()
-            process.stdout.close()  # type: ignore[union-attr]
+            process.stop()
 
 
 def prefixes(memory: Memory) -> list[int]:
@@ -121,11 +114,9 @@ def killed(tmp_path: Path, kills: int, seed: int) -> None:
     store, place = tmp_path / "store", tmp_path / "backups"
     acknowledged: dict[int, int] = {}
     for run in range(kills):
-        command = [sys.executable, str(PROCESSES), "back_up", str(store), str(place), str(choose.randrange(1 << 30))]
-        left = choose.randint(1, 6)
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            for line in process.stdout or ():
-                told = json.loads(line)
+        seed_of_run, left = choose.randrange(1 << 30), choose.randint(1, 6)
+        with started("back_up", store, place, seed_of_run) as process:
+            for told in process.lines():
                 if "number" in told:
                     acknowledged[told["number"]] = told["segments"]
                 left -= 1
@@ -134,7 +125,7 @@ def killed(tmp_path: Path, kills: int, seed: int) -> None:
                     while time.perf_counter() < moment:
                         pass
                     process.kill()
-        assert process.returncode == -9
+            assert process.ended() == -9
         if not acknowledged:
             continue
         kept = backups.kept(place)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import started
 
 from memspan import Memory
 from memspan.encoders.base import Encoder
 from memspan.testing import WordEncoder
-
-PROCESSES = Path(__file__).with_name("processes.py")
 
 
 class Expected:
@@ -60,20 +56,17 @@ class Expected:
 
 def lines_until_killed(store: Path, run: int, choose: random.Random) -> Iterator[dict[str, Any]]:
     """Everything the process said before it was killed, at a random moment after a random number of lines."""
-    command = [sys.executable, str(PROCESSES), "churn", str(store), str(run), str(choose.randrange(1 << 30))]
-    left = choose.randint(1, 60)
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            assert raw.endswith(b"\n")
-            yield json.loads(raw)
+    seed, left = choose.randrange(1 << 30), choose.randint(1, 60)
+    with started("churn", store, run, seed) as process:
+        for line in process.lines():
+            yield line
             left -= 1
             if left == 0:
                 moment = time.perf_counter() + choose.random() * 0.01
                 while time.perf_counter() < moment:
                     pass
                 process.kill()
-    assert process.returncode == -9, "it ended before it was killed"
+        assert process.ended() == -9, "it ended before it was killed"
 
 
 def campaign(store: Path, kills: int, seed: int, encoder: str | Encoder = "hash") -> None:
@@ -103,11 +96,11 @@ def campaign(store: Path, kills: int, seed: int, encoder: str | Encoder = "hash"
 
 
 def test_every_acknowledged_write_survives_a_killed_process(tmp_path: Path) -> None:
-    campaign(tmp_path / "store", kills=8, seed=20)
+    campaign(tmp_path / "store", kills=5, seed=20)
 
 
 def test_every_acknowledged_tensor_survives_a_killed_process(tmp_path: Path, words: WordEncoder) -> None:
-    campaign(tmp_path / "store", kills=5, seed=21, encoder=words)
+    campaign(tmp_path / "store", kills=3, seed=21, encoder=words)
 
 
 @pytest.mark.soak

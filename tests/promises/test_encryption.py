@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
+from running import started
 from test_crash import campaign, lines_until_killed
-from test_processes import started
 
 from memspan import InvalidInput, KeyNeeded, Memory, MissingExtra, NewerStore, NotEncrypted, StoreCorrupt, WrongKey
 from memspan.cli import main
@@ -42,8 +42,9 @@ CLEAR = [
 @pytest.fixture(autouse=True)
 def _small(small_snapshots: None, words: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots from a few rows on, and token activations by an encoder without a model; of stores made here by another
-    encoder none."""
+    encoder none. Passphrases cost little here; in other processes they cost what they do for users."""
     monkeypatch.delenv("MEMSPAN_TOKENS")
+    monkeypatch.setattr("memspan.keys._SCRYPT", {"n": 1 << 8, "r": 8, "p": 1})
 
 
 def filled(path: Path, key: Key | None, many: int = 40) -> None:
@@ -468,7 +469,17 @@ def test_every_acknowledged_write_to_an_encrypted_store_survives_a_killed_proces
 ) -> None:
     monkeypatch.setenv("MEMSPAN_KEY", RANDOM.hex())
     monkeypatch.setenv("MEMSPAN_TOKENS", "1bit")
-    campaign(tmp_path / "store", kills=4, seed=22, encoder=words)
+    campaign(tmp_path / "store", kills=2, seed=22, encoder=words)
+    assert not in_files(tmp_path / "store", {"text": b"kettle"})
+
+
+@pytest.mark.soak
+def test_every_acknowledged_write_to_an_encrypted_store_survives_a_hundred_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: WordEncoder
+) -> None:
+    monkeypatch.setenv("MEMSPAN_KEY", RANDOM.hex())
+    monkeypatch.setenv("MEMSPAN_TOKENS", "1bit")
+    campaign(tmp_path / "store", kills=100, seed=random.SystemRandom().randrange(1 << 30), encoder=words)
     assert not in_files(tmp_path / "store", {"text": b"kettle"})
 
 
@@ -483,6 +494,8 @@ def test_processes_share_an_encrypted_store(tmp_path: Path, monkeypatch: pytest.
             process.tell("now")
         said = [process.finish()[0] for process in (one, two)]
     assert len({line["store"] for line in said}) == 1, "they made one store, with one key"
+    kdf = json.loads((store / "encryption.json").read_text(encoding="utf-8"))["kdf"]
+    assert (kdf["n"], kdf["r"], kdf["p"]) == (1 << 15, 8, 3), "what a guess costs"
     with started("write", store, 1, 20) as one, started("write", store, 2, 20) as two:
         told = [*one.finish(), *two.finish()]
     with Memory(store, encoder=WordEncoder()) as memory:

@@ -6,13 +6,12 @@ import json
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import started
 
 from memspan import Memory, NotUndoable
 from memspan.analysis import terms
@@ -24,7 +23,6 @@ from memspan.testing import WordEncoder
 from memspan.views.adjacency import key_of as name_key
 from memspan.views.lexical import key_of as term_key
 
-PROCESSES = Path(__file__).with_name("processes.py")
 COMMON = [
     "the",
     "kettle",
@@ -147,7 +145,7 @@ def campaign(folder: Path, erasures: int, seed: int, encoder: WordEncoder) -> No
 
 
 def test_random_erasures_leave_no_trace_in_any_file(tmp_path: Path, words: WordEncoder, small_snapshots: None) -> None:
-    campaign(tmp_path, 6, 7, words)
+    campaign(tmp_path, 3, 7, words)
 
 
 @pytest.mark.soak
@@ -194,11 +192,14 @@ PLANTED: dict[str, tuple[str, Callable[[WordEncoder], bytes]]] = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_trace_is_found_where_it_is(clean: Memory, words: WordEncoder, planted: str) -> None:
+def test_a_planted_trace_is_found_where_it_is(
+    clean: Memory, words: WordEncoder, planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.traces.BLOCK", 1 << 16)
     what, made = PLANTED[planted]
     assert clean.verify_erasure(SECRET).ok
     file = Path(str(clean.path)) / "views" / "forgotten.bin"
-    before = b"\0" * ((8 << 20) - 20)  # it lies across what is read at once
+    before = b"\0" * ((1 << 16) - 20)  # it lies across what is read at once
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(before + made(words))
     found = clean.verify_erasure(SECRET).found
@@ -368,11 +369,9 @@ def test_an_erasure_without_the_encoder_reaches_the_index_of_vectors(tmp_path: P
 @pytest.mark.parametrize("moment", [0, *(pytest.param(each, marks=pytest.mark.soak) for each in (1, 2, 3))])
 def test_what_a_killed_process_left_to_do_is_done_at_the_next_open(tmp_path: Path, moment: int) -> None:
     store = tmp_path / "store"
-    command = [sys.executable, str(PROCESSES), "erase", str(store), str(moment)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
-    assert process.returncode == -9
+    with started("erase", store, moment) as process:
+        lines = list(process.lines())
+        assert process.ended() == -9
     with Memory(store, encoder="hash") as memory:
         assert memory.verify()["ok"]
         assert memory.verify_erasure(lines[0]["texts"]).ok

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from running import started
 
 from memspan import Memory
-
-PROCESSES = Path(__file__).with_name("processes.py")
 
 
 def archive(place: Path, turns: int) -> bytes:
@@ -33,11 +29,8 @@ def archive(place: Path, turns: int) -> bytes:
 
 def killed(store: Path, file: Path, left: int, choose: random.Random) -> bool:
     """Import in a process that is killed a moment after ``left`` batches; False when it was done before."""
-    command = [sys.executable, str(PROCESSES), "take", str(store), str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            told = json.loads(raw)
+    with started("take", store, file) as process:
+        for told in process.lines():
             if "added" in told:
                 assert told["failed"] == 0
                 return False
@@ -47,7 +40,7 @@ def killed(store: Path, file: Path, left: int, choose: random.Random) -> bool:
                 while time.perf_counter() < moment:
                     pass
                 process.kill()
-    assert process.returncode == -9
+        assert process.ended() == -9
     return True
 
 
@@ -78,13 +71,11 @@ def test_imports_killed_for_long_end_with_everything_once(tmp_path: Path, seed: 
 def test_two_imports_of_one_archive_and_a_writer_at_once_leave_everything_once(tmp_path: Path) -> None:
     archive(tmp_path, 200)
     store = tmp_path / "store"
-    command = [sys.executable, str(PROCESSES), "take", str(store), str(tmp_path / "origin.jsonl")]
-    with Memory(store, encoder="hash") as memory:
-        both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    take = ("take", store, tmp_path / "origin.jsonl")
+    with Memory(store, encoder="hash") as memory, started(*take) as one, started(*take) as other:
         for number in range(30):
             memory.add(f"Written beside the imports, number {number}.")
-        told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in both]
-        assert [process.returncode for process in both] == [0, 0]
+        told = [process.finish()[-1] for process in (one, other)]
         assert sum(each["added"] for each in told) == 229
         assert sum(each["there"] for each in told) == 229
         assert len(memory.get_all(limit=1_000)) == 230

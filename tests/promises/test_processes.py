@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import started
 
 from memspan import Memory
 from memspan.encoders.base import Encoder
 from memspan.testing import WordEncoder
-
-PROCESSES = Path(__file__).with_name("processes.py")
-
-
-class Process:
-    """A task of ``processes.py``: lines of JSON in and out."""
-
-    def __init__(self, task: str, store: Path, *arguments: object) -> None:
-        command = [sys.executable, str(PROCESSES), task, str(store), *map(str, arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.rstrip("\n") + "\n")
-        self._process.stdin.flush()
-
-    def hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return line
-
-    def lines(self) -> Iterator[str]:
-        assert self._process.stdout is not None
-        yield from self._process.stdout
-
-    def hang_up(self) -> None:
-        """Close its stdin."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.stdin = None
-
-    def finish(self) -> list[dict[str, Any]]:
-        """Close its stdin, read what it still says, and make sure it ended well."""
-        out, _ = self._process.communicate(timeout=300)
-        assert self._process.returncode == 0
-        return [json.loads(line) for line in out.splitlines()]
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-
-
-@contextmanager
-def started(task: str, store: Path, *arguments: object) -> Iterator[Process]:
-    process = Process(task, store, *arguments)
-    try:
-        yield process
-    finally:
-        process.stop()
 
 
 def writers_and_readers(
@@ -135,11 +80,11 @@ def writers_and_readers(
 
 
 def test_what_four_processes_write_is_found_by_two_others_at_their_next_search(tmp_path: Path) -> None:
-    writers_and_readers(tmp_path / "store", writers=4, each=60, readers=2)
+    writers_and_readers(tmp_path / "store", writers=4, each=30, readers=2)
 
 
 def test_two_processes_compact_while_others_write_and_search(tmp_path: Path) -> None:
-    writers_and_readers(tmp_path / "store", writers=2, each=80, readers=2, compactors=2)
+    writers_and_readers(tmp_path / "store", writers=2, each=40, readers=2, compactors=2)
 
 
 def test_eight_processes_write_tensors_into_one_arena_while_two_compact(tmp_path: Path, words: WordEncoder) -> None:
@@ -204,9 +149,9 @@ def test_children_forked_while_threads_write_and_search_neither_hang_nor_lose_a_
         assert memory.verify()["problems"] == []
 
 
+@pytest.mark.parametrize("steps", [15, pytest.param(25, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("place", ["on disk", "in memory"])
-def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str) -> None:
-    steps = 25
+def test_eight_threads_share_one_memory(tmp_path: Path, small_snapshots: None, place: str, steps: int) -> None:
     with Memory(tmp_path / "store" if place == "on disk" else ":memory:", encoder="hash") as memory:
 
         def work(number: int) -> None:

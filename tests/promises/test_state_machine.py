@@ -481,7 +481,7 @@ class Filled(Store):
 
 
 QUICK = settings(
-    max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 LONG = settings(QUICK, max_examples=400, stateful_step_count=80)
 

@@ -30,6 +30,7 @@ from memspan.views.vectors import VectorView
 WORDS = [
     a + b for a in ("bir", "kof", "lum", "nad", "pov", "rug", "tem", "vig") for b in ("do", "ka", "mu", "po", "ta")
 ]
+ROWS = 240
 QUERIES = ("birdo kofka", "lummu nadpo pova", "rugta temdo vigka birmu")
 VIEWS = ("lexical", "vectors", "tree", "graph")
 
@@ -51,7 +52,7 @@ class WatchedEncoder(HashEncoder):
         return super().encode(texts)
 
 
-def filled(path: Path, rows: int = 400, seed: int = 1) -> Memory:
+def filled(path: Path, rows: int = ROWS, seed: int = 1) -> Memory:
     """A store of random texts of three users, its views folded into snapshots but for the last 20 rows."""
     choose = random.Random(seed)
     memory = Memory(path, encoder="hash")
@@ -163,7 +164,7 @@ def test_a_damaged_snapshot_is_reported_and_mended_while_searches_stay_right(tmp
                 assert memory.search(query, recipe="dsm"), "which asks every view"
             assert all(view["failure"] for view in memory.stats()["views"].values())
         memory.compact()
-        assert memory.verify() == {"ok": True, "segments": 401, "problems": []}
+        assert memory.verify() == {"ok": True, "segments": ROWS + 1, "problems": []}
         assert [view["failure"] for view in memory.stats()["views"].values()] == [None] * 4
         memory.erase(memory.search("zwieback", k=1)[0].id)
         assert [memory.search(query, recipe="keyword") for query in QUERIES] == keyword
@@ -195,7 +196,7 @@ def test_compacting_what_is_compact_writes_nothing(tmp_path: Path) -> None:
 def test_a_selective_filter_finds_exactly_what_an_exact_scan_finds(tmp_path: Path, keeps: int) -> None:
     with filled(tmp_path / "store") as memory:
         memory.compact()
-        chosen = {"n": {"in": random.Random(keeps).sample(range(400), keeps)}}
+        chosen = {"n": {"in": random.Random(keeps).sample(range(ROWS), keeps)}}
         rows = [segment for segment in memory.get_all(limit=1000) if segment.metadata["n"] in chosen["n"]["in"]]
         vectors = HashEncoder().encode([row.text for row in rows]).pooled
         for query in QUERIES:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memspan import InvalidInput, Memory, ModelNotFound, cli
@@ -110,7 +110,6 @@ def test_between_like_scores_of_the_reranker_the_rest_decides(remember: Remember
     assert order(remember(Judge(lambda text: 0.5))) == order(remember(None))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=50, max_size=50), st.floats(0, 1))
 def test_scores_are_scores_whatever_the_reranker_says(given: list[float], threshold: float) -> None:
     texts = [f"Ana counts sheep number {number} in Lisbon {'again ' * (number % 5)}" for number in range(50)]

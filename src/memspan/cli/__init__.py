@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -110,7 +111,8 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
-def application() -> typer.Typer:
+@cache  # making it takes longer than most commands do, and a process may run several
+def application() -> Callable[..., Any]:
     """The command tree: COMMANDS, their hidden aliases, ``cube``, ``keys``, ``mcp`` and ``bench``."""
     app = typer.Typer(
         name="memspan",
@@ -129,7 +131,7 @@ def application() -> typer.Typer:
     app.add_typer(mcp.mcp, name="mcp", rich_help_panel=SERVE)
     app.add_typer(trials.bench, name="bench", rich_help_panel=TRY)
     app.callback(invoke_without_command=True)(_version)
-    return app
+    return typer.main.get_command(app)
 
 
 def _version(
