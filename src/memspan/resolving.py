@@ -17,6 +17,7 @@ from memspan.records import Filter, Operation, Scope, Segment
 from memspan.reports import Conflict, Resolved
 from memspan.revising import Plan, Revising
 from memspan.segmenting import shown
+from memspan.store import MOST_ROWS
 from memspan.views.base import Selection, find_sorted
 
 LIKELY = 0.5  # score from which a pair is proposed
@@ -41,17 +42,20 @@ class Conflicts(Revising):
         filters: Mapping[str, Any] | None = None,
         limit: int = 20,
         threshold: float = LIKELY,
+        recent: int | None = None,
     ) -> list[Conflict]:
         """Pairs of statements of which the later may have taken the place of the earlier, best first, with reasons.
 
         Both are current and valid now, of one speaker (or one source, where nobody is named) and one ``user_id``,
         ``agent_id`` and ``run_id``. They are proposals: nothing changes until ``accept``; what was rejected comes again
         only where one of the two says something else by now. Up to 16,384 statements of one speaker all are compared,
-        beyond that most. Raises EncoderMismatch where this memory has no encoder, InvalidInput.
+        beyond that most. ``recent`` looks only for what the last so many of each speaker replaced, which in a large
+        memory takes seconds and not minutes. Raises EncoderMismatch where this memory has no encoder, InvalidInput.
         """
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
         most, least = arguments.count("limit", limit, most=100_000), arguments.threshold(threshold)
-        return self._proposed(scope, parsed, least)[:most]
+        last = None if recent is None else arguments.count("recent", recent, most=MOST_ROWS)
+        return self._proposed(scope, parsed, least, last)[:most]
 
     def accept(self, older: str, newer: str, *, namespace: str | None = None) -> Operation:
         """Decide that ``newer`` took the place of ``older``: ``supersede``, and kept as a verdict. ``undo`` takes both
@@ -128,7 +132,9 @@ class Conflicts(Revising):
 
         return self._revise(space, plan, why=why).operation
 
-    def _proposed(self, scope: Scope, filters: Filter | None, threshold: float) -> list[Conflict]:
+    def _proposed(
+        self, scope: Scope, filters: Filter | None, threshold: float, recent: int | None = None
+    ) -> list[Conflict]:
         if self._nearest is None:
             mend = "open it with its encoder, or give it one: reencode(encoder='minilm')"
             raise EncoderMismatch("statements are compared by meaning, and this memory has no encoder", mend=mend)
@@ -140,26 +146,29 @@ class Conflicts(Revising):
             }
             found = [
                 pair
-                for pair in self._found(self._selections.of(scope, filters))
+                for pair in self._found(self._selections.of(scope, filters), recent)
                 if pair.score >= threshold and not _stands(decided.get(frozenset((pair.older.id, pair.newer.id))), pair)
             ]
         return sorted(found, key=lambda pair: (-pair.score, -pair.newer.seq, -pair.older.seq))
 
-    def _found(self, selection: Selection) -> Iterator[Conflict]:
-        """All that is found among the rows of a selection, one speaker after the other."""
+    def _found(self, selection: Selection, recent: int | None) -> Iterator[Conflict]:
+        """All that is found among the rows of a selection, one speaker after the other; of each only what the
+        ``recent`` last ones say anew."""
         assert self._nearest is not None  # noqa: S101 - asked before
         rows = self._ledger.fetch(selection.namespace, selection.seqs.tolist())
         seqs = np.array([row.seq for row in rows], np.int64)
         for places in speakers(rows):
-            said = [rows[at] for at in places.tolist()]
             within = selection.part(seqs[places])
-            near, cosines = self._nearest(within, within.seqs, min(NEAR + 1, len(said)))
-            at, there = find_sorted(within.seqs, near.ravel())
-            near = np.where(there, at, -1).reshape(near.shape)
-            for found in compared(said, near, cosines):
-                yield Conflict(
-                    older=said[found.older], newer=said[found.newer], reasons=found.reasons, score=found.score
-                )
+            new = within.seqs if recent is None else within.seqs[-recent:]
+            found, cosines = self._nearest(within, new, min(NEAR + 1, len(places)))
+            involved = np.unique(np.concatenate([new, found[found >= 0]]))
+            said = [rows[at] for at in places[np.isin(seqs[places], involved)].tolist()]
+            near = np.full((len(said), found.shape[1]), -1)
+            alike = np.zeros(near.shape, np.float32)
+            asked, there = find_sorted(involved, new)[0], find_sorted(involved, found.ravel())
+            near[asked], alike[asked] = np.where(there[1], there[0], -1).reshape(found.shape), cosines
+            for pair in compared(said, near, alike):
+                yield Conflict(older=said[pair.older], newer=said[pair.newer], reasons=pair.reasons, score=pair.score)
 
 
 def _stands(decided: datetime | None, pair: Conflict) -> bool:

@@ -20,6 +20,10 @@ Newer = Annotated[str, typer.Argument(metavar="NEW", help="The id of what was sa
 def conflicts(
     limit: Annotated[int, typer.Option("--limit", help="How many at most.")] = 20,
     threshold: Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker ones.")] = 0.5,
+    recent: Annotated[
+        int | None,
+        typer.Option("--recent", metavar="N", help="Only what the last N of each speaker replaced.", show_default=False),
+    ] = None,
     filters: o.Filters = None,
     namespace: o.Namespace = None,
     user: o.User = None,
@@ -33,7 +37,11 @@ def conflicts(
     """List pairs of which the later may have taken the place of the earlier, likeliest first. Nothing is changed."""
     with o.open_memory(store, encoder, namespace) as memory:
         found = memory.conflicts(
-            limit=limit, threshold=threshold, **o.scope(user, agent, run, session), filters=o.filters_from(filters)
+            limit=limit,
+            threshold=threshold,
+            recent=recent,
+            **o.scope(user, agent, run, session),
+            filters=o.filters_from(filters),
         )
     output.emit({"conflicts": _plain(found)}) if json else _show(found)
     if not found:

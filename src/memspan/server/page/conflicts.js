@@ -11,7 +11,7 @@ export async function show(main, { signal, reload }) {
   const list = el("div", { cls: "pairs" }, el("p", { cls: "soft" }, "What was said is compared. In a large memory that takes a while."), loading(3));
   main.replaceChildren(el("h1", { tabindex: -1 }, "Conflicts"),
     el("p", { cls: "lead" }, "Two statements of one speaker, of which the later may have taken the place of the earlier. Nothing changes until you decide, and every decision can be undone."), list);
-  const pairs = await api.conflicts({ limit: 20 }, signal);
+  const pairs = await api.conflicts({ limit: 20, recent: 500 }, signal);
   if (!pairs.length) { list.replaceChildren(empty("Nothing seems to contradict", "When a later statement looks as if it took the place of an earlier one, the pair comes here.")); return; }
   const decide = (pair, verb, words) => async () => {
     try {
