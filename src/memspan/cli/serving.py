@@ -144,6 +144,10 @@ def _run(config: Any, path: str, guarded: bool) -> None:
         raise InvalidInput(
             "--port", f"{config.port} cannot be used", mend="choose another, or 0 for a free one"
         ) from None
+    # Head and body of an answer are written one after the other: the second must not wait for the first to be
+    # acknowledged (40 ms). asyncio would see to that if uvicorn's socket named its protocol.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.listen(config.backlog)  # before it is said where: who comes at once waits, and is not refused
     name, port = listening.getsockname()[:2]
     where = f"http://{f'[{name}]' if ':' in name else name}:{port}"
     typer.secho(f"memspan serves {path} at {where}", err=True, bold=True)
