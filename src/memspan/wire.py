@@ -44,7 +44,7 @@ def encode(value: Any) -> Any:
     kind: Any = type(value)
     if kind in PLAIN:  # most of what is in a record, and so asked first
         return value
-    if is_dataclass(kind):
+    if is_dataclass(value):
         told = {name: encode(getattr(value, name)) for name in _names(kind)}
         for name in QUIET:
             if not told.get(name, True):

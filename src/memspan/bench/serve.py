@@ -140,15 +140,13 @@ class Server:
 
     def resident(self) -> float | None:
         """Resident memory of it and its workers in MiB, None where the system does not say."""
+        own = self.process.pid
         try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            kib = sum(
-                int(re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
-                for pid in (self.process.pid, *children)
-            )
-        except (OSError, TypeError):
+            pids = [str(own), *Path(f"/proc/{own}/task/{own}/children").read_text().split()]
+            found = [re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in pids]
+        except OSError:
             return None
-        return round(kib / 1024, 1)
+        return round(sum(int(each[1]) for each in found if each) / 1024, 1)
 
 
 @contextmanager
@@ -265,12 +263,12 @@ def _gets(ids: Sequence[str]) -> Iterator[Ask]:
 
 def _adds(found: Sequence[str]) -> Iterator[Ask]:
     """Texts that are not there yet."""
-    return (("POST", f"{BELOW}/segments", _json(content=f"{text} ({n})")) for n, text in zip(count(), cycle(found)))  # noqa: B905
+    return (("POST", f"{BELOW}/segments", _json(content=f"{text} ({n})")) for n, text in zip(count(), cycle(found)))
 
 
 def _mixed(asked: Sequence[str], ids: Sequence[str]) -> Iterator[Ask]:
     """Everything that only reads, so that a store which grows does not look like a server that does."""
-    for query, id in zip(cycle(asked), cycle(ids)):  # noqa: B905 - endless
+    for query, id in zip(cycle(asked), cycle(ids)):
         yield "POST", f"{BELOW}/search", _json(query=query, k=10)
         yield "GET", f"{BELOW}/segments/{id}", None
         yield "POST", f"{BELOW}/context", _json(query=query, budget=500)
@@ -371,7 +369,9 @@ def _proxy(url: str, scripted: str, asked: Sequence[str], chats: int, tell: Prog
     finally:
         for connection in connections.values():
             connection.close()
-    added = milliseconds([through - direct for through, direct in zip(seconds["through"], seconds["direct"], strict=True)])
+    added = milliseconds(
+        [through - direct for through, direct in zip(seconds["through"], seconds["direct"], strict=True)]
+    )
     return {
         "chats": chats,
         **{name: milliseconds(each) for name, each in seconds.items()},

@@ -279,7 +279,6 @@ def _files(api: APIRouter, door: Door) -> None:
         response_model=Imported,
         operation_id="import",
         tags=["care"],
-        max_body_size=door.settings.max_import,
         openapi_extra={"requestBody": {"required": True, "content": octets}},
     )
     api.add_api_route(
