@@ -320,7 +320,13 @@ def test_only_named_origins_may_ask_from_a_browser(memory: Memory) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Host": "memory.evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": ""}, {"X-Forwarded-For": "203.0.113.9"}],
+    [
+        {"Host": "memory.evil.example"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": ""},
+        {"X-Forwarded-For": "203.0.113.9"},
+    ],
 )
 def test_without_keys_a_page_of_elsewhere_reaches_nothing(memory: Memory, headers: dict[str, str]) -> None:
     with served(memory) as url:
