@@ -11,10 +11,11 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal, get_args
 
@@ -152,11 +153,17 @@ class Access(Store):
         finally:
             ACTING.reset(token)
 
-    def _kept(self) -> list[dict[str, Any]]:
-        return list(json.loads(self._ledger.value(_KEPT) or "[]"))
+    def _kept(self) -> Sequence[Mapping[str, Any]]:
+        return _read(self._ledger.value(_KEPT) or "[]")
 
 
-def _key(entry: dict[str, Any]) -> ApiKey:
+@lru_cache(maxsize=8)
+def _read(raw: str) -> Sequence[Mapping[str, Any]]:
+    """The keys as they are kept: read from the store for each request, but the same text parsed once only."""
+    return tuple(json.loads(raw))
+
+
+def _key(entry: Mapping[str, Any]) -> ApiKey:
     times = {name: parse_time(entry[name], name) for name in ("created_at", "expires_at", "revoked_at")}
     assert times["created_at"] is not None  # noqa: S101 - every key was made at some time
     return ApiKey(

@@ -49,8 +49,8 @@ class Conflicts(Revising):
         Both are current and valid now, of one speaker (or one source, where nobody is named) and one ``user_id``,
         ``agent_id`` and ``run_id``. They are proposals: nothing changes until ``accept``; what was rejected comes again
         only where one of the two says something else by now. Up to 16,384 statements of one speaker all are compared,
-        beyond that most. ``recent`` looks only for what the last so many of each speaker replaced, which in a large
-        memory takes seconds and not minutes. Raises EncoderMismatch where this memory has no encoder, InvalidInput.
+        beyond that most. ``recent`` looks only for what the last so many segments replaced, which in a large memory takes
+        seconds and not minutes. Raises EncoderMismatch where this memory has no encoder, InvalidInput.
         """
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)
         most, least = arguments.count("limit", limit, most=100_000), arguments.threshold(threshold)
@@ -152,14 +152,16 @@ class Conflicts(Revising):
         return sorted(found, key=lambda pair: (-pair.score, -pair.newer.seq, -pair.older.seq))
 
     def _found(self, selection: Selection, recent: int | None) -> Iterator[Conflict]:
-        """All that is found among the rows of a selection, one speaker after the other; of each only what the
-        ``recent`` last ones say anew."""
+        """All that is found among the rows of a selection, one speaker after the other; only what the last
+        ``recent`` of them say anew."""
         assert self._nearest is not None  # noqa: S101 - asked before
         rows = self._ledger.fetch(selection.namespace, selection.seqs.tolist())
         seqs = np.array([row.seq for row in rows], np.int64)
+        since = 0 if recent is None or recent >= len(seqs) else seqs[-recent]
         for places in speakers(rows):
             within = selection.part(seqs[places])
-            new = within.seqs if recent is None else within.seqs[-recent:]
+            if not len(new := within.seqs[within.seqs >= since]):
+                continue
             found, cosines = self._nearest(within, new, min(NEAR + 1, len(places)))
             involved = np.unique(np.concatenate([new, found[found >= 0]]))
             said = [rows[at] for at in places[np.isin(seqs[places], involved)].tolist()]

@@ -18,6 +18,7 @@ from memspan.errors import InvalidInput, MemspanError, TooManyRequests
 PROBLEM: Final = "application/problem+json"
 QUIET: Final = ("gap", "tail")
 """Fields that are left out where they are empty, as only a document put together again needs them."""
+PLAIN: Final = frozenset({str, int, float, bool, NoneType})
 STATUSES: Final[tuple[tuple[type[MemspanError], int], ...]] = (
     (errors.Unauthorized, 401),
     (errors.AccessDenied, 403),
@@ -40,8 +41,10 @@ STATUSES: Final[tuple[tuple[type[MemspanError], int], ...]] = (
 
 def encode(value: Any) -> Any:
     """A record, or a collection of them, as JSON values: times as ISO 8601, records as objects."""
-    if is_dataclass(value) and not isinstance(value, type):
-        kind: Any = type(value)
+    kind: Any = type(value)
+    if kind in PLAIN:  # most of what is in a record, and so asked first
+        return value
+    if is_dataclass(value):
         told = {name: encode(getattr(value, name)) for name in _names(kind)}
         for name in QUIET:
             if not told.get(name, True):

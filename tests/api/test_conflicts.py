@@ -132,6 +132,14 @@ def test_proposals_come_best_first_and_the_threshold_and_limit_cut_them(memory: 
         memory.conflicts(threshold=2)
 
 
+def test_only_what_was_replaced_lately_is_looked_for_where_that_is_asked(memory: Memory) -> None:
+    first = add(memory, QUOTA, RAISED)
+    last = add(memory, "My sister Ana lives in Rome.", "My sister Ana lives in Lisbon.")
+    assert found(memory, recent=1) == [tuple(last)]
+    assert sorted(found(memory, recent=3)) == sorted([tuple(first), tuple(last)])
+    assert sorted(found(memory, recent=100)) == sorted(found(memory))
+
+
 def test_what_is_nearly_the_same_is_told_as_said_again_below_all_else(memory: Memory) -> None:
     add(memory, "The spare key hangs behind the blue door.", "Behind the blue door hangs the spare key.")
     assert memory.conflicts() == []

@@ -22,7 +22,7 @@ def conflicts(
     threshold: Annotated[float, typer.Option("--threshold", metavar="0..1", help="Leave out weaker ones.")] = 0.5,
     recent: Annotated[
         int | None,
-        typer.Option("--recent", metavar="N", help="Only what the last N of each speaker replaced.", show_default=False),
+        typer.Option("--recent", metavar="N", help="Only what the last N memories replaced.", show_default=False),
     ] = None,
     filters: o.Filters = None,
     namespace: o.Namespace = None,

@@ -14,6 +14,7 @@ import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
+from memspan.config import Config
 from memspan.errors import InvalidInput, MissingExtra, NotWritable
 from memspan.records import as_dict
 
@@ -92,6 +93,11 @@ def serve(
         from memspan.server.observing import MANY
     except ImportError as error:
         raise MissingExtra(f"serving needs {error.name}", mend='pip install "memspan[server]"') from error
+    if traces:
+        try:
+            import opentelemetry.exporter.otlp.proto.http  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("--traces needs OpenTelemetry's exporter", mend='pip install "memspan[otel]"') from error
     with o.open_memory(store, encoder, namespace, reranker=None, redact=redact, create=True) as memory:
         guarded = bool(memory.api_keys())  # and here what is wrong with the store is told, not by each worker
         path, space = str(memory.path), memory.namespace
@@ -145,13 +151,15 @@ def _run(config: Any, path: str, guarded: bool) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    try:
-        listening = config.bind_socket()
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it on sockets it made itself
-    except SystemExit:  # uvicorn has said why on its own log
-        raise InvalidInput(
-            "--port", f"{config.port} cannot be used", mend="choose another, or 0 for a free one"
-        ) from None
+    try:  # before it is said where it listens, so that who comes at once waits instead of being refused
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listening = socket.create_server((config.host, config.port), family=family, backlog=config.backlog)
+    except OSError as error:
+        problem = f"{config.port} on {config.host} cannot be used ({error.strerror})"
+        raise InvalidInput("--port", problem, mend="choose another, or 0 for a free one") from error
+    # Head and body of an answer are written one after the other: the second must not wait for the first to be
+    # acknowledged (40 ms). asyncio would see to that if the socket named its protocol.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     name, port = listening.getsockname()[:2]
     where = f"http://{f'[{name}]' if ':' in name else name}:{port}"
     typer.secho(f"memspan serves {path} at {where}", err=True, bold=True)
@@ -159,6 +167,7 @@ def _run(config: Any, path: str, guarded: bool) -> None:
         typer.secho("No API keys: only programs on this machine are answered.", err=True)
     typer.secho(f"Look inside: {where}/   MCP: {where}/mcp   API: {where}/openapi.json", err=True)
     server = uvicorn.Server(config)
+    signal.signal(signal.SIGTERM, server.handle_exit)  # uvicorn raises it again once all is done; that is no failure
     try:
         if config.workers > 1:
             Multiprocess(config, sockets=[listening]).run()
@@ -188,7 +197,8 @@ def create(
     json: o.Json = False,
 ) -> None:
     """Make an API key. It is shown once, and only its hash is kept."""
-    with o.open_memory(store, "none", None, create=True) as memory:
+    fresh = o.nothing_at(Config.load(store=store).store)  # then its encoder is chosen here, once and for all
+    with o.open_memory(store, None if fresh else "none", None, create=True) as memory:
         made = memory.create_api_key(name, namespaces=namespace, rights=right or ("read", "write"), expires_at=expires)
     if json:
         output.emit(as_dict(made))

@@ -377,6 +377,38 @@ def forgetting(
     output.emit(report) if json else print(module.table(report))
 
 
+@bench.command("serve")
+def serve_(
+    segments: Annotated[int, typer.Option("--segments", help="How many are in the store.")] = 100_000,
+    requests: Annotated[
+        int, typer.Option("--requests", help="How many are answered while resident memory is watched.")
+    ] = 100_000,
+    sample: Annotated[
+        int, typer.Option("--sample", help="Requests of each kind, for each number of connections.")
+    ] = 2_000,
+    workers: Annotated[int, typer.Option("--workers", help="Processes of the server.")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="At most 5,000 segments, 2,000 requests, samples of 200; no model.")
+    ] = False,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """What a server makes of a memory: requests a second, the proxy's share of a chat, resident memory.
+
+    Needs the extra "server".
+    """
+    from memspan.bench import serve as module
+
+    if quick:
+        segments, requests, sample = min(segments, 5_000), min(requests, 2_000), min(sample, 200)
+        encoder = encoder or "hash"
+    with output.progress("Serving", show=not json) as advance:
+        report = module.run(
+            segments, encoder=encoder, requests=requests, sample=sample, workers=workers, progress=advance
+        )
+    output.emit(report) if json else print(module.table(report))
+
+
 @bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,

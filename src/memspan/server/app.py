@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -12,19 +13,23 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooManyRequests
+from memspan.errors import InvalidInput, MemspanError, NotFound, StoreBusy, TooLarge, TooManyRequests
 from memspan.memory import Memory
-from memspan.routes import HEADER
+from memspan.routes import HEADER, SPACE
 from memspan.server import mcp, mem0, page, proxy, rest
 from memspan.server.door import Door, Settings
-from memspan.server.observing import Observing
+from memspan.server.observing import Observing, exporting
 from memspan.wire import PROBLEM, problem
 
 ENVIRONMENT: Final = "MEMSPAN_SERVER"
 """What ``memspan serve`` tells its workers: the arguments of ``Memory`` and of ``Settings``, as JSON."""
+IMPORT: Final = re.compile(f"{SPACE}/[^/]+/import")
+"""Where the one body comes that may be as large as an archive."""
 ABOUT: Final = """Long-term memory for language models. Scores are in [0, 1], higher is better; times are ISO 8601 in
 UTC; errors are problems (RFC 9457) whose `code` names the error, `argument` what was wrong, and `mend` what to do."""
 
@@ -48,13 +53,7 @@ def create_app(memory: Memory, settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # its page comes from a CDN
         redoc_url=None,
         lifespan=living,
-        max_body_size=door.settings.max_body,
-        telemetry={  # spans name routes; its logs would hold what people wrote, and Prometheus has the metrics
-            "tracing": door.settings.traces,
-            "auto_configure": door.settings.traces,
-            "metrics": False,
-            "logs": False,
-        },
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it would tell of paths and queries
         responses=_problems(),
         generate_unique_id_function=lambda route: route.name,
     )
@@ -62,6 +61,7 @@ def create_app(memory: Memory, settings: Settings | None = None) -> FastAPI:
     app.state.starts = []  # context managers that doors want around the life of the application
     for kind, respond in ((MemspanError, _told), (RequestValidationError, _unread), (HTTPException, _unknown)):
         app.add_exception_handler(kind, respond)
+    app.add_middleware(_Limited, settings=door.settings)
     if door.settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -86,7 +86,8 @@ def from_environment() -> FastAPI:
     told = json.loads(os.environ[ENVIRONMENT])
     memory = Memory(**told["memory"])
     settings: dict[str, Any] = {**told["settings"], "cors": tuple(told["settings"]["cors"])}
-    app = create_app(memory, Settings(**settings, upstream_key=os.environ.get("MEMSPAN_UPSTREAM_KEY")))
+    chosen = Settings(**settings, upstream_key=os.environ.get("MEMSPAN_UPSTREAM_KEY"))
+    app = create_app(memory, chosen)
 
     @asynccontextmanager
     async def closing() -> AsyncIterator[None]:
@@ -96,7 +97,40 @@ def from_environment() -> FastAPI:
             memory.close()
 
     app.state.starts.insert(0, closing)
+    if chosen.traces:
+        app.state.starts.append(exporting)
     return app
+
+
+class _Limited:
+    """Takes no larger body than the settings say, whether its length was told before or not.
+
+    FastAPI's own limit would say so in plain text, and past the log.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        archive = IMPORT.fullmatch(scope["path"]) is not None
+        most = self._settings.max_import if archive else self._settings.max_body
+        left, length = most, Headers(scope=scope).get("content-length", "")
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413)
+            return message
+
+        if length.isdecimal() and int(length) > most:
+            refused = await _unknown(Request(scope), HTTPException(413))
+            return await refused(scope, receive, send)
+        return await self._app(scope, counted, send)
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:
@@ -124,6 +158,9 @@ async def _unknown(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
     if error.status_code == 404:
         return await _told(request, NotFound(f"there is nothing at {request.url.path}", mend="see /openapi.json"))
+    if error.status_code == 413:
+        mend = "send less at once, or raise --max-body"
+        return await _told(request, TooLarge("body", "is larger than this server takes", mend=mend))
     told = {"type": "about:blank", "title": str(error.detail), "status": error.status_code, "code": "HTTP"}
     told |= {"detail": str(error.detail), "mend": "see /openapi.json", "argument": None}
     return JSONResponse(told, error.status_code, error.headers, media_type=PROBLEM)

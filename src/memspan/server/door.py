@@ -22,6 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+"""Headers by which a reverse proxy tells that somebody else is asking."""
 BUCKETS: Final = 10_000  # callers of which it is remembered how often they asked
 
 
@@ -156,11 +158,12 @@ class Door:
 
     def _at_home(self, request: Request) -> None:
         """Without keys only this machine is served, and no page of another origin that its browser shows: neither a
-        foreign Host (a name made to point here) nor a foreign Origin is."""
+        foreign Host (a name made to point here) nor a foreign Origin is, nor whom a reverse proxy speaks for."""
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         origin = request.headers.get("origin")
         foreign = origin is not None and urlsplit(origin).hostname not in LOOPBACK and origin not in self.settings.cors
-        if not self.settings.local or host not in LOOPBACK or foreign:
+        passed_on = any(name in request.headers for name in FORWARDED)
+        if not self.settings.local or host not in LOOPBACK or foreign or passed_on:
             problem = "without API keys this server only answers programs on its own machine"
             raise Unauthorized(problem, mend="make a key: `memspan keys create NAME --namespace NAMESPACE`")
 

@@ -1,4 +1,4 @@
-"""What can be seen of a server from outside: health, metrics for Prometheus, and a log line for each request.
+"""What can be seen of a server from outside: health, metrics for Prometheus, a log line and a span for each request.
 
 None of them holds what is in memory or what was asked: of a request they tell the route, not the path or the query.
 """
@@ -11,12 +11,14 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from opentelemetry import propagate, trace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
@@ -50,6 +52,7 @@ class Observing:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._tracer = trace.get_tracer("memspan")
         self.failures = Counter("memspan_failures_total", "Errors by kind", ("code",), registry=self.registry)
 
     def router(self) -> APIRouter:
@@ -93,6 +96,22 @@ class Observing:
             }
             print(json.dumps(line), file=sys.stderr, flush=True)
 
+    @contextmanager
+    def traced(self, scope: Scope) -> Iterator[trace.Span]:
+        """A span around a request, below that of who asks. FastAPI's own would hold the path, the query and errors."""
+        if not self._door.settings.traces:
+            yield trace.INVALID_SPAN
+            return
+        above = propagate.extract(Headers(scope=scope))
+        with self._tracer.start_as_current_span(
+            scope["method"],
+            context=above,
+            kind=trace.SpanKind.SERVER,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            yield span
+
     class Middleware:
         """Times every request, and gives it an id: its own where it comes with one."""
 
@@ -114,13 +133,47 @@ class Observing:
                     request_id = MutableHeaders(scope=message).setdefault(REQUEST_ID, request_id)  # an upstream's own
                 await send(message)
 
-            try:
-                return await self._app(scope, receive, named)
-            finally:
-                self._observing.tell(scope, status, time.perf_counter() - begun, request_id)
+            with self._observing.traced(scope) as span:
+                try:
+                    return await self._app(scope, receive, named)
+                finally:
+                    self._observing.tell(scope, status, time.perf_counter() - begun, request_id)
+                    _name(span, scope, status, request_id)
 
 
 def _route(scope: Scope) -> str:
     """The pattern of the path, never the path: that holds ids, and what people type."""
     route = scope.get("route")
     return str(getattr(route, "path", None) or "other")
+
+
+def _name(span: trace.Span, scope: Scope, status: int, request_id: str) -> None:
+    """What a span tells of its request, in OpenTelemetry's words for HTTP."""
+    route = _route(scope)
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": status,
+            "memspan.request_id": request_id,
+        }
+    )
+    if status >= 500:
+        span.set_status(trace.StatusCode.ERROR)
+
+
+@asynccontextmanager
+async def exporting() -> AsyncIterator[None]:
+    """Have spans sent to where OTEL_EXPORTER_OTLP_ENDPOINT says, until the end of the block. Needs extra ``otel``."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        provider.shutdown()

@@ -112,8 +112,12 @@ def _endpoint(door: Door, route: Route) -> Any:
             mend = 'name user_id, agent_id, run_id, session or filters, or say "all": true'
             raise InvalidInput("scope", f"{route.verb} would remove the whole namespace", mend=mend)
         given |= {**named, **space}  # a header goes before the body
-        found = await door.call(caller, function, **given)
-        return _told(route, found, given.get("limit", _PAGE))
+        limit = given.get("limit", _PAGE)
+
+        def told() -> Response:  # in the worker thread too: a long answer must not keep others from being heard
+            return _told(route, function(**given), limit)
+
+        return await door.call(caller, told)
 
     asked = Annotated[model, Body()] if route.body else Annotated[model, Query()]
     needed = any(field.is_required() for field in model.model_fields.values())
@@ -246,10 +250,14 @@ def _files(api: APIRouter, door: Door) -> None:
         given = schema.sent(asked)
         door.within("limit", given.get("limit") or 0)
         given = {**given, "limit": given.get("limit") or most + 1, "namespace": caller.namespace}
-        rows, vectors = await door.call(caller, door.memory.embeddings, **given)
-        door.within("limit", len(rows))
-        packed = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
-        return answer({"segments": rows, "dim": int(vectors.shape[1]), "vectors": packed})
+
+        def told() -> Response:
+            rows, vectors = door.memory.embeddings(**given)
+            door.within("limit", len(rows))
+            packed = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+            return answer({"segments": rows, "dim": int(vectors.shape[1]), "vectors": packed})
+
+        return await door.call(caller, told)
 
     def asked(verb: str) -> tuple[Any, Any]:
         model = schema.taken(verb, ("path", "about", "key", "signed_by"), False)
@@ -271,7 +279,6 @@ def _files(api: APIRouter, door: Door) -> None:
         response_model=Imported,
         operation_id="import",
         tags=["care"],
-        max_body_size=door.settings.max_import,
         openapi_extra={"requestBody": {"required": True, "content": octets}},
     )
     api.add_api_route(

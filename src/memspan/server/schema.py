@@ -58,7 +58,7 @@ _SHOWN: Final[Mapping[str, Mapping[str, Any]]] = {
     "explain": {"description": "Whether each hit says which channel found it, and by which path."},
     "recipe": {"description": "default, fast, deep, dsm, flat, semantic or keyword."},
     "redact": {"description": 'What of the answer gets placeholders: "secrets", "personal" or "all".'},
-    "recent": {"description": "Only what the last so many of each speaker replaced: quick in a large memory.", "ge": 1},
+    "recent": {"description": "Only what the last so many replaced: quick in a large memory.", "ge": 1},
     "start": {"description": "What happened since then."},
     "end": {"description": "What happened before then."},
     "bins": {"description": "Into how many equal parts the time is cut.", "ge": 0, "le": arguments.MOST_HITS},
