@@ -49,7 +49,7 @@ class Conflicts(Revising):
         Both are current and valid now, of one speaker (or one source, where nobody is named) and one ``user_id``,
         ``agent_id`` and ``run_id``. They are proposals: nothing changes until ``accept``; what was rejected comes again
         only where one of the two says something else by now. Up to 16,384 statements of one speaker all are compared,
-        beyond that most. ``recent`` looks only for what the last so many segments replaced: seconds, and not minutes, in
+        beyond that most. ``recent`` looks only for what the last so many segments replaced: seconds, not minutes, in
         a large memory. Raises EncoderMismatch where this memory has no encoder, InvalidInput.
         """
         scope, parsed = self._scope(namespace, user_id, agent_id, run_id, session), parse_filter(filters)

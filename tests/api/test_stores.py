@@ -65,6 +65,7 @@ CALLS: dict[str, Callable[[Memory], object]] = {
     "active_context": lambda m: m.active_context("words"),
     "neighbors": lambda m: m.neighbors("id"),
     "tree": lambda m: m.tree(),
+    "timeline": lambda m: m.timeline(),
     "themes": lambda m: m.themes(),
     "history": lambda m: m.history("id"),
     "document": lambda m: m.document("id"),

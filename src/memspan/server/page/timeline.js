@@ -9,6 +9,8 @@ const HIGH = 132, FOOT = 22, ROW = 36, TALL = 64, PHONE = 700, DAY = 86_400_000;
 const STEPS = [60e3, 5 * 60e3, 15 * 60e3, 3_600e3, 3 * 3_600e3, 6 * 3_600e3, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
 const MONTHS = [1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200];
 
+let byKey = false;  // who moves by keyboard goes on by keyboard in the chart that comes next
+
 export async function show(main, { query, signal }) {
   document.title = "Timeline · memspan";
   const start = query.get("start") ?? "", end = query.get("end") ?? "";
@@ -16,6 +18,12 @@ export async function show(main, { query, signal }) {
   const button = (label, act, words) => el("button", { type: "button", "aria-label": words, on: { click: act } }, label);
   main.replaceChildren(el("div", { cls: "title" }, el("h1", { tabindex: -1 }, "Timeline"), el("div", { cls: "row" }, button("+", () => zoom(0.5), "Zoom in"), button("−", () => zoom(2), "Zoom out"), button("All", () => go(link("timeline"))))),
     chart, el("p", { id: "keys", cls: "soft hint" }, "Drag over a part to zoom into it. Keys: + and − zoom, arrows move, 0 shows all."), told, list);
+  const acts = { "0": () => go(link("timeline")) };  // the others when it is known what is in sight
+  chart.addEventListener("keydown", event => {
+    if (acts[event.key]) { event.preventDefault(); byKey = true; acts[event.key](); }
+  });
+  if (byKey) chart.focus({ preventScroll: true });
+  byKey = false;
   const bins = Math.max(24, Math.min(160, Math.floor(chart.clientWidth / 7)));
   const seen = await api.timeline({ start, end, bins, limit: PAGE }, signal);
   if (!seen.start || (!seen.segments && !start && !end)) { chart.remove(); main.querySelector("#keys").remove(); list.replaceChildren(empty("Nothing is remembered here yet")); return; }
@@ -81,11 +89,8 @@ export async function show(main, { query, signal }) {
     event.preventDefault();
     zoom(event.deltaY > 0 ? 1.6 : 0.6, from + (event.clientX - chart.getBoundingClientRect().left) / chart.clientWidth * span);
   }, { passive: false });
-  chart.addEventListener("keydown", event => {
-    const acts = { "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), "0": () => go(link("timeline")), ArrowLeft: () => window(from - span / 4, until - span / 4), ArrowRight: () => window(from + span / 4, until + span / 4) };
-    if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
-  });
-  if (query.has("start") && document.activeElement === document.body) chart.focus({ preventScroll: true });
+  const closer = () => zoom(0.5), shift = part => () => window(from + span * part, until + span * part);
+  Object.assign(acts, { "+": closer, "=": closer, "-": () => zoom(2), ArrowLeft: shift(-0.25), ArrowRight: shift(0.25) });
 }
 
 // About `most` round times between two, each with its words, in the reader's time zone.
