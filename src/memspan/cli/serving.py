@@ -49,6 +49,9 @@ def serve(
     recall_budget: Annotated[
         int, typer.Option("--recall-budget", min=50, metavar="TOKENS", help="What the proxy adds to a chat at most.")
     ] = 500,
+    recall_recipe: Annotated[
+        str, typer.Option("--recall-recipe", help="How the proxy recalls; default finds more and takes longer.")
+    ] = "flat",
     recall_threshold: Annotated[
         float, typer.Option("--recall-threshold", metavar="0..1", help="Weaker hits are left out by the proxy.")
     ] = 0.0,
@@ -88,6 +91,7 @@ def serve(
     try:
         import uvicorn
 
+        from memspan.recipes import recipe_named
         from memspan.server.app import ENVIRONMENT
         from memspan.server.door import Settings
         from memspan.server.observing import MANY
@@ -106,6 +110,7 @@ def serve(
         problem = f"{host} can be reached from other machines, and the store has no API key"
         mend = "make one first (memspan keys create NAME --namespace NAMESPACE), or leave --host out"
         raise InvalidInput("--host", problem, mend=mend)
+    recipe_named(recall_recipe)
     if proxy is not None and not proxy.startswith(("http://", "https://")):
         raise InvalidInput("--proxy", f"{proxy!r} is no address", mend="give one such as http://localhost:11434/v1")
     settings = Settings(
@@ -118,6 +123,7 @@ def serve(
         namespace=space,
         upstream=proxy,
         recall_budget=recall_budget,
+        recall_recipe=recall_recipe,
         recall_threshold=recall_threshold,
         mcp_profile=mcp,
         logs=logs,

@@ -35,8 +35,8 @@ class Settings:
     ``rate``: requests a minute and caller, 0 for any number. ``cors``: origins that a browser may ask from.
     ``namespace``: the one used where neither URL, header nor key name one. ``threads``: calls of the memory at once.
     ``upstream``: the base URL that the proxy asks, such as ``http://localhost:11434/v1``, with ``upstream_key``.
-    What it recalls has at most ``recall_budget`` tokens, each segment a score of at least ``recall_threshold``, and is
-    waited for ``recall_timeout`` seconds at most.
+    What it recalls, by ``recall_recipe``, has at most ``recall_budget`` tokens, each segment a score of at least
+    ``recall_threshold``, and is waited for ``recall_timeout`` seconds at most.
     ``mcp_profile``: the tools at ``/mcp``. ``logs``: a line of JSON for each request, on stderr. ``traces``: spans by
     OpenTelemetry.
     """
@@ -55,6 +55,7 @@ class Settings:
     upstream_key: str | None = field(default=None, repr=False)
     recall_budget: int = 500
     recall_threshold: float = 0.0
+    recall_recipe: str = "flat"
     recall_timeout: float = 1.0
     mcp_profile: str = "default"
     logs: bool = True

@@ -184,6 +184,7 @@ class Proxy:
                 namespace=caller.namespace,
                 user_id=said.user_id,
                 threshold=self._door.settings.recall_threshold,
+                recipe=self._door.settings.recall_recipe,
                 without=_latest(said.turns),
             )
             if not context.text:
