@@ -105,7 +105,7 @@ def killed_under_load(tmp_path: Path, store: Path, kills: int) -> None:
 
 
 def test_every_acknowledged_write_survives_a_server_that_is_killed_under_load(tmp_path: Path, store: Path) -> None:
-    killed_under_load(tmp_path, store, kills=2)
+    killed_under_load(tmp_path, store, kills=1)
 
 
 @pytest.mark.soak
@@ -200,11 +200,8 @@ def crowded(tmp_path: Path, store: Path, workers: int, rounds: int, seconds: flo
             assert {each.actor for each in operations} == {space}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_64_clients_in_two_namespaces_lose_nothing_and_see_only_their_own(
-    tmp_path: Path, store: Path, workers: int
-) -> None:
-    crowded(tmp_path, store, workers, rounds=1)
+def test_64_clients_in_two_namespaces_lose_nothing_and_see_only_their_own(tmp_path: Path, store: Path) -> None:
+    crowded(tmp_path, store, workers=2, rounds=1)
 
 
 @pytest.mark.soak

@@ -452,44 +452,44 @@ def test_a_key_that_may_only_read_is_told_what_it_may_not(told: Visit) -> None:
 # ------------------------------------------------------------------------------------------- how it looks and behaves
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_what_was_stored_is_shown_as_text_and_cannot_act(visit: Open, view: str) -> None:
+def test_what_was_stored_is_shown_as_text_and_cannot_act(visit: Open) -> None:
     made = visit()
     for text in (HOSTILE, f"{HOSTILE} now 2 Ben", f"{HOSTILE} now 3 Ben"):
         made.memory.add(
             text, category=["Home", HOSTILE], session=HOSTILE, user_id=HOSTILE, metadata={HOSTILE[:80]: HOSTILE}
         )
-    made.go(view)
-    expect(made.page.locator("#main h1")).to_have_count(1)
-    assert made.page.evaluate("document.querySelectorAll('img, #main script').length") == 0
-    assert not made.page.title().isdigit()
+    for view in VIEWS:
+        made.go(view)
+        expect(made.page.locator("#main h1")).to_have_count(1)
+        assert made.page.evaluate("document.querySelectorAll('img, #main script').length") == 0, view
+        assert not made.page.title().isdigit(), view
     made.go(f"segment/{made.memory.get_all()[0].id}")
     expect(made.page.locator("#text")).to_have_text(HOSTILE)
     assert made.page.evaluate("document.querySelectorAll('img, #main script').length") == 0
 
 
-@pytest.mark.parametrize("view", [*VIEWS, "segment"])
-def test_nothing_is_wider_than_a_phone(visit: Open, view: str) -> None:
+def test_nothing_is_wider_than_a_phone(visit: Open) -> None:
     made = visit(viewport=PHONE, has_touch=True)
     tell(made.memory)
     (id,) = made.memory.add("Unbroken" * 60, category=["Wide" * 40], user_id="u" * 90).ids
     made.memory.create_api_key("laptop" * 9, namespaces=["default", "other"], rights="read")
     admin = made.memory.create_api_key("admin", namespaces="*", rights=["read", "write", "admin"])
     made.hold(admin.secret)
-    made.go(f"segment/{id}" if view == "segment" else view)
-    assert made.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    assert made.page.evaluate(
-        "[...document.querySelectorAll('nav a')].every(a => a.getBoundingClientRect().height >= 40)"
-    )
+    for view in (*VIEWS, f"segment/{id}"):
+        made.go(view)
+        assert made.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+        assert made.page.evaluate(
+            "[...document.querySelectorAll('nav a')].every(a => a.getBoundingClientRect().height >= 40)"
+        ), view
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", [*VIEWS, "segment"])
-def test_every_text_stands_out_from_what_is_behind_it(visit: Open, view: str, scheme: str) -> None:
+def test_every_text_stands_out_from_what_is_behind_it(visit: Open, scheme: str) -> None:
     made = visit(color_scheme=scheme)
     tell(made.memory)
-    made.go(f"segment/{made.memory.get_all()[0].id}" if view == "segment" else view)
-    assert made.page.evaluate(CONTRAST) == []
+    for view in (*VIEWS, f"segment/{made.memory.get_all()[0].id}"):
+        made.go(view)
+        assert made.page.evaluate(CONTRAST) == [], view
     bright = made.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (bright == "rgb(251, 250, 248)") == (scheme == "light")
 

@@ -77,7 +77,7 @@ def create_app(memory: Memory, settings: Settings | None = None) -> FastAPI:
     app.include_router(page.router(door))
     mcp.mount(app, door)
     app.include_router(proxy.router(door))
-    _secured(app)
+    _described(app)
     return app
 
 
@@ -182,8 +182,8 @@ def _problems() -> dict[int | str, dict[str, Any]]:
     return {"default": {"description": "A problem", "content": {PROBLEM: {"schema": schema}}}}
 
 
-def _secured(app: FastAPI) -> None:
-    """Have the OpenAPI description say how keys are sent."""
+def _described(app: FastAPI) -> None:
+    """Have the OpenAPI description say what the verbs answer and how keys are sent."""
     made = app.openapi
 
     def described() -> dict[str, Any]:
@@ -193,7 +193,8 @@ def _secured(app: FastAPI) -> None:
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             }
-            told.setdefault("components", {})["securitySchemes"] = schemes
+            rest.describe(told)
+            told["components"]["securitySchemes"] = schemes
             told["security"] = [{"bearer": []}, {"key": []}, {}]
             for path in told["paths"].values():
                 for operation in path.values():

@@ -28,6 +28,7 @@ from memspan.server.door import Caller, Door
 from memspan.wire import encode
 
 CHUNK: Final = 1 << 20
+BELOW: Final = f"{SPACE}/{{namespace}}"
 TAGS: Final[Mapping[str, str]] = {"read": "recall", "write": "remember", "admin": "care"}
 Tag = Annotated[
     str | None, Header(description='Only where that is the version now, as "3"; ETag of an answer gives it.')
@@ -69,10 +70,10 @@ def router(door: Door) -> APIRouter:
     api = APIRouter()
     for route in ROUTES:
         api.add_api_route(
-            (VERSION if route.whole else f"{SPACE}/{{namespace}}") + route.path,
+            _path(route),
             _endpoint(door, route),
             methods=[route.method],
-            response_model=schema.given(route),
+            response_model=None,
             status_code=route.status,
             summary=route.verb.replace("_", " "),
             description=(inspect.getdoc(getattr(type(door.memory), route.verb)) or "").replace("``", "`"),
@@ -82,6 +83,19 @@ def router(door: Door) -> APIRouter:
     _spaces(api, door)
     _files(api, door)
     return api
+
+
+def describe(told: dict[str, Any]) -> None:
+    """Have an OpenAPI description tell what each route answers; as models of FastAPI they would cost at each start."""
+    answers = {(_path(route), route.method, str(route.status)): schema.given(route) for route in ROUTES}
+    answers |= {(f"{BELOW}/import", "POST", "200"): Imported, (f"{BELOW}/embeddings", "GET", "200"): Embeddings}
+    made, definitions = schema.described(answers)
+    if twice := definitions.keys() & told["components"]["schemas"].keys():
+        raise TypeError(f"two schemas are called {min(twice)}")
+    told["components"]["schemas"] |= definitions
+    for (path, method, status), answered in made.items():
+        content = {"application/json": {"schema": answered}}
+        told["paths"][path][method.lower()]["responses"][status] = {"description": "Done", "content": content}
 
 
 def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -127,6 +141,10 @@ def _endpoint(door: Door, route: Route) -> Any:
 
 
 _PAGE: Final = 100
+
+
+def _path(route: Route) -> str:
+    return (VERSION if route.whole else BELOW) + route.path
 
 
 def _named(given: Mapping[str, Any]) -> bool:
@@ -190,9 +208,7 @@ def _spaces(api: APIRouter, door: Door) -> None:
         told = [{"name": name, **empty, **_counted(known.get(name, {}))} for name in wanted]
         return answer({"namespaces": told})
 
-    @api.delete(
-        f"{SPACE}/{{namespace}}/segments/{{id}}", response_model=Deleted, operation_id="delete_one", tags=["remember"]
-    )
+    @api.delete(f"{BELOW}/segments/{{id}}", response_model=Deleted, operation_id="delete_one", tags=["remember"])
     async def delete_one(request: Request, namespace: str, id: str) -> Response:
         """Take one segment away; undo brings it back."""
         caller = await door.admit(request, "write", namespace)
@@ -209,7 +225,6 @@ def _counted(space: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _files(api: APIRouter, door: Door) -> None:
-    below = f"{SPACE}/{{namespace}}"
     octets = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
     async def export(request: Request, namespace: str, asked: BaseModel) -> Response:
@@ -265,7 +280,7 @@ def _files(api: APIRouter, door: Door) -> None:
 
     space = {"namespace": (str, ...)}
     api.add_api_route(
-        f"{below}/export",
+        f"{BELOW}/export",
         _signed(export, **space, asked=asked("export_to")),
         response_class=StreamingResponse,
         responses={200: {"content": octets}},
@@ -273,18 +288,18 @@ def _files(api: APIRouter, door: Door) -> None:
         tags=["recall"],
     )
     api.add_api_route(
-        f"{below}/import",
+        f"{BELOW}/import",
         _signed(taking, **space, asked=asked("import_from")),
         methods=["POST"],
-        response_model=Imported,
+        response_model=None,
         operation_id="import",
         tags=["care"],
         openapi_extra={"requestBody": {"required": True, "content": octets}},
     )
     api.add_api_route(
-        f"{below}/embeddings",
+        f"{BELOW}/embeddings",
         _signed(embeddings, **space, asked=asked("embeddings")),
-        response_model=Embeddings,
+        response_model=None,
         operation_id="embeddings",
         tags=["recall"],
     )

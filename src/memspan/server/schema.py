@@ -12,7 +12,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, TypeAdapter, create_model
 
 from memspan import arguments
 from memspan.archives import FORMATS
@@ -103,7 +103,7 @@ def taken(verb: str, left: tuple[str, ...], body: bool) -> type[BaseModel]:
         told = Field(default=False, description="Whether all of the namespace is meant, where nothing else says what.")
         fields["all"] = (bool, told)
     config = ConfigDict(extra="forbid", strict=body)
-    return create_model(_name(verb), __config__=config, **fields)
+    return create_model(f"{_name(verb)}Arguments", __config__=config, **fields)
 
 
 @cache
@@ -117,6 +117,13 @@ def given(route: Route) -> Any:
     if route.verb in PAGED:
         fields["next"] = (str | None, Field(default=None, description=f"What {PAGED[route.verb]} takes for more."))
     return create_model(f"{_name(route.verb)}Answer", **fields)
+
+
+def described(kinds: Mapping[Any, Any]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+    """The JSON schemas of answers, under the keys of their types, and the definitions that these refer to."""
+    inputs: list[Any] = [(key, "serialization", TypeAdapter(kind)) for key, kind in kinds.items()]
+    made, definitions = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
+    return {key: told for (key, _), told in made.items()}, definitions.get("$defs", {})
 
 
 PAGED: Final[Mapping[str, str]] = {"get_all": "after", "operations": "before"}
