@@ -39,6 +39,7 @@ CONNECTIONS: Final = (1, 8, 64)
 BATCH: Final = 256
 WARMING: Final = 50  # requests before anything is measured
 CHATS: Final = 300  # through the proxy and as many without
+READING: Final = 0.05  # seconds between an answer and the next question, in which the answer is remembered
 TOKENS: Final = 16  # that the scripted server streams
 BELOW: Final = "/v1/namespaces/default"
 CHAT: Final = "/chat/completions"
@@ -342,7 +343,8 @@ def upstream() -> Iterator[str]:
 
 
 def _proxy(url: str, scripted: str, asked: Sequence[str], chats: int, tell: Progress) -> dict[str, Any]:
-    """Time to the first byte of the streamed answer, through the proxy and directly, in turns."""
+    """Time to the first byte of the streamed answer, through the proxy and directly, in turns, of somebody who takes a
+    moment to read the answer before."""
     ways = {"direct": scripted, "through": f"{url}/v1"}
     connections = {name: _connection(base) for name, base in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -352,6 +354,7 @@ def _proxy(url: str, scripted: str, asked: Sequence[str], chats: int, tell: Prog
             messages = [{"role": "user", "content": f"{asked[number % len(asked)]}? ({number})"}]
             body = _json(model="scripted", stream=True, messages=messages)
             for name in ways if number % 2 else reversed(ways):
+                time.sleep(READING)
                 began = time.perf_counter()
                 connection = connections[name]
                 connection.request("POST", urlsplit(ways[name]).path + CHAT, body, {"Content-Type": "application/json"})
