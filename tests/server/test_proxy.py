@@ -263,9 +263,10 @@ def test_a_recall_that_takes_too_long_is_not_waited_for(up: Upstream) -> None:
 
 def test_headers_tell_what_was_recalled(memory: Memory, proxied: str, up: Upstream) -> None:
     (known,) = memory.add(FACT).ids
+    tokens = memory.context(QUESTION).tokens
     told = posted(proxied, asks(QUESTION)).headers
     assert (told["x-memory"], told["x-memory-ids"], told["x-memory-segments"]) == ("on", known, "1")
-    assert int(told["x-memory-tokens"]) == memory.context(QUESTION).tokens
+    assert int(told["x-memory-tokens"]) == tokens
     assert float(told["x-memory-ms"]) > 0
     assert "x-memory-ids" not in posted(proxied, asks(QUESTION), X_Memory="off").headers
 

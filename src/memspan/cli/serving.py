@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from memspan.access import ApiKey
 
 PORT = 8767
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HOW, WHO = "How it listens", "What it allows"
 
 keys = typer.Typer(name="keys", help="API keys of a server: made, listed, revoked.", no_args_is_help=True)
@@ -93,7 +92,7 @@ def serve(
 
         from memspan.recipes import recipe_named
         from memspan.server.app import ENVIRONMENT
-        from memspan.server.door import Settings
+        from memspan.server.door import LOOPBACK, Settings
         from memspan.server.observing import MANY
     except ImportError as error:
         raise MissingExtra(f"serving needs {error.name}", mend='pip install "memspan[server]"') from error

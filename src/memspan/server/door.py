@@ -50,7 +50,7 @@ class Settings:
     rate: int = 0
     cors: tuple[str, ...] = ()
     namespace: str = "default"
-    threads: int = 16
+    threads: int = 8
     upstream: str | None = None
     upstream_key: str | None = field(default=None, repr=False)
     recall_budget: int = 500
