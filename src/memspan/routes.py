@@ -24,6 +24,10 @@ HEADER: Final = "X-Memory-Namespace"
 EXPORTED: Final = "X-Memory-Exported"
 """The header of an export that tells what is in it, as JSON."""
 
+LONG: Final = frozenset(
+    {"conflicts", "erase", "extract", "prune", "resolve", "restore", "sleep", "summary", "themes", "tune", "undo"}
+)
+"""Verbs of a namespace that may take as long as it is large; all that concern the whole store may."""
 SWEEPING: Final = frozenset({"delete_all", "erase"})
 """Verbs that could take a whole namespace: over HTTP, where it always has a name, ``all`` must say so."""
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 """Headers by which a reverse proxy tells that somebody else is asking."""
+LONG: Final = 8  # calls at once that may take long, and must not keep the quick ones waiting
 BUCKETS: Final = 10_000  # callers of which it is remembered how often they asked
 
 
@@ -33,7 +35,8 @@ class Settings:
 
     ``local``: it listens on loopback only, so that without any API key whoever is on this machine may use it.
     ``rate``: requests a minute and caller, 0 for any number. ``cors``: origins that a browser may ask from.
-    ``namespace``: the one used where neither URL, header nor key name one. ``threads``: calls of the memory at once.
+    ``namespace``: the one used where neither URL, header nor key name one. ``threads``: quick calls at once, as more
+    only take the interpreter's lock from each other.
     ``upstream``: the base URL that the proxy asks, such as ``http://localhost:11434/v1``, with ``upstream_key``.
     What it recalls, by ``recall_recipe``, has at most ``recall_budget`` tokens, each segment a score of at least
     ``recall_threshold``, and is waited for ``recall_timeout`` seconds at most.
@@ -50,7 +53,7 @@ class Settings:
     rate: int = 0
     cors: tuple[str, ...] = ()
     namespace: str = "default"
-    threads: int = 8
+    threads: int = 2
     upstream: str | None = None
     upstream_key: str | None = field(default=None, repr=False)
     recall_budget: int = 500
@@ -82,6 +85,7 @@ class Door:
         self.memory = memory
         self.settings = settings
         self._limiter = CapacityLimiter(settings.threads)
+        self._patient = CapacityLimiter(LONG)
         self._asked: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def admit(self, request: Request, right: Right | None, namespace: str | None = None) -> Caller:
@@ -133,12 +137,17 @@ class Door:
 
     async def call(self, caller: Caller | None, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
         """What ``function`` returns, run in a worker thread, in the name of ``caller``."""
+        return await to_thread.run_sync(partial(self._as, caller, function, *args, **keywords), limiter=self._limiter)
 
-        def run() -> T:
-            with self.memory.acting_as(None if caller is None else caller.name):
-                return function(*args, **keywords)
+    async def labour(
+        self, caller: Caller | None, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs
+    ) -> T:
+        """``call``, for what may take as long as the store is large."""
+        return await to_thread.run_sync(partial(self._as, caller, function, *args, **keywords), limiter=self._patient)
 
-        return await to_thread.run_sync(run, limiter=self._limiter)
+    def _as(self, caller: Caller | None, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
+        with self.memory.acting_as(None if caller is None else caller.name):
+            return function(*args, **keywords)
 
     def within(self, argument: str, value: int) -> None:
         """Raises InvalidInput where ``k``, ``limit`` or ``budget`` is more than this server gives."""

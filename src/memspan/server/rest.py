@@ -22,7 +22,7 @@ from memspan.access import EVERY
 from memspan.errors import InvalidInput, NotFound
 from memspan.records import Segment
 from memspan.reports import Imported
-from memspan.routes import EXPORTED, ROUTES, SPACE, SWEEPING, VERSION, Route
+from memspan.routes import EXPORTED, LONG, ROUTES, SPACE, SWEEPING, VERSION, Route
 from memspan.server import schema
 from memspan.server.door import Caller, Door
 from memspan.wire import encode
@@ -131,7 +131,7 @@ def _endpoint(door: Door, route: Route) -> Any:
         def told() -> Response:  # in the worker thread too: a long answer must not keep others from being heard
             return _told(route, function(**given), limit)
 
-        return await door.call(caller, told)
+        return await (door.labour if route.whole or route.verb in LONG else door.call)(caller, told)
 
     asked = Annotated[model, Body()] if route.body else Annotated[model, Query()]
     needed = any(field.is_required() for field in model.model_fields.values())
@@ -236,7 +236,7 @@ def _files(api: APIRouter, door: Door) -> None:
         suffix = archives.named(given["format"]).suffixes[0]
         file = Path(tempfile.mkdtemp(prefix="memspan-export-")) / f"memory{suffix}"
         try:
-            done = await door.call(caller, door.memory.export_to, file, **given)
+            done = await door.labour(caller, door.memory.export_to, file, **given)
         except BaseException:
             _cleared(file)
             raise
@@ -254,7 +254,7 @@ def _files(api: APIRouter, door: Door) -> None:
             async with await open_file(file, "wb") as written:
                 async for chunk in request.stream():
                     await written.write(chunk)
-            return answer(await door.call(caller, door.memory.import_from, file, **given))
+            return answer(await door.labour(caller, door.memory.import_from, file, **given))
         finally:
             _cleared(file)
 
@@ -272,7 +272,7 @@ def _files(api: APIRouter, door: Door) -> None:
             packed = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
             return answer({"segments": rows, "dim": int(vectors.shape[1]), "vectors": packed})
 
-        return await door.call(caller, told)
+        return await door.labour(caller, told)
 
     def asked(verb: str) -> tuple[Any, Any]:
         model = schema.taken(verb, ("path", "about", "key", "signed_by"), False)
