@@ -120,7 +120,7 @@ class Endpoint:
                 )
                 if status < 500 and status not in _PASSING:
                     raise failure
-                asked = _retry_after(response.headers.get("Retry-After", ""))
+                asked = retry_after(response.headers.get("Retry-After", ""))
             if attempt == self._retries:
                 raise failure from cause
             wait = self._delay * 2**attempt * random.uniform(0.5, 1.0)
@@ -155,7 +155,7 @@ class Endpoint:
             return self._client
 
 
-def _retry_after(value: str) -> float:
+def retry_after(value: str) -> float:
     """Seconds that a Retry-After header asks to wait, a number or a date; 0 when there is none to be read."""
     try:
         return max(float(value), 0.0)

@@ -15,7 +15,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from memspan import archives, arguments
 from memspan.config import Config
+from memspan.endpoint import retry_after
 from memspan.errors import (
     InvalidInput,
     MemspanError,
@@ -189,19 +190,18 @@ class Remote(Memory):
         )
 
     def _send(self, send: Callable[[], httpx.Response], *, again: bool = False) -> httpx.Response:
-        for attempt in range(RETRIES + 1):
+        attempt = 0
+        while True:
             try:
                 response = send()
             except httpx.HTTPError as error:
-                if attempt == RETRIES or not (again or isinstance(error, httpx.ConnectError)):
-                    raise _unreachable(self.url, error) from error
-                time.sleep(_pause(attempt))
+                wait = _lost(self.url, attempt, error, again)
             else:
-                wait = _busy(response)
-                if wait is None or attempt == RETRIES:
+                if (busy := _busy(response, attempt)) is None:
                     return response
-                time.sleep(max(wait, _pause(attempt)))
-        raise AssertionError("unreachable")
+                wait = busy
+            time.sleep(wait)
+            attempt += 1
 
     def _streaming(self, ask: _Ask) -> AbstractContextManager[httpx.Response]:
         return _Streaming(self, ask)
@@ -262,19 +262,18 @@ class AsyncMemory:
         options: dict[str, Any] = {"params": ask.query, "headers": ask.headers}
         if route.body:
             options["json"] = ask.body
-        for attempt in range(RETRIES + 1):
+        attempt = 0
+        while True:
             try:
                 response = await self._client.request(route.method, ask.path, **options)
             except httpx.HTTPError as error:
-                if attempt == RETRIES or not (route.retry or isinstance(error, httpx.ConnectError)):
-                    raise _unreachable(self.url, error) from error
-                await asyncio.sleep(_pause(attempt))
+                wait = _lost(self.url, attempt, error, route.retry)
             else:
-                wait = _busy(response)
-                if wait is None or attempt == RETRIES:
+                if (busy := _busy(response, attempt)) is None:
                     return _returned(route, _answered(response))
-                await asyncio.sleep(max(wait, _pause(attempt)))
-        raise AssertionError("unreachable")
+                wait = busy
+            await asyncio.sleep(wait)
+            attempt += 1
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -382,8 +381,6 @@ def _json(name: str, value: Any) -> Any:
             if not isinstance(key, str):
                 raise InvalidInput(name, f"has the key {key!r}, which is no string", mend="use strings as keys")
         return {key: _json(f"{name}.{key}", item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [_json(name, item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
         return {key: item for key, item in encode(value).items() if item not in (None, {})}
     if hasattr(value, "total_seconds"):
@@ -413,7 +410,7 @@ def _answered(response: httpx.Response) -> Any:
         if response.is_success and kind == "application/json":
             return told
         if kind == PROBLEM:
-            failure = raised(told, _retry_after(response))
+            failure = raised(told, _asks_for(response))
     if failure is not None:
         raise failure
     if response.status_code == 413:  # by what comes before any route, here or in a reverse proxy
@@ -432,25 +429,31 @@ def _returned(route: Route, told: Any) -> Any:
         raise Unreachable(problem, mend="install the same version of memspan on both sides") from error
 
 
-def _busy(response: httpx.Response) -> float | None:
-    """Seconds to wait before it is worth asking again, None where it is not: nothing was done for this answer."""
-    if response.status_code not in (429, 503):
+def _lost(url: str, attempt: int, error: httpx.HTTPError, again: bool) -> float:
+    """Seconds to wait before asking again where no answer came. Raises Unreachable where that is not safe, or was
+    tried often enough."""
+    if attempt == RETRIES or not (again or isinstance(error, httpx.ConnectError)):
+        raise _unreachable(url, error) from error
+    return _pause(attempt)
+
+
+def _busy(response: httpx.Response, attempt: int) -> float | None:
+    """Seconds to wait before asking again where nothing was done for this answer, None where it is the answer."""
+    if response.status_code not in (429, 503) or attempt == RETRIES:
         return None
     try:
         _answered(response)
     except (TooManyRequests, StoreBusy):
-        wait = _retry_after(response)
-        return wait if wait <= LONGEST_WAIT else None
+        asked = _asks_for(response)
+        return max(asked, _pause(attempt)) if asked <= LONGEST_WAIT else None
     except MemspanError:
         pass
     return None
 
 
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return float(response.headers.get("Retry-After", "1"))
-    except ValueError:
-        return 1.0
+def _asks_for(response: httpx.Response) -> float:
+    """Seconds that a server asks to wait, 1 where it does not say."""
+    return retry_after(response.headers.get("Retry-After", "1"))
 
 
 def _pause(attempt: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pictures.chromium import find
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import served
 
 from memspan import Memory
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 60_000  # milliseconds for what shall come true: only a machine that is very busy needs them
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
 VIEWS = ("", "search?q=Ben", "timeline", "tree", "conflicts", "log", "status")
@@ -26,8 +25,7 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if program is None:
+    if (program := find()) is None:
         pytest.skip("there is no Chromium on this machine")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
