@@ -12,6 +12,9 @@ from hypothesis import settings
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
+from postgres import postgres, postgres_server
+
+__all__ = ["postgres", "postgres_server"]
 
 # A property is shown by a few examples each time the tests run; `make soak` looks for the rare ones.
 settings.register_profile("suite", settings(), max_examples=20, deadline=None)

@@ -195,7 +195,9 @@ class Import:
         if self._projection.encoder is not None and gathered.activations and not self._compared:
             self._compared = True
             some = list(gathered.activations)[:COMPARED]
-            made = self._projection.activations({content: gathered.texts[content] for content in some})
+            made = self._projection.activations(
+                self._scope.namespace, {content: gathered.texts[content] for content in some}
+            )
             if any(_cosine(each, gathered.activations[content]) < ALIKE for content, each in made.items()):
                 self._vectors = None
                 self._notes.append("its vectors are not what the encoder makes of its texts: they were not used")

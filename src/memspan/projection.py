@@ -64,20 +64,20 @@ class Projection:
         self._untended: dict[str, int] = {}
         self._due: set[str] = set()
         self._mended: set[str] = set()
-        self._refused: set[int] = set()
+        self._refused: set[tuple[str, int]] = set()
         self._uses: dict[str, dict[str, Use]] = {}
         self._told = threading.Lock()
 
     # Encoding
 
-    def activations(self, texts: Mapping[bytes, str]) -> dict[bytes, Activation]:
-        """Activations of contents the store has none for yet, by content. A failing encoder gives none.
+    def activations(self, namespace: str, texts: Mapping[bytes, str]) -> dict[bytes, Activation]:
+        """Activations of contents the namespace has none for yet, by content. A failing encoder gives none.
 
         The failure is kept for ``stats`` and logged; the texts are written all the same and wait.
         """
         if self.encoder is None:
             return {}
-        known = self._ledger.known(list(texts))
+        known = self._ledger.known(namespace, list(texts))
         missing = {content: text for content, text in texts.items() if content not in known}
         if not missing:
             return {}
@@ -148,7 +148,7 @@ class Projection:
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
         done = self.activated(batch)
         self._ledger.encoded(done, self.recorded)
-        self._refused.update(row.seq for row in batch if row.content not in done)
+        self._refused.update((row.namespace, row.seq) for row in batch if row.content not in done)
 
     def activated(self, batch: Sequence[Unencoded]) -> dict[bytes, Activation]:
         """Activations of rows by content, without those of texts that the encoder alone refuses. Raises what the
@@ -185,7 +185,7 @@ class Projection:
     def _waiting(self, namespace: str | None, limit: int) -> list[Unencoded]:
         """Segments that wait, without those that the encoder has refused."""
         rows = self._ledger.pending(namespace, limit + len(self._refused))
-        return [row for row in rows if row.seq not in self._refused][:limit]
+        return [row for row in rows if (row.namespace, row.seq) not in self._refused][:limit]
 
     def _failed(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"

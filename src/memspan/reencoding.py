@@ -39,20 +39,18 @@ def reencode(
     with alone(directory):
         target.encode([CANARY])
         encoding = ledger.begin_encoding(target.recorded)
-        made, after = 0, 0
+        made, after = 0, dict[str, int]()
         left = ledger.count_unencoded(encoding)
         while True:
-            batch = ledger.unencoded(encoding, after, BATCH)
-            if not batch:
-                if ledger.use_encoding(encoding, target.recorded, basis, after, vectors=vectors):
-                    break
-                continue
-            done = target.activated(batch)
-            ledger.keep_encoding(done, encoding)
-            made, after = made + len(done), batch[-1].seq
-            if progress is not None:
-                progress(made, max(left, made), "encoding anew")
-        return made
+            for namespace in ledger.namespaces():
+                while batch := ledger.unencoded(namespace, encoding, after.get(namespace, 0), BATCH):
+                    done = target.activated(batch)
+                    ledger.keep_encoding(namespace, done, encoding)
+                    made, after[namespace] = made + len(done), batch[-1].seq
+                    if progress is not None:
+                        progress(made, max(left, made), "encoding anew")
+            if ledger.use_encoding(encoding, target.recorded, basis, after, vectors=vectors):
+                return made
 
 
 @contextmanager

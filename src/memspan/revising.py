@@ -60,7 +60,7 @@ class Revising(Portability):
             return replace(done, stripped=batch.stripped, skipped=batch.skipped)
         large = len(batch.drafts) > LARGE
         projection = self._projection
-        activations = projection.activations(batch.texts) if wait and not large else {}
+        activations = projection.activations(scope.namespace, batch.texts) if wait and not large else {}
         try:
             added = self._ledger.append(
                 scope.namespace,
@@ -146,7 +146,7 @@ class Revising(Portability):
         """Carry out a plan; made anew until nobody has changed a segment between our reading and our writing."""
         while True:
             made, projection = plan(), self._projection
-            given = None if projection.recorded == "null" else projection.activations(made.texts)
+            given = None if projection.recorded == "null" else projection.activations(namespace, made.texts)
             try:
                 done = self._ledger.revise(
                     namespace,

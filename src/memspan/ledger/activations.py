@@ -9,10 +9,9 @@ over with zeros, and ``collect`` gives its space back.
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,23 @@ import numpy as np
 from memspan.activations.arena import START, Arenas
 from memspan.activations.sealed import SealedArenas
 from memspan.activations.tokens import Activation, Matrices
-from memspan.errors import EncoderMismatch, StoreBusy, StoreCorrupt
+from memspan.errors import StoreBusy, StoreCorrupt
 from memspan.keys import Keys
-from memspan.ledger.base import Seqs, Unencoded, Vectors, instant
+from memspan.ledger.base import Seqs, Unencoded, Vectors
 from memspan.ledger.connections import Connections
-from memspan.ledger.rows import CHUNK, chunks, marks, namespace_number, path_of
+from memspan.ledger.rows import CHUNK, chunks, marks, namespace_number, unencoded
+from memspan.ledger.transactions import Connection
+from memspan.ledger.values import ENCODING, agreed, put_value
 
-ENCODING = "(SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding')"  # the one in use
 ACTIVATED = f"segments AS s JOIN activations AS a ON a.content = s.content AND a.encoding = {ENCODING}"
 MISSING = (
     "segments AS s WHERE NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding = ?)"
 )
-TO_DROP = "INSERT OR REPLACE INTO store VALUES ('dropping', '')"  # there are encodings for ``drop_encodings``
 WORTH = 0.5  # share of an arena file that is dead from which its living half is moved and the file removed
 
 
 class Activations(Connections):
-    """The part of ``SqliteLedger`` that keeps activations."""
+    """The part of ``SqliteLedger`` that keeps activations: by content, whatever namespace it is of."""
 
     def __init__(self, path: Path | None, keys: Keys | None = None) -> None:
         super().__init__(path, keys)
@@ -102,9 +101,7 @@ class Activations(Connections):
         self.damaged.update(place[1:3] for place in places if not self._proven(*place[1:]))
         return found
 
-    def _places(
-        self, connection: sqlite3.Connection, namespace: str, seqs: Sequence[int]
-    ) -> list[tuple[int, int, int, int]]:
+    def _places(self, connection: Connection, namespace: str, seqs: Sequence[int]) -> list[tuple[int, int, int, int]]:
         """(seq, arena, offset, size) of these rows' token matrices, by seq."""
         places: list[tuple[int, int, int, int]] = []
         number = namespace_number(connection, namespace)
@@ -128,22 +125,39 @@ class Activations(Connections):
         self._sound.add(place)
         return True
 
-    def known(self, contents: Sequence[bytes]) -> set[bytes]:
-        """Those of ``contents`` whose activation is kept already."""
+    def known(self, namespace: str, contents: Sequence[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose activation need not be made for this namespace."""
         with self.reading() as connection:
-            return {
-                content
-                for chunk in chunks(contents)
-                for (content,) in connection.execute(
-                    f"SELECT content FROM activations WHERE encoding = {ENCODING} AND content IN ({marks(chunk)})",
-                    tuple(chunk),
-                )
-            }
+            return self.having(connection, namespace_number(connection, namespace), contents)
 
-    def has(self, connection: sqlite3.Connection, content: bytes) -> bool:
-        """Whether the activation of ``content`` is kept already."""
-        sql = f"SELECT 1 FROM activations WHERE content = ? AND encoding = {ENCODING}"
-        return connection.execute(sql, (content,)).fetchone() is not None
+    def having(self, connection: Connection, number: int, contents: Collection[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose activation is kept already, for whichever namespace."""
+        return {
+            content
+            for chunk in chunks(list(contents))
+            for (content,) in connection.execute(
+                f"SELECT content FROM activations WHERE encoding = {ENCODING} AND content IN ({marks(chunk)})",
+                tuple(chunk),
+            )
+        }
+
+    def served(self, connection: Connection, number: int, contents: Collection[bytes]) -> int:
+        """A row waits for its vector or has one, never both: those of ``contents`` have it now; how many waited."""
+        return connection.executemany(
+            "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?)",
+            [(content,) for content in contents],
+        ).rowcount
+
+    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
+        """Keep activations that rows of any namespace wait for; returns how many rows they served.
+
+        ``encoder``: as in ``append``. Raises EncoderMismatch.
+        """
+        with self.writing() as connection:
+            agreed(connection, encoder)
+            there = wanted(connection, activations)
+            self.keep(connection, 0, there)
+            return max(0, self.served(connection, 0, there))
 
     def lost(self, limit: int) -> list[Unencoded]:
         """Segments whose token matrix has to be made again, one for each content, at most ``limit``."""
@@ -197,7 +211,11 @@ class Activations(Connections):
     # Writing: all of it inside one of the ledger's write transactions
 
     def keep(
-        self, connection: sqlite3.Connection, activations: Mapping[bytes, Activation], encoding: int | None = None
+        self,
+        connection: Connection,
+        number: int,
+        activations: Mapping[bytes, Activation],
+        encoding: int | None = None,
     ) -> None:
         """Keep activations by content, under ``encoding`` or the one in use; those that are there already stay."""
         keys = self._place(connection, activations)
@@ -211,7 +229,7 @@ class Activations(Connections):
             ],
         )
 
-    def _place(self, connection: sqlite3.Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, bytes]:
+    def _place(self, connection: Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, bytes]:
         """Have the token matrices in an arena, on the disk when it returns: their keys by content."""
         matrices = {content: each.tokens for content, each in activations.items() if each.tokens}
         keys = {content: sha256(matrix).digest() for content, matrix in matrices.items()}
@@ -231,7 +249,7 @@ class Activations(Connections):
         """Whether what lies there is whole and what ``key`` says."""
         return self._arenas.whole(arena, offset, size) and self._arenas.digest(arena, offset, size) == key
 
-    def _append(self, connection: sqlite3.Connection, tensors: Mapping[bytes, bytes], but: int = 0) -> None:
+    def _append(self, connection: Connection, tensors: Mapping[bytes, bytes], but: int = 0) -> None:
         """Append token matrices by key to the last arena, or to a new one where that is full or is ``but``."""
         if not tensors:
             return
@@ -374,19 +392,15 @@ class Activations(Connections):
             if begun is None or begun["encoder"] != encoder:
                 used = connection.execute(f"SELECT max({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
                 begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
-                connection.execute(TO_DROP)
-                connection.execute("INSERT OR REPLACE INTO store VALUES ('next', ?)", (json.dumps(begun),))
+                put_value(connection, "dropping", "")  # there are encodings for ``drop_encodings``
+                put_value(connection, "next", json.dumps(begun))
             return int(begun["number"])
 
-    def unencoded(self, encoding: int, after: int, limit: int) -> list[Unencoded]:
+    def unencoded(self, namespace: str, encoding: int, after: int, limit: int) -> list[Unencoded]:
         """Rows after ``after`` that have no activation in ``encoding``, at most ``limit``, by seq."""
         with self.reading() as connection:
-            return unencoded(
-                connection,
-                f"{MISSING} AND s.seq > ?",
-                (encoding, after),
-                limit,
-            )
+            values = (encoding, namespace_number(connection, namespace), after)
+            return unencoded(connection, f"{MISSING} AND s.namespace = ? AND s.seq > ?", values, limit)
 
     def sample(self, most: int) -> list[str]:
         """At most ``most`` of the texts that are encoded, evenly spread over what is stored."""
@@ -409,27 +423,28 @@ class Activations(Connections):
             _end(connection)
         self.drop_encodings()
 
-    def keep_encoding(self, activations: Mapping[bytes, Activation], encoding: int) -> None:
+    def keep_encoding(self, namespace: str, activations: Mapping[bytes, Activation], encoding: int) -> None:
         """Keep activations in ``encoding`` beside those in use, of texts that are still there. Raises StoreBusy where
         that was given up."""
         with self.writing() as connection:
             _begun(connection, encoding)
-            self.keep(connection, wanted(connection, activations), encoding)
+            self.keep(connection, 0, wanted(connection, activations), encoding)
 
-    def use_encoding(self, encoding: int, encoder: str, basis: str, after: int, *, vectors: bool) -> bool:
+    def use_encoding(self, encoding: int, encoder: str, basis: str, after: Mapping[str, int], *, vectors: bool) -> bool:
         """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
-        a row after ``after`` has come that is not in it. Rows up to there that are not in it wait for their vector.
+        a row has come that is not in it, after the seq ``after`` of its namespace. Rows up to there that are not in it
+        wait for their vector.
 
         ``vectors``: the vectors are others, so what views have made of them goes.
         """
         with self.writing() as connection:
             _begun(connection, encoding)
-            if connection.execute(f"SELECT 1 FROM {MISSING} AND s.seq > ? LIMIT 1", (encoding, after)).fetchone():
-                return False
-            connection.executemany(
-                "INSERT OR REPLACE INTO store VALUES (?, ?)",
-                [("encoder", encoder), ("basis", basis), ("encoding", str(encoding))],
-            )
+            came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
+            for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
+                if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
+                    return False
+            for key, value in (("encoder", encoder), ("basis", basis), ("encoding", str(encoding))):
+                put_value(connection, key, value)
             _end(connection)
             connection.execute("DELETE FROM pending")
             connection.execute(f"INSERT INTO pending SELECT s.seq, s.namespace FROM {MISSING}", (encoding,))
@@ -444,7 +459,7 @@ class Activations(Connections):
             connection.execute("DELETE FROM pending")
             connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
             connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
-            connection.execute("INSERT OR REPLACE INTO store VALUES ('encoder', ?)", (encoder,))
+            put_value(connection, "encoder", encoder)
         self.erase_dead()
 
     def drop_encodings(self) -> None:
@@ -471,20 +486,20 @@ class Activations(Connections):
             after = rows[-1][0]
 
 
-def _begun(connection: sqlite3.Connection, encoding: int) -> None:
+def _begun(connection: Connection, encoding: int) -> None:
     """Raises StoreBusy unless ``encoding`` is the one that is being made."""
     row = connection.execute("SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'").fetchone()
     if row is None or row[0] != encoding:
         raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
 
 
-def _end(connection: sqlite3.Connection) -> None:
+def _end(connection: Connection) -> None:
     """Nothing is being encoded anew any more: it is in use now, or given up, and there is something to drop."""
-    connection.execute(TO_DROP)
+    put_value(connection, "dropping", "")
     connection.execute("DELETE FROM store WHERE key = 'next'")
 
 
-def wanted(connection: sqlite3.Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
+def wanted(connection: Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
     """Those of texts that are still there."""
     sql = "SELECT 1 FROM segments WHERE content = ? LIMIT 1"
     return {content: each for content, each in activations.items() if connection.execute(sql, (content,)).fetchone()}
@@ -493,37 +508,7 @@ def wanted(connection: sqlite3.Connection, activations: Mapping[bytes, Activatio
 _NO_SEQS = np.zeros(0, np.int64)
 
 
-def agreed(connection: sqlite3.Connection, encoder: str | None) -> None:
-    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any."""
-    if encoder is not None:
-        row = connection.execute("SELECT value FROM store WHERE key = 'encoder'").fetchone()
-        if row is None or row[0] != encoder:
-            mend = "nothing was written; open the store again and repeat it"
-            raise EncoderMismatch("the store was given another encoder meanwhile", mend=mend)
-
-
-def unencoded(connection: sqlite3.Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
-    """Rows of ``tables``, among them segments as s, as what an encoder and the analyser need to know of them."""
-    rows = connection.execute(
-        "SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
-        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
-        (*values, limit),
-    )
-    return [
-        Unencoded(
-            seq=seq,
-            namespace=name,
-            content=content,
-            text=text,
-            speaker=speaker,
-            heading=path_of(heading),
-            occurred_at=None if occurred_at is None else instant(occurred_at),
-        )
-        for seq, content, text, speaker, heading, occurred_at, name in rows
-    ]
-
-
-def _owner(connection: sqlite3.Connection, key: bytes) -> str:
+def _owner(connection: Connection, key: bytes) -> str:
     """Which segment a token matrix belongs to, for people."""
     row = connection.execute(
         "SELECT id FROM segments WHERE content IN (SELECT content FROM activations WHERE tokens = ?) LIMIT 1", (key,)

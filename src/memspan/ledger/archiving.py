@@ -1,8 +1,7 @@
-"""What the SQLite ledger gives to archives, and takes back from them: every version with its id and its times."""
+"""What a ledger gives to archives, and takes back from them: every version with its id and its times."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,7 +11,6 @@ import numpy as np
 
 from memspan.activations.tokens import Activation
 from memspan.ledger import log
-from memspan.ledger.activations import agreed
 from memspan.ledger.base import (
     IMPORT,
     Reference,
@@ -24,24 +22,14 @@ from memspan.ledger.base import (
     Why,
     instant,
     microseconds,
+    now,
 )
 from memspan.ledger.feeding import Feeding, given
 from memspan.ledger.log import Change
-from memspan.ledger.rows import (
-    ADD,
-    LAST,
-    PROVEN,
-    checksum,
-    chunks,
-    id_bytes,
-    id_text,
-    marks,
-    namespace_number,
-    now,
-    row_of,
-)
+from memspan.ledger.rows import ADD, LAST, PROVEN, checksum, chunks, id_bytes, id_text, marks, namespace_number, row_of
 from memspan.ledger.rows import after as after_time
-from memspan.ledger.where import scope_sql
+from memspan.ledger.transactions import Connection
+from memspan.ledger.values import agreed
 from memspan.records import Draft, Edge, Filing, Filter, Judgement, Scope, Tombstone, Usage, Verdict
 
 # what makes two versions of a segment the same one, whoever counted them, beside when they were recorded
@@ -53,7 +41,10 @@ REOPEN = (  # a document that was deleted, and not replaced by another one
     "UPDATE documents AS d SET ended_at = NULL WHERE namespace = ? AND id = ? AND NOT EXISTS (SELECT 1 FROM documents"
     " AS o WHERE o.namespace = d.namespace AND o.owner = d.owner AND o.id <> d.id AND o.ended_at IS NULL)"
 )
-RESTORE = ADD.format(", ended_at, repeats", ", ".join("?" * 34)) + "NOTHING RETURNING seq"
+RESTORE = (
+    ADD.format(", ended_at, repeats", ", ".join("?" * 35))
+    + " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO NOTHING RETURNING seq"
+)
 _PLACE = {name: at for at, name in enumerate(PROVEN.replace(" ", "").split(","))}
 _SAID = [_PLACE[name] for name in SAID.replace(" ", "").split(",")]
 
@@ -72,11 +63,11 @@ class _Kept:
 
 
 class Archiving(Feeding):
-    """The part of ``SqliteLedger`` that archives read and write. ``actor`` is who the log says changed something."""
+    """The part of a ledger that archives read and write. ``actor`` is who the log says changed something."""
 
     actor: str | None = None
 
-    def logged(self, connection: sqlite3.Connection, number: int, why: Why, changes: Sequence[Change]) -> str:
+    def logged(self, connection: Connection, number: int, why: Why, changes: Sequence[Change]) -> str:
         """Write down what this transaction changed; the id of the operation."""
         goes_on, undoes = (None if id is None else id_bytes(id) for id in (why.operation, why.undoes))
         return log.record(
@@ -84,22 +75,35 @@ class Archiving(Feeding):
             number,
             why.verb,
             changes,
+            self.last_entry(connection, number),
             detail=why.detail,
             operation=goes_on,
             undoes=undoes,
             actor=log.ACTING.get() or self.actor,
         )
 
+    def end(
+        self, connection: Connection, number: int, clause: str, values: Sequence[Any], moment: int
+    ) -> list[tuple[bytes, int, bytes | None]]:
+        """Have the current rows that the clause is about end now: (id, version, document) of each."""
+        rows = connection.execute(
+            f"UPDATE segments SET ended_at = greatest(recorded_at, ?) WHERE namespace = ? AND {clause}"
+            " RETURNING id, version, document, seq",
+            (moment, number, *values),
+        ).fetchall()
+        self.ended(connection, number, [seq for *_, seq in rows])
+        return [(id, version, document) for id, version, document, _ in rows]
+
     # Giving
 
     def archive(self, scope: Scope, filters: Filter | None, *, history: bool) -> Seqs:
         """The rows an archive of ``scope`` holds, sorted by when they were recorded, id and version: int64[n]. With
         ``history`` also the versions that those were before, and for a whole namespace all that are only history."""
-        clause, values = scope_sql(scope, filters, None)
+        clause, values = self.where(scope, filters, None)
         with self.reading() as connection:
             number = namespace_number(connection, scope.namespace)
             if history and filters is None and scope == Scope(namespace=scope.namespace):
-                clause = "1"
+                clause = "TRUE"
             elif history:
                 clause, values = f"id IN (SELECT id FROM segments WHERE namespace = ? AND {clause})", [number, *values]
             rows = connection.execute(
@@ -238,9 +242,9 @@ class Archiving(Feeding):
             connection.execute("SAVEPOINT restoring")
             number = namespace_number(connection, namespace, create=True)
             for filing in batch.filings:
-                _file(connection, number, filing, reopen=False)
+                self._file(connection, number, filing, reopen=False)
             for filing in batch.refiled:
-                _file(connection, number, filing, reopen=True)
+                self._file(connection, number, filing, reopen=True)
             self._restore_versions(connection, number, batch.versions, activations, revive, restored)
             _restore_references(connection, number, batch, restored)
             if restored.changes or restored.links:
@@ -252,7 +256,7 @@ class Archiving(Feeding):
 
     def _restore_versions(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         number: int,
         versions: Sequence[Restorable],
         activations: Mapping[bytes, Activation] | None,
@@ -270,21 +274,122 @@ class Archiving(Feeding):
         if revive:
             connection.executemany(REOPEN, [(number, id) for id in documents])
         ended = _ended(connection, number, documents)
-        written: list[Draft] = []
+        written: list[tuple[int, Draft]] = []
         for each in versions:
             known = here.setdefault(id_bytes(each.id), [])
             if (id_bytes(each.id) in gone and not known) or (
                 not revive and _after_the_end(connection, number, each, known, ended)
             ):
                 restored.deleted += 1
-            elif (seq := _place(connection, number, each, known, ended, restored, revive)) is not None:
-                written.append(each.draft)
-                restored.pending += self.derive(connection, number, seq, each.draft, activations)
-        self.keep(connection, given(activations, written))
+            elif (seq := self._placed(connection, number, each, known, ended, restored, revive)) is not None:
+                written.append((seq, each.draft))
+        restored.pending += self.derive(connection, number, written, activations)
+        self.keep(connection, number, given(activations, (draft for _, draft in written)))
         settle(connection, number, documents, now())
 
+    def _placed(
+        self,
+        connection: Connection,
+        number: int,
+        new: Restorable,
+        known: list[_Kept],
+        ended: Mapping[str, int],
+        restored: Restored,
+        revive: bool,
+    ) -> int | None:
+        """Write a version in its place among the ``known`` ones of its segment: its seq; None where it is there
+        already."""
+        draft, id, recorded_at = new.draft, id_bytes(new.id), microseconds(new.recorded_at)
+        heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
+        row = row_of(0, number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
+        said = _digest([row[2:][at] for at in _SAID])
+        document = None if draft.document_id is None else id_bytes(draft.document_id)
+        same = _same(new, known, recorded_at, said, document)
+        deleted = same is not None and same is known[-1] and new.ended_at is None and new.draft.document_id not in ended
+        if revive and deleted and same is not None and same.ended_at is not None:  # it is said once more
+            heard_at = microseconds(new.heard_at or new.recorded_at)
+            new = replace(new, version=same.version + 1)
+            recorded_at, same = after_time(same.ended_at), None
+        if same is not None:
+            restored.there += 1
+            if new.repeats > same.repeats:
+                connection.execute(
+                    "UPDATE segments SET repeats = ? WHERE namespace = ? AND seq = ?", (new.repeats, number, same.seq)
+                )
+            return None
+        if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
+            recorded_at = now()  # it changed since, and nobody said when
+        if known and not new.dated:
+            recorded_at = max(recorded_at, min(known[-1].recorded_at + 1, LAST))
+        if new.counted and any(kept.version == new.version for kept in known):
+            restored.conflicts.add(new.id)
+        place = _standing(recorded_at, None if new.ended_at is None else microseconds(new.ended_at), said)
+        at = sum(_standing(kept.recorded_at, kept.ended_at, kept.said) < place for kept in known)
+        before, after = known[:at], known[at:]
+        ended_at = None if new.ended_at is None else microseconds(new.ended_at)
+        if after:
+            ended_at = min(after[0].recorded_at, after[0].recorded_at if ended_at is None else ended_at)
+        if ended_at is None and draft.document_id is not None and draft.document_id in ended:
+            ended_at = max(recorded_at, ended[draft.document_id])
+        least = before[-1].version + 1 if before else 1
+        version = max(least, new.version)
+        if after and version >= after[0].version:
+            version = least
+            restored.changes += _count_anew(connection, number, id, after, version + 1)
+        standing = known[-1].version if known and known[-1].ended_at is None else None
+        if before and (before[-1].ended_at is None or before[-1].ended_at > recorded_at):
+            sql = "UPDATE segments SET ended_at = ? WHERE namespace = ? AND seq = ?"
+            connection.execute(sql, (recorded_at, number, before[-1].seq))
+            self.ended(connection, number, [before[-1].seq] if before[-1].ended_at is None else ())
+            before[-1].ended_at = recorded_at
+        # a segment that is here goes on being here, even where another one says the same by now
+        for again in (draft, replace(draft, identity=_digest([draft.identity, id])))[: 2 if known else 1]:
+            seq = self.next_seqs(connection, number, 1)
+            row = row_of(seq, number, id, version, again, draft.position or 0, recorded_at, heard_at)
+            if (found := connection.execute(RESTORE, (*row, ended_at, new.repeats)).fetchone()) is not None:
+                known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, document, said))
+                restored.added += 1
+                restored.updated += bool(before) and ended_at is None
+                restored.changes.append(Change(id, standing if ended_at is None else None, version, row[-2]))
+                return int(found[0])
+        (other,) = connection.execute(
+            "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL",
+            (number, draft.identity),
+        ).fetchone()
+        restored.there += 1
+        restored.same[new.id] = id_text(other)
+        return None
 
-def settle(connection: sqlite3.Connection, number: int, documents: Collection[bytes], moment: int) -> None:
+    def _file(self, connection: Connection, number: int, filing: Filing, *, reopen: bool) -> None:
+        """Take over a document. Of the documents from one place the last is current, or the one to ``reopen``."""
+        key, recorded_at = id_bytes(filing.id), microseconds(filing.recorded_at)
+        here = connection.execute(
+            "SELECT ended_at FROM documents WHERE namespace = ? AND id = ?", (number, key)
+        ).fetchone()
+        if here is not None and not (reopen and here[0] is not None):
+            return
+        ended_at = None if filing.ended_at is None else microseconds(filing.ended_at)
+        if filing.uri is not None and ended_at is None:
+            others = "namespace = ? AND owner = ? AND ended_at IS NULL"
+            (last,) = connection.execute(
+                f"SELECT max(recorded_at) FROM documents WHERE {others}", (number, filing.owner)
+            ).fetchone()
+            if last is not None and last > recorded_at and not reopen:
+                ended_at = last
+            else:
+                clause = f"ended_at IS NULL AND document IN (SELECT id FROM documents WHERE {others})"
+                self.end(connection, number, clause, (number, filing.owner), recorded_at)
+                connection.execute(
+                    f"UPDATE documents SET ended_at = ? WHERE {others}", (recorded_at, number, filing.owner)
+                )
+        connection.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (namespace, id) DO UPDATE SET ended_at = NULL",
+            (key, number, filing.owner, filing.uri, filing.title, filing.media, filing.sha256, recorded_at, ended_at),
+        )
+
+
+def settle(connection: Connection, number: int, documents: Collection[bytes], moment: int) -> None:
     """A document is current as long as any of its segments is."""
     current = (
         "SELECT 1 FROM segments AS s WHERE s.namespace = documents.namespace AND s.document = documents.id"
@@ -298,21 +403,23 @@ def settle(connection: sqlite3.Connection, number: int, documents: Collection[by
         )
 
 
-def stamps_of(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -> dict[str, Stamp]:
+def stamps_of(connection: Connection, number: int, ids: Sequence[str]) -> dict[str, Stamp]:
     """As ``Archiving.stamps``, within a transaction."""
     near = " FROM edges AS e WHERE e.namespace = s.namespace AND e.{} = s.id)"
     links = ", ".join(f"(SELECT {{}}{near.format(end)}" for end in ("source", "target"))
-    parts = ", ".join(links.replace("{}", each) for each in ("count(*)", "total(weight)", "max(created_at)"))
+    parts = ", ".join(
+        links.replace("{}", each) for each in ("count(*)", "coalesce(sum(weight), 0.0)", "max(created_at)")
+    )
     pair = " FROM verdicts AS v WHERE v.namespace = s.namespace AND v.{} = s.id)"
     parts += "".join(
         f", (SELECT {what}{pair.format(end)}" for end in ("older", "newer") for what in ("count(*)", "max(decided_at)")
     )
     said = " FROM judgements AS j WHERE j.namespace = s.namespace AND j.id = s.id)"
     sql = (
-        "SELECT id, max(seq), max(version), count(*), count(ended_at), sum(repeats),"
+        "SELECT s.id, max(seq), max(version), count(*), count(ended_at), sum(repeats),"
         " (SELECT accesses FROM usage AS u WHERE u.namespace = s.namespace AND u.id = s.id),"
-        f" (SELECT count(*){said}, (SELECT total(useful){said}, (SELECT max(judged_at){said}, {parts}"
-        " FROM segments AS s WHERE namespace = ? AND id IN ({}) GROUP BY namespace, id"
+        f" (SELECT count(*){said}, (SELECT coalesce(sum(useful), 0){said}, (SELECT max(judged_at){said}, {parts}"
+        " FROM segments AS s WHERE s.namespace = ? AND s.id IN ({}) GROUP BY s.namespace, s.id"
     )
     return {
         id_text(id): tuple(values)
@@ -321,7 +428,7 @@ def stamps_of(connection: sqlite3.Connection, number: int, ids: Sequence[str]) -
     }
 
 
-def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> dict[bytes, list[_Kept]]:
+def _here(connection: Connection, number: int, ids: Sequence[bytes]) -> dict[bytes, list[_Kept]]:
     """The versions of these segments that are here, each in the order of their times."""
     found: dict[bytes, list[_Kept]] = {}
     for chunk in chunks(ids):
@@ -336,7 +443,7 @@ def _here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> 
     return found
 
 
-def _deleted(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
+def _deleted(connection: Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
     return {
         id
         for chunk in chunks(ids)
@@ -346,7 +453,7 @@ def _deleted(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) 
     }
 
 
-def _ended(connection: sqlite3.Connection, number: int, documents: Collection[bytes]) -> dict[str, int]:
+def _ended(connection: Connection, number: int, documents: Collection[bytes]) -> dict[str, int]:
     """When those of these documents were replaced that were."""
     keys = list(documents)
     replaced = "SELECT id, ended_at FROM documents WHERE namespace = ? AND ended_at IS NOT NULL AND id IN "
@@ -357,76 +464,8 @@ def _ended(connection: sqlite3.Connection, number: int, documents: Collection[by
     }
 
 
-def _place(
-    connection: sqlite3.Connection,
-    number: int,
-    new: Restorable,
-    known: list[_Kept],
-    ended: Mapping[str, int],
-    restored: Restored,
-    revive: bool,
-) -> int | None:
-    """Write a version in its place among the ``known`` ones of its segment: its seq; None where it is there already."""
-    draft, id, recorded_at = new.draft, id_bytes(new.id), microseconds(new.recorded_at)
-    heard_at = None if new.heard_at in (None, new.recorded_at) else microseconds(new.heard_at)
-    row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
-    said = _digest([row[1:][at] for at in _SAID])
-    document = None if draft.document_id is None else id_bytes(draft.document_id)
-    same = _same(new, known, recorded_at, said, document)
-    deleted = same is not None and same is known[-1] and new.ended_at is None and new.draft.document_id not in ended
-    if revive and deleted and same is not None and same.ended_at is not None:  # it is said once more
-        heard_at = microseconds(new.heard_at or new.recorded_at)
-        new = replace(new, version=same.version + 1)
-        recorded_at, same = after_time(same.ended_at), None
-        row = row_of(number, id, new.version, draft, draft.position or 0, recorded_at, heard_at)
-    if same is not None:
-        restored.there += 1
-        if new.repeats > same.repeats:
-            connection.execute("UPDATE segments SET repeats = ? WHERE seq = ?", (new.repeats, same.seq))
-        return None
-    if not new.counted and any(kept.recorded_at == recorded_at for kept in known):
-        recorded_at = now()  # it changed since, and nobody said when
-    if known and not new.dated:
-        recorded_at = max(recorded_at, min(known[-1].recorded_at + 1, LAST))
-    if new.counted and any(kept.version == new.version for kept in known):
-        restored.conflicts.add(new.id)
-    place = _standing(recorded_at, None if new.ended_at is None else microseconds(new.ended_at), said)
-    at = sum(_standing(kept.recorded_at, kept.ended_at, kept.said) < place for kept in known)
-    before, after = known[:at], known[at:]
-    ended_at = None if new.ended_at is None else microseconds(new.ended_at)
-    if after:
-        ended_at = min(after[0].recorded_at, after[0].recorded_at if ended_at is None else ended_at)
-    if ended_at is None and draft.document_id is not None and draft.document_id in ended:
-        ended_at = max(recorded_at, ended[draft.document_id])
-    least = before[-1].version + 1 if before else 1
-    version = max(least, new.version)
-    if after and version >= after[0].version:
-        version = least
-        restored.changes += _count_anew(connection, id, after, version + 1)
-    standing = known[-1].version if known and known[-1].ended_at is None else None
-    if before and (before[-1].ended_at is None or before[-1].ended_at > recorded_at):
-        connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (recorded_at, before[-1].seq))
-        before[-1].ended_at = recorded_at
-    # a segment that is here goes on being here, even where another one says the same by now
-    for again in (draft, replace(draft, identity=_digest([draft.identity, id])))[: 2 if known else 1]:
-        if (version, again) != (new.version, draft) or not new.counted:
-            row = row_of(number, id, version, again, draft.position or 0, recorded_at, heard_at)
-        if (found := connection.execute(RESTORE, (*row, ended_at, new.repeats)).fetchone()) is not None:
-            known.insert(at, _Kept(found[0], version, recorded_at, ended_at, new.repeats, document, said))
-            restored.added += 1
-            restored.updated += bool(before) and ended_at is None
-            restored.changes.append(Change(id, standing if ended_at is None else None, version, row[-2]))
-            return int(found[0])
-    (other,) = connection.execute(
-        "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
-    ).fetchone()
-    restored.there += 1
-    restored.same[new.id] = id_text(other)
-    return None
-
-
 def _after_the_end(
-    connection: sqlite3.Connection, number: int, new: Restorable, known: Sequence[_Kept], ended: Mapping[str, int]
+    connection: Connection, number: int, new: Restorable, known: Sequence[_Kept], ended: Mapping[str, int]
 ) -> bool:
     """Whether a segment was deleted here, which the log tells, and this version is later than all that are."""
     if not known or known[-1].ended_at is None or (new.draft.document_id or "") in ended:
@@ -462,70 +501,45 @@ def _standing(recorded_at: int, ended_at: int | None, said: bytes) -> tuple[int,
     return recorded_at, True, said
 
 
-def _count_anew(connection: sqlite3.Connection, id: bytes, versions: Sequence[_Kept], least: int) -> list[Change]:
+def _count_anew(connection: Connection, number: int, id: bytes, versions: Sequence[_Kept], least: int) -> list[Change]:
     """Have these versions, in order, count from ``least`` on, no two the same."""
     changes: list[Change] = []
     for kept in versions:
         kept.version = least = max(kept.version, least)
         least += 1
     for kept in reversed(versions):
-        proven = list(connection.execute(f"SELECT {PROVEN} FROM segments WHERE seq = ?", (kept.seq,)).fetchone())
+        where = "WHERE namespace = ? AND seq = ?"
+        proven = list(connection.execute(f"SELECT {PROVEN} FROM segments {where}", (number, kept.seq)).fetchone())
         proven[_PLACE["version"]] = kept.version
         proof = checksum(proven)
         connection.execute(
-            "UPDATE segments SET version = ?, checksum = ? WHERE seq = ?", (kept.version, proof, kept.seq)
+            f"UPDATE segments SET version = ?, checksum = ? {where}", (kept.version, proof, number, kept.seq)
         )
         changes.append(Change(id, kept.version, kept.version, proof))
     return changes
 
 
-def _file(connection: sqlite3.Connection, number: int, filing: Filing, *, reopen: bool) -> None:
-    """Take over a document. Of the documents from one place the last is current, or the one to ``reopen``."""
-    key, recorded_at = id_bytes(filing.id), microseconds(filing.recorded_at)
-    here = connection.execute("SELECT ended_at FROM documents WHERE namespace = ? AND id = ?", (number, key)).fetchone()
-    if here is not None and not (reopen and here[0] is not None):
-        return
-    ended_at = None if filing.ended_at is None else microseconds(filing.ended_at)
-    if filing.uri is not None and ended_at is None:
-        others = "namespace = ? AND owner = ? AND ended_at IS NULL"
-        (last,) = connection.execute(
-            f"SELECT max(recorded_at) FROM documents WHERE {others}", (number, filing.owner)
-        ).fetchone()
-        if last is not None and last > recorded_at and not reopen:
-            ended_at = last
-        else:
-            connection.execute(
-                "UPDATE segments SET ended_at = max(recorded_at, ?)"
-                " WHERE namespace = ? AND ended_at IS NULL AND document IN"
-                f" (SELECT id FROM documents WHERE {others})",
-                (recorded_at, number, number, filing.owner),
-            )
-            connection.execute(f"UPDATE documents SET ended_at = ? WHERE {others}", (recorded_at, number, filing.owner))
-    connection.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (namespace, id) DO UPDATE SET ended_at = NULL",
-        (key, number, filing.owner, filing.uri, filing.title, filing.media, filing.sha256, recorded_at, ended_at),
-    )
-
-
 THERE = "EXISTS (SELECT 1 FROM segments WHERE namespace = ?1 AND id = ?{})"
 TAKING = {
     Edge: f"INSERT INTO edges SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE {THERE.format(2)} AND {THERE.format(3)}"
-    " ON CONFLICT DO UPDATE SET weight = excluded.weight, created_at = excluded.created_at"
-    " WHERE ?7 AND (excluded.created_at, excluded.weight) > (created_at, weight)",
-    Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)} ON CONFLICT DO UPDATE SET"
-    " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judged_at",
-    Verdict: f"INSERT INTO verdicts SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} AND {THERE.format(3)} ON CONFLICT"
-    " DO UPDATE SET accepted = excluded.accepted, decided_at = excluded.decided_at"
-    " WHERE excluded.decided_at > decided_at",
-    Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} ON CONFLICT DO UPDATE SET"
-    " accesses = max(accesses, excluded.accesses), accessed_at = max(accessed_at, excluded.accessed_at),"
-    " relevance = max(relevance, excluded.relevance)",
+    " ON CONFLICT (namespace, source, kind, target) DO UPDATE"
+    " SET weight = excluded.weight, created_at = excluded.created_at"
+    " WHERE ?7 = 1 AND (excluded.created_at, excluded.weight) > (edges.created_at, edges.weight)",
+    Judgement: f"INSERT INTO judgements SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(3)}"
+    " ON CONFLICT (namespace, query, id) DO UPDATE SET"
+    " useful = excluded.useful, judged_at = excluded.judged_at WHERE excluded.judged_at > judgements.judged_at",
+    Verdict: f"INSERT INTO verdicts SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)} AND {THERE.format(3)}"
+    " ON CONFLICT (namespace, older, newer) DO UPDATE SET accepted = excluded.accepted,"
+    " decided_at = excluded.decided_at WHERE excluded.decided_at > verdicts.decided_at",
+    Usage: f"INSERT INTO usage SELECT ?1, ?2, ?3, ?4, ?5 WHERE {THERE.format(2)}"
+    " ON CONFLICT (namespace, id) DO UPDATE SET accesses = greatest(usage.accesses, excluded.accesses),"
+    " accessed_at = greatest(usage.accessed_at, excluded.accessed_at),"
+    " relevance = greatest(usage.relevance, excluded.relevance)",
     Tombstone: f"INSERT INTO tombstones SELECT ?1, ?2, ?3, ?4 WHERE NOT {THERE.format(2)} ON CONFLICT DO NOTHING",
 }
 
 
-def _restore_references(connection: sqlite3.Connection, number: int, batch: Taking, restored: Restored) -> None:
+def _restore_references(connection: Connection, number: int, batch: Taking, restored: Restored) -> None:
     """Take over what refers to segments that are here; of two statements of the same the later counts."""
 
     def key(id: str) -> bytes:
@@ -537,9 +551,9 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
             case Edge():
                 values = (key(record.source), key(record.target), record.kind, record.weight)
             case Judgement():
-                values = (record.query, key(record.id), record.useful)
+                values = (record.query, key(record.id), int(record.useful))
             case Verdict():
-                values = (key(record.older), key(record.newer), record.accepted)
+                values = (key(record.older), key(record.newer), int(record.accepted))
             case Usage():
                 values = (key(record.id), record.times, microseconds(record.at), record.relevance)
             case Tombstone():
@@ -547,7 +561,7 @@ def _restore_references(connection: sqlite3.Connection, number: int, batch: Taki
         if not isinstance(record, Usage):
             values += (now() if record.at is None else microseconds(record.at),)
         if isinstance(record, Edge):  # what somebody states now, and not then, is no news of a link that is here
-            values += (record.at is not None,)
+            values += (int(record.at is not None),)
         done = connection.execute(TAKING[type(record)], (number, *values)).rowcount
         restored.links += isinstance(record, Edge) and done > 0
 

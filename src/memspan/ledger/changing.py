@@ -1,9 +1,8 @@
-"""How what the SQLite ledger holds changes: new versions, ends, links; each with its log entry."""
+"""How what a ledger holds changes: new versions, ends, links; each with its log entry."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,22 +11,19 @@ from typing import Any, NamedTuple
 
 from memspan.activations.tokens import Activation
 from memspan.errors import InvalidInput, NotFound
-from memspan.ledger.activations import agreed
 from memspan.ledger.archiving import settle
-from memspan.ledger.base import UPDATE, VERDICT, Relink, Revised, Revision, Why
+from memspan.ledger.base import UPDATE, VERDICT, Relink, Revised, Revision, Why, now
 from memspan.ledger.feeding import given
 from memspan.ledger.log import Change
 from memspan.ledger.removing import DERIVED_FROM, Removing
-from memspan.ledger.rows import INSERT, after, chunks, id_bytes, id_text, marks, namespace_number, now, row_of
-from memspan.ledger.where import scope_sql
+from memspan.ledger.rows import INSERT, after, chunks, id_bytes, id_text, marks, namespace_number, row_of
+from memspan.ledger.transactions import Connection
+from memspan.ledger.values import agreed
 from memspan.records import Draft, Edge, Filter, Scope
-
-END = "UPDATE segments SET ended_at = max(recorded_at, ?)"
-ENDED = "RETURNING id, version, document"
 
 
 class Changing(Removing):
-    """The part of ``SqliteLedger`` that changes segments and links that are there."""
+    """The part of a ledger that changes segments and links that are there."""
 
     def revise(
         self,
@@ -61,21 +57,24 @@ class Changing(Removing):
             changes: list[Change] = []
             seqs: list[int] = []
             documents: set[bytes] = set()
+            following = self.next_seqs(connection, number, len(revisions))
+            written: list[tuple[int, Draft]] = []
             for old, revision in zip(olds, revisions, strict=True):
                 documents.update(() if old.document is None else (old.document,))
                 if old.ended_at is None:
-                    connection.execute("UPDATE segments SET ended_at = ? WHERE seq = ?", (moment, old.seq))
+                    self.end(connection, number, "seq = ?", (old.seq,), moment)
                 before = None if revision.ended else old.version
                 if revision.draft is None:
                     changes.append(Change(old.id, before))
                     continue
                 draft = replace(revision.draft, identity=revision.draft.identity or old.identity)
-                seq, proof = _revised(connection, number, old, draft, moment, distinct=distinct)
+                seq = following + len(seqs)
+                proof = _revised(connection, number, seq, old, draft, moment, distinct=distinct)
                 changes.append(Change(old.id, before, old.version + 1, proof))
-                self.derive(connection, number, seq, draft, activations)
+                written.append((seq, draft))
                 seqs.append(seq)
-            drafts = [revision.draft for revision in revisions if revision.draft is not None]
-            self.keep(connection, given(activations, drafts))
+            self.derive(connection, number, written, activations)
+            self.keep(connection, number, given(activations, (draft for _, draft in written)))
             settle(connection, number, documents, moment)
             changes += _relink(connection, number, relinks)
             operation = self.logged(connection, number, why, changes)
@@ -95,10 +94,14 @@ class Changing(Removing):
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
             kinds = connection.execute(
-                "SELECT kind FROM edges WHERE namespace = ? AND source = ? AND target = ? AND (? IS NULL OR kind = ?)",
-                (number, id_bytes(source), id_bytes(target), kind, kind),
+                "SELECT kind FROM edges WHERE namespace = ? AND source = ? AND target = ?",
+                (number, id_bytes(source), id_bytes(target)),
             ).fetchall()
-            gone = [Relink(source=source, target=target, kind=each, weight=None) for (each,) in kinds]
+            gone = [
+                Relink(source=source, target=target, kind=each, weight=None)
+                for (each,) in kinds
+                if kind in (None, each)
+            ]
             if gone:
                 self.logged(connection, number, Why(verb="unlink"), _relink(connection, number, gone))
         return len(gone)
@@ -110,10 +113,9 @@ class Changing(Removing):
             ended = [
                 row
                 for chunk in chunks(ids)
-                for row in connection.execute(
-                    f"{END} WHERE namespace = ? AND ended_at IS NULL AND id IN ({marks(chunk)}) {ENDED}",
-                    (now(), number, *map(id_bytes, chunk)),
-                ).fetchall()
+                for row in self.end(
+                    connection, number, f"ended_at IS NULL AND id IN ({marks(chunk)})", [*map(id_bytes, chunk)], now()
+                )
             ]
             self._deleted(connection, number, ended)
         return len(ended)
@@ -122,14 +124,12 @@ class Changing(Removing):
         """End everything in ``scope`` (that passes ``filters``) in one statement; returns how many segments it held."""
         with self.writing() as connection:
             number = namespace_number(connection, scope.namespace)
-            clause, values = scope_sql(scope, filters, None)
-            ended = connection.execute(
-                f"{END} WHERE namespace = ? AND {clause} {ENDED}", (now(), number, *values)
-            ).fetchall()
+            clause, values = self.where(scope, filters, None)
+            ended = self.end(connection, number, clause, values, now())
             self._deleted(connection, number, ended)
         return len(ended)
 
-    def _deleted(self, connection: sqlite3.Connection, number: int, ended: Sequence[tuple[Any, ...]]) -> None:
+    def _deleted(self, connection: Connection, number: int, ended: Sequence[tuple[Any, ...]]) -> None:
         if ended:
             settle(connection, number, {document for _, _, document in ended if document is not None}, now())
             self.logged(connection, number, Why(verb="delete"), [Change(id, version) for id, version, _ in ended])
@@ -150,7 +150,7 @@ class _Last(NamedTuple):
     ended_at: int | None
 
 
-def _last(connection: sqlite3.Connection, number: int, revision: Revision, namespace: str) -> _Last:
+def _last(connection: Connection, number: int, revision: Revision, namespace: str) -> _Last:
     """Raises NotFound where there is none, or none any more and the revision does not know that."""
     row = connection.execute(
         "SELECT id, seq, version, position, document, identity, text, recorded_at, heard_at, ended_at FROM segments"
@@ -162,7 +162,7 @@ def _last(connection: sqlite3.Connection, number: int, revision: Revision, names
     return _Last(*row)
 
 
-def current(connection: sqlite3.Connection, number: int, id: str, namespace: str) -> bytes:
+def current(connection: Connection, number: int, id: str, namespace: str) -> bytes:
     """The id of a segment that is there now. Raises NotFound."""
     row = connection.execute(
         "SELECT id FROM segments WHERE namespace = ? AND id = ? AND ended_at IS NULL", (number, id_bytes(id))
@@ -173,25 +173,24 @@ def current(connection: sqlite3.Connection, number: int, id: str, namespace: str
 
 
 def _revised(
-    connection: sqlite3.Connection, number: int, old: _Last, draft: Draft, moment: int, *, distinct: bool
-) -> tuple[int, bytes]:
-    """Write the version after ``old``: its seq and checksum. Raises InvalidInput."""
+    connection: Connection, number: int, seq: int, old: _Last, draft: Draft, moment: int, *, distinct: bool
+) -> bytes:
+    """Write the version after ``old`` at ``seq``: its checksum. Raises InvalidInput."""
     heard_at = (old.recorded_at if old.heard_at is None else old.heard_at) if draft.piece.text == old.text else None
-    if distinct:
-        other = connection.execute(
-            "SELECT 1 FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
-        ).fetchone()
-        if other is not None:
-            draft = replace(draft, identity=sha256(draft.identity + old.id).digest()[:16])
-    row = row_of(number, old.id, old.version + 1, draft, old.position, moment, heard_at)
-    seq, id, repeats, _, proof = connection.execute(INSERT, row).fetchone()
-    if repeats:
+    other = connection.execute(
+        "SELECT id FROM segments WHERE namespace = ? AND identity = ? AND ended_at IS NULL", (number, draft.identity)
+    ).fetchone()
+    if other is not None and not distinct:
         mend = "delete one of the two"
-        raise InvalidInput("text", f"segment {uuid.UUID(bytes=id)} already says exactly this", mend=mend)
-    return int(seq), bytes(proof)
+        raise InvalidInput("text", f"segment {uuid.UUID(bytes=other[0])} already says exactly this", mend=mend)
+    if other is not None:
+        draft = replace(draft, identity=sha256(draft.identity + old.id).digest()[:16])
+    row = row_of(seq, number, old.id, old.version + 1, draft, old.position, moment, heard_at)
+    connection.execute(INSERT, row)
+    return bytes(row[-2])
 
 
-def _relink(connection: sqlite3.Connection, number: int, relinks: Sequence[Relink]) -> list[Change]:
+def _relink(connection: Connection, number: int, relinks: Sequence[Relink]) -> list[Change]:
     """Have links and verdicts as told; how they were before goes to the log. What is of segments that are not there any
     more is left out."""
     changes: list[Change] = []
@@ -227,16 +226,17 @@ _LINK = _Tied(
     f" WHERE {_THERE} ON CONFLICT (namespace, source, kind, target) DO UPDATE SET weight = excluded.weight",
 )
 _VERDICT = _Tied(
-    known=f"SELECT CAST(accepted AS REAL) {_OF_VERDICT}",
+    known=f"SELECT CAST(accepted AS DOUBLE PRECISION) {_OF_VERDICT}",
     gone=f"DELETE {_OF_VERDICT}",
-    said="INSERT INTO verdicts (namespace, newer, older, accepted, decided_at) SELECT ?1, ?2, ?4, ?5, ?6"
+    said="INSERT INTO verdicts (namespace, newer, older, accepted, decided_at)"
+    " SELECT ?1, ?2, ?4, CAST(?5 AS INTEGER), ?6"
     f" WHERE {_THERE} AND ?3 = '' ON CONFLICT (namespace, older, newer) DO UPDATE"
     " SET accepted = excluded.accepted, decided_at = excluded.decided_at",
 )
 
 
 def derive_from(
-    connection: sqlite3.Connection, number: int, namespace: str, ids: Sequence[str], drafts: Sequence[Draft]
+    connection: Connection, number: int, namespace: str, ids: Sequence[str], drafts: Sequence[Draft]
 ) -> list[Change]:
     """Link what was just written to what it is derived from. Raises NotFound where that is not there any more."""
     links = [

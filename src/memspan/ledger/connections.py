@@ -81,6 +81,7 @@ class Connections:
     def _connect(self) -> sqlite3.Connection:
         connection = self.open_file(":memory:" if self.path is None else self.path)
         connection.create_function("memspan_fold", 1, _fold, deterministic=True)
+        connection.create_function("greatest", 2, _greatest, deterministic=True)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         self._made.append(connection)
@@ -238,6 +239,12 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _greatest(one: float | None, other: float | None) -> float | None:
+    """As PostgreSQL has it: SQLite's ``max`` of two says NULL where either is."""
+    known = [value for value in (one, other) if value is not None]
+    return max(known, default=None)
 
 
 def _fold(text: str | None) -> str | None:

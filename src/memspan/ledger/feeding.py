@@ -1,8 +1,7 @@
-"""What the SQLite ledger hands to the views: selections, vectors, terms, structure, and where their snapshots lie."""
+"""What a ledger hands to the views: selections, vectors, terms, structure, and where their snapshots lie."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from memspan.activations.tokens import Activation
 from memspan.kinds import USUAL_KIND
-from memspan.ledger.activations import Activations, agreed, unencoded
 from memspan.ledger.base import (
     SEPARATOR,
     Link,
@@ -25,63 +23,64 @@ from memspan.ledger.base import (
     Voices,
     instant,
     microseconds,
+    now,
 )
-from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, now, placed_of, segment_of
-from memspan.ledger.where import scope_sql
+from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, placed_of, segment_of, unencoded
+from memspan.ledger.transactions import Connection, Transactions
+from memspan.ledger.values import agreed
 from memspan.records import AsOf, Draft, Filter, Scope, Segment, Source
 
+QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 OUTCOMES = """
 WITH last AS (
-    SELECT id, source, agent_id, state, ended_at IS NULL AS current, max(version)
-    FROM segments WHERE namespace = :space GROUP BY id
+    SELECT id, source, agent_id, state, ended_at IS NULL AS current FROM segments AS s WHERE namespace = :space
+    AND version = (SELECT max(version) FROM segments AS v WHERE v.namespace = :space AND v.id = s.id)
 ), told (source, agent_id, current, useful, useless, replaced, quarantined) AS (
-    SELECT source, agent_id, 1, 0, 0, 0, coalesce(state = 'quarantined', 0) FROM last WHERE current
+    SELECT source, agent_id, 1, 0, 0, 0, CASE WHEN state = 'quarantined' THEN 1 ELSE 0 END FROM last WHERE current
     UNION ALL
     SELECT s.source, s.agent_id, 0, j.useful, 1 - j.useful, 0, 0
     FROM judgements AS j JOIN last AS s USING (id) WHERE j.namespace = :space
     UNION ALL
     SELECT s.source, s.agent_id, 0, 0, 0, 1, 0
     FROM verdicts AS v JOIN last AS s ON s.id = v.older JOIN last AS n ON n.id = v.newer
-    WHERE v.namespace = :space AND v.accepted AND (s.source <> n.source OR s.agent_id IS NOT n.agent_id)
+    WHERE v.namespace = :space AND v.accepted = 1 AND (s.source <> n.source OR s.agent_id IS NOT n.agent_id)
 )
 SELECT source, agent_id, sum(current), sum(useful), sum(useless), sum(replaced), sum(quarantined)
 FROM told GROUP BY source, agent_id
 """
 
 
-class Feeding(Activations):
-    """The part of ``SqliteLedger`` that only views read."""
+class Feeding(Transactions):
+    """The part of a ledger that only views read."""
 
     def derive(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         number: int,
-        seq: int,
-        draft: Draft,
+        rows: Sequence[tuple[int, Draft]],
         activations: Mapping[bytes, Activation] | None,
     ) -> int:
-        """The new row's part in the views' tails, in the same transaction; 1 when its vector is still to come."""
-        connection.execute(
-            "INSERT INTO lexical_tail (rowid, terms) VALUES (?, ?)",
-            (seq, " ".join(f"{number}_{term}" for term in draft.terms)),
+        """The part of new rows in the views' tails, in the same transaction; how many wait for their vector."""
+        self.index_words(connection, number, rows)
+        connection.executemany(
+            "INSERT INTO mentions (seq, namespace, names) VALUES (?, ?, ?)",
+            [(seq, number, SEPARATOR.join(draft.names)) for seq, draft in rows],
         )
-        connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", (seq, number, SEPARATOR.join(draft.names)))
         if activations is None:
             return 0
-        if draft.content in activations:
-            served(connection, draft.content)
-            return 0
-        if self.has(connection, draft.content):
-            return 0
-        connection.execute("INSERT INTO pending VALUES (?, ?)", (seq, number))
-        return 1
+        self.served(connection, number, {draft.content for _, draft in rows if draft.content in activations})
+        others = {draft.content for _, draft in rows if draft.content not in activations}
+        waiting = others - self.having(connection, number, others)
+        due = [(seq, number) for seq, draft in rows if draft.content in waiting]
+        connection.executemany("INSERT INTO pending (seq, namespace) VALUES (?, ?)", due)
+        return len(due)
 
     def select(
         self, scope: Scope, filters: Filter | None, as_of: AsOf | None, after: int
     ) -> tuple[Seqs, NDArray[np.int32]]:
         """The rows a query may see, with seqs greater than ``after``: int64[n] ascending, and int32[n] their terms.
         ``as_of`` None: all that are current, whatever became of them."""
-        clause, values = scope_sql(scope, filters, as_of)
+        clause, values = self.where(scope, filters, as_of)
         with self.reading() as connection:
             rows = connection.execute(
                 f"SELECT seq, terms FROM segments WHERE namespace = ? AND seq > ? AND {clause} ORDER BY seq",
@@ -95,7 +94,7 @@ class Feeding(Activations):
     ) -> tuple[Seqs, Seqs]:
         """The rows a query may see whose ``Segment.time`` is not before ``since`` and before ``until``, in the order of
         it: int64[n], and these times, int64[n] microseconds since 1970. Of one time the first written comes first."""
-        clause, values = scope_sql(scope, filters, as_of)
+        clause, values = self.where(scope, filters, as_of)
         time = "coalesce(occurred_at, heard_at, recorded_at)"
         for moment, bound in ((since, f" AND {time} >= ?"), (until, f" AND {time} < ?")):
             if moment is not None:
@@ -123,13 +122,14 @@ class Feeding(Activations):
 
     def of_kind(self, scope: Scope, kind: str, as_of: AsOf) -> list[Segment]:
         """The rows of a kind that a query may see; of one that is not the usual, found without reading others."""
-        clause, values = scope_sql(scope, None, as_of)
+        clause, values = self.where(scope, None, as_of)
         with self.reading() as connection:
             number = namespace_number(connection, scope.namespace)
             rows = connection.execute(
-                f"SELECT {COLUMNS} FROM segments WHERE seq IN (SELECT seq FROM segments INDEXED BY segments_kind"
+                f"SELECT {COLUMNS} FROM segments WHERE namespace = ? AND seq IN (SELECT seq FROM segments"
+                " INDEXED BY segments_kind"
                 f" WHERE namespace = ? AND kind = ? AND kind <> 'episodic') AND {clause} ORDER BY seq",
-                (number, kind, *values),
+                (number, number, kind, *values),
             )
             return [segment_of(scope.namespace, row) for row in rows.fetchall()]
 
@@ -147,7 +147,7 @@ class Feeding(Activations):
         """int64[n], ascending: every row of the namespace, current or ended."""
         with self.reading() as connection:
             number = namespace_number(connection, namespace)
-            return _seqs(connection.execute("SELECT seq FROM segments WHERE namespace = ? ORDER BY seq", (number,)))
+            return seqs_of(connection.execute("SELECT seq FROM segments WHERE namespace = ? ORDER BY seq", (number,)))
 
     def count_after(self, namespace: str, after: int) -> int:
         """How many rows of the namespace have a seq greater than ``after``."""
@@ -181,22 +181,20 @@ class Feeding(Activations):
     def pending(self, namespace: str | None, limit: int) -> list[Unencoded]:
         """Segments that wait for a vector, oldest first; of every namespace when None (for the encoder only)."""
         with self.reading() as connection:
-            where, values = (
-                ("1", ()) if namespace is None else ("p.namespace = ?", (namespace_number(connection, namespace),))
-            )
-            return unencoded(connection, f"pending AS p JOIN segments AS s USING (seq) WHERE {where}", values, limit)
+            where, values = _within(connection, namespace)
+            joined = "pending AS p JOIN segments AS s ON s.namespace = p.namespace AND s.seq = p.seq"
+            return unencoded(connection, f"{joined} WHERE {where}", values, limit)
 
     def count_pending(self, namespace: str | None) -> int:
         """How many segments wait for a vector."""
         with self.reading() as connection:
-            sql = "SELECT count(*) FROM pending WHERE ? IS NULL OR namespace = ?"
-            number = None if namespace is None else namespace_number(connection, namespace)
-            return int(connection.execute(sql, (number, number)).fetchone()[0])
+            where, values = _within(connection, namespace)
+            return int(connection.execute(f"SELECT count(*) FROM pending AS p WHERE {where}", values).fetchone()[0])
 
     def pending_seqs(self, namespace: str) -> Seqs:
         with self.reading() as connection:
             number = namespace_number(connection, namespace)
-            return _seqs(connection.execute("SELECT seq FROM pending WHERE namespace = ? ORDER BY seq", (number,)))
+            return seqs_of(connection.execute("SELECT seq FROM pending WHERE namespace = ? ORDER BY seq", (number,)))
 
     def texts(self, namespace: str, after: int, upto: int, limit: int) -> list[Unencoded]:
         """Rows with ``after < seq <= upto``, at most ``limit``, for rebuilding a view from nothing."""
@@ -204,46 +202,12 @@ class Feeding(Activations):
             values = (namespace_number(connection, namespace), after, upto)
             return unencoded(connection, "segments AS s WHERE namespace = ? AND seq > ? AND seq <= ?", values, limit)
 
-    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
-        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            return _seqs(
-                connection.execute(
-                    "SELECT doc FROM lexical_instances WHERE term = ? AND doc > ?", (f"{number}_{term}", after)
-                )
-            )
-
-    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
-        """(seq, terms) of rows after ``after`` in the lexical tail, at most ``limit``."""
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            rows = connection.execute(
-                "SELECT s.seq, t.terms FROM segments AS s JOIN lexical_tail AS t ON t.rowid = s.seq"
-                " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
-                (number, after, limit),
-            ).fetchall()
-        prefix = len(f"{number}_")
-        return [(seq, [term[prefix:] for term in terms.split()]) for seq, terms in rows]
-
-    def trim_tail(self, namespace: str, upto: int) -> int:
-        """Drop some rows up to ``upto``, which a snapshot holds, from the tail; returns how many, 0 when done."""
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            rows = connection.execute(
-                "SELECT t.id FROM lexical_tail_docsize AS t JOIN segments AS s ON s.seq = t.id"
-                " WHERE t.id <= ? AND s.namespace = ? LIMIT 2000",
-                (upto, number),
-            ).fetchall()
-            connection.executemany("DELETE FROM lexical_tail WHERE rowid = ?", rows)
-            return len(rows)
-
     def structure(self, namespace: str, after: int, limit: int) -> list[Placed]:
         """Rows after ``after``, current and ended, in ascending order of seq, at most ``limit``."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT s.seq, user_id, agent_id, run_id, session, document, role, position, category, source, names"
-                " FROM segments AS s LEFT JOIN mentions AS m ON m.seq = s.seq"
+                " FROM segments AS s LEFT JOIN mentions AS m ON m.namespace = s.namespace AND m.seq = s.seq"
                 " WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?",
                 (namespace_number(connection, namespace), after, limit),
             ).fetchall()
@@ -293,16 +257,19 @@ class Feeding(Activations):
         many were replaced by another source's by decision, and how many are quarantined. A judgement or decision holds
         for every version; who said a segment, its last one says."""
         with self.reading() as connection:
-            return connection.execute(OUTCOMES, {"space": namespace_number(connection, namespace)}).fetchall()
+            found: list[tuple[Source, str | None, int, int, int, int, int]] = connection.execute(
+                OUTCOMES, {"space": namespace_number(connection, namespace)}
+            ).fetchall()
+        return found
 
     def voices(self, namespace: str, seqs: Sequence[int]) -> Voices:
         """Who said these rows, and whether they ask."""
-        columns = "role, speaker, substr(rtrim(text), -1) IN ('?', '\uff1f', '\u061f')"
-        found = self._told(namespace, seqs, columns, (None, None, 0))
+        columns = "role, speaker, substr(rtrim(text), length(rtrim(text)))"
+        found = self._told(namespace, seqs, columns, (None, None, ""))
         return Voices(
             roles=tuple(role for role, _, _ in found),
             speakers=tuple(speaker for _, speaker, _ in found),
-            asks=np.array([asks for _, _, asks in found], bool),
+            asks=np.array([last in QUESTION_MARKS for _, _, last in found], bool),
         )
 
     def _told(
@@ -326,9 +293,9 @@ class Feeding(Activations):
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
             return connection.execute(
-                "DELETE FROM mentions WHERE seq IN"
+                "DELETE FROM mentions WHERE namespace = ? AND seq IN"
                 " (SELECT seq FROM mentions WHERE namespace = ? AND seq <= ? LIMIT 10000)",
-                (number, upto),
+                (number, number, upto),
             ).rowcount
 
     def snapshot(self, namespace: str, view: str) -> Snapshot | None:
@@ -351,7 +318,9 @@ class Feeding(Activations):
             agreed(connection, encoder)
             number = namespace_number(connection, snapshot.namespace)
             connection.execute(
-                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, view) DO UPDATE"
+                " SET position = excluded.position, rows = excluded.rows, file = excluded.file,"
+                " checksum = excluded.checksum, created_at = excluded.created_at",
                 (number, snapshot.view, snapshot.position, snapshot.rows, snapshot.file, snapshot.checksum, now()),
             )
 
@@ -361,18 +330,16 @@ class Feeding(Activations):
             connection.execute("DELETE FROM snapshots WHERE namespace = ? AND view = ?", (number, view))
 
 
-def _seqs(rows: Iterable[tuple[int]]) -> Seqs:
+def _within(connection: Connection, namespace: str | None) -> tuple[str, tuple[int, ...]]:
+    """Which of the segments that wait, p, are meant: those of a namespace, or all."""
+    return ("TRUE", ()) if namespace is None else ("p.namespace = ?", (namespace_number(connection, namespace),))
+
+
+def seqs_of(rows: Iterable[tuple[int]]) -> Seqs:
     return np.fromiter((seq for (seq,) in rows), np.int64)
 
 
-def given(activations: Mapping[bytes, Activation] | None, drafts: Sequence[Draft]) -> dict[bytes, Activation]:
+def given(activations: Mapping[bytes, Activation] | None, drafts: Iterable[Draft]) -> dict[bytes, Activation]:
     """The activations that came with ``drafts``, by content."""
     known = activations or {}
     return {draft.content: known[draft.content] for draft in drafts if draft.content in known}
-
-
-def served(connection: sqlite3.Connection, content: bytes) -> int:
-    """A row waits for its vector or has one, never both: those of ``content`` have it now; how many waited."""
-    return connection.execute(
-        "DELETE FROM pending WHERE seq IN (SELECT seq FROM segments WHERE content = ?)", (content,)
-    ).rowcount

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from memspan.ledger.base import instant
-from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number, now, uuid7
+from memspan.ledger.base import instant, now
+from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number, uuid7
+from memspan.ledger.transactions import Connection
 from memspan.records import NOTHING, Operation
 
 SALT = 16
@@ -38,19 +38,20 @@ class Change(NamedTuple):
 
 
 def record(
-    connection: sqlite3.Connection,
+    connection: Connection,
     namespace: int,
     verb: str,
     changes: Sequence[Change],
+    last: tuple[int, bytes] | None,
     *,
     detail: Mapping[str, Any] = NOTHING,
     operation: bytes | None = None,
     undoes: bytes | None = None,
     actor: str | None = None,
 ) -> str:
-    """Write down what this transaction changed; the id of the operation, a new one unless it goes on with one."""
+    """Write down what this transaction changed, after the ``last`` entry; the id of the operation, a new one unless it
+    goes on with one."""
     key = operation or uuid7()
-    last = connection.execute("SELECT entry, hash FROM log ORDER BY entry DESC LIMIT 1").fetchone()
     entry, previous = (last[0] + 1, last[1]) if last else (1, _beginning(connection))
     salts = os.urandom(SALT * len(changes))
     rows: list[tuple[Any, ...]] = []
@@ -82,47 +83,46 @@ def record(
     return id_text(key)
 
 
-def head(connection: sqlite3.Connection) -> dict[str, Any]:
+def head(connection: Connection) -> dict[str, Any]:
     """How many entries there are, and the hash of the last, in hexadecimal."""
     row = connection.execute("SELECT entry, hash FROM log ORDER BY entry DESC LIMIT 1").fetchone()
     return {"entries": row[0] if row else 0, "hash": row[1].hex() if row else None}
 
 
-def listed(
-    connection: sqlite3.Connection, namespace: str, id: str | None, limit: int, before: str | None
-) -> list[Operation]:
+def listed(connection: Connection, namespace: str, id: str | None, limit: int, before: str | None) -> list[Operation]:
     """Operations of a namespace, the last first, of one segment where ``id`` is given; older than ``before``."""
     number = namespace_number(connection, namespace)
     # each stands where it began: so the index is read from its end, and only as far as is asked
     clause, values = "l.namespace = ?", list[Any]((number,))
     if id is not None:  # + : what changed one segment is little, of a log that may be long
-        clause = "+l.namespace = ? AND operation IN (SELECT m.operation FROM changes AS c JOIN log AS m USING (entry)"
-        clause += " WHERE c.namespace = ? AND c.id = ?)"
+        clause = "+l.namespace = ? AND operation IN (SELECT m.operation FROM changes AS c JOIN log AS m"
+        clause += " ON m.namespace = c.namespace AND m.entry = c.entry WHERE c.namespace = ? AND c.id = ?)"
         values += [number, id_bytes(id)]
     if before is not None:
-        clause += " AND entry < (SELECT min(entry) FROM log WHERE operation = ?)"
-        values.append(id_bytes(before))
+        clause += " AND entry < (SELECT min(entry) FROM log WHERE +namespace = ? AND operation = ?)"
+        values += [number, id_bytes(before)]
     keys = connection.execute(
         f"SELECT operation FROM log AS l WHERE {clause} AND NOT EXISTS (SELECT 1 FROM log AS f"
-        " WHERE f.operation = l.operation AND f.entry < l.entry) ORDER BY entry DESC LIMIT ?",
+        " WHERE +f.namespace = l.namespace AND f.operation = l.operation AND f.entry < l.entry)"
+        " ORDER BY entry DESC LIMIT ?",
         (*values, limit),
     ).fetchall()
     return operations(connection, namespace, [key for (key,) in keys])
 
 
-def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[bytes]) -> list[Operation]:
+def operations(connection: Connection, namespace: str, keys: Sequence[bytes]) -> list[Operation]:
     """These operations of a namespace in the order asked; what is none is left out."""
     number = namespace_number(connection, namespace)
     found: dict[bytes, Operation] = {}
     for chunk in chunks(keys):
         rows = connection.execute(
-            "SELECT operation, verb, min(at), actor, undoes, detail, sum(segments)"
+            "SELECT operation, min(verb), min(at), min(actor), min(undoes), min(detail), sum(segments)"
             # without the sign SQLite would read the whole namespace
             f" FROM log AS l WHERE +namespace = ? AND operation IN ({marks(chunk)}) GROUP BY operation",
             (number, *chunk),
         )
         for key, verb, at, actor, undoes, detail, segments in rows.fetchall():
-            undone = _undone_by(connection, key)
+            undone = _undone_by(connection, number, key)
             found[key] = Operation(
                 id=id_text(key),
                 verb=verb,
@@ -137,29 +137,33 @@ def operations(connection: sqlite3.Connection, namespace: str, keys: Sequence[by
     return [found[key] for key in keys if key in found]
 
 
-def _undone_by(connection: sqlite3.Connection, operation: bytes) -> bytes | None:
+def _undone_by(connection: Connection, number: int, operation: bytes) -> bytes | None:
     """The operation that took this one back, and was not taken back itself."""
-    rows = connection.execute("SELECT operation FROM log WHERE undoes = ? ORDER BY entry DESC", (operation,)).fetchall()
-    return next((key for (key,) in rows if _undone_by(connection, key) is None), None)
+    rows = connection.execute(
+        "SELECT operation FROM log WHERE +namespace = ? AND undoes = ? ORDER BY entry DESC", (number, operation)
+    ).fetchall()
+    return next((key for (key,) in rows if _undone_by(connection, number, key) is None), None)
 
 
-def changed(connection: sqlite3.Connection, namespace: str, operation: str) -> list[Change]:
+def changed(connection: Connection, namespace: str, operation: str) -> list[Change]:
     """What an operation changed, in order."""
     rows = connection.execute(
-        "SELECT c.id, before, after, NULL, other, link FROM log AS l JOIN changes AS c USING (entry)"
-        " WHERE l.namespace = ? AND operation = ? ORDER BY entry, ordinal",
+        "SELECT c.id, before, after, NULL, other, link FROM log AS l JOIN changes AS c"
+        " ON c.namespace = l.namespace AND c.entry = l.entry"
+        " WHERE l.namespace = ? AND operation = ? ORDER BY l.entry, ordinal",
         (namespace_number(connection, namespace), id_bytes(operation)),
     )
     return [Change(*row) for row in rows.fetchall()]
 
 
-def of_segment(connection: sqlite3.Connection, namespace: int, id: bytes) -> tuple[dict[int, str], dict[int, str]]:
+def of_segment(connection: Connection, namespace: int, id: bytes) -> tuple[dict[int, str], dict[int, str]]:
     """Which operation made each version of a segment, and which left none after it."""
     made: dict[int, str] = {}
     ended: dict[int, str] = {}
     for key, before, after in connection.execute(
-        "SELECT operation, before, after FROM changes AS c JOIN log AS l USING (entry)"
-        " WHERE c.namespace = ? AND c.id = ? ORDER BY entry, ordinal",
+        "SELECT operation, before, after FROM changes AS c JOIN log AS l"
+        " ON l.namespace = c.namespace AND l.entry = c.entry"
+        " WHERE c.namespace = ? AND c.id = ? ORDER BY c.entry, ordinal",
         (namespace, id),
     ):
         if after is not None and after != before:
@@ -169,29 +173,35 @@ def of_segment(connection: sqlite3.Connection, namespace: int, id: bytes) -> tup
     return made, ended
 
 
-def relinked(connection: sqlite3.Connection, namespace: str, moment: int) -> list[Change]:
+def relinked(connection: Connection, namespace: str, moment: int) -> list[Change]:
     """What became of links after ``moment``, the last first."""
     rows = connection.execute(
-        "SELECT c.id, NULL, NULL, NULL, c.other, c.link FROM changes AS c JOIN log AS l USING (entry)"
+        "SELECT c.id, NULL, NULL, NULL, c.other, c.link FROM changes AS c JOIN log AS l"
+        " ON l.namespace = c.namespace AND l.entry = c.entry"
         " WHERE l.namespace = ? AND l.at > ? AND c.link IS NOT NULL ORDER BY c.entry DESC, c.ordinal DESC",
         (namespace_number(connection, namespace), moment),
     )
     return [Change(*row) for row in rows.fetchall()]
 
 
-def problems(connection: sqlite3.Connection) -> Iterator[str]:
-    """What of the log does not follow from what is before it, and which rows are not what it says they are."""
+def problems(connection: Connection, chain: int | None = None) -> Iterator[str]:
+    """What of the log does not follow from what is before it, and which rows are not what it says they are. ``chain``:
+    the namespace whose entries follow each other; None where all of the store do."""
+    where, values = ("TRUE", ()) if chain is None else ("{}namespace = ?", (chain,))
     previous, expected = _beginning(connection), 1
     entries = connection.execute(
         "SELECT entry, operation, namespace, verb, at, actor, undoes, detail, segments, digest, hash"
-        " FROM log ORDER BY entry"
+        f" FROM log WHERE {where.format('')} ORDER BY entry",
+        values,
     )
     for *said, known in entries:
         entry = said[0]
         if entry != expected:
             yield f"entries {expected} to {entry - 1} of the log are missing"
         rows = connection.execute(
-            "SELECT id, before, after, leaf, other FROM changes WHERE entry = ? ORDER BY ordinal", (entry,)
+            "SELECT id, before, after, leaf, other FROM changes"
+            f" WHERE {where.format('')} AND entry = ? ORDER BY ordinal",
+            (*values, entry),
         )
         if _digest(rows) != said[-1]:
             yield f"the changes of entry {entry} of the log are not what was written"
@@ -201,15 +211,18 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
     rows = connection.execute(
         "SELECT s.seq, s.id, s.checksum, c.leaf, c.salt FROM segments AS s LEFT JOIN changes AS c"
         " ON c.namespace = s.namespace AND c.id = s.id AND c.after = s.version"
-        " WHERE s.seq > (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'unlogged')"
-        " ORDER BY s.seq, c.entry, c.ordinal"
+        f" WHERE {where.format('s.')} AND s.seq > (SELECT CAST(value AS BIGINT) FROM store WHERE key = 'unlogged')"
+        " ORDER BY s.seq, c.entry, c.ordinal",
+        values,
     )
     yield from _unproven(rows)
     (lost,) = connection.execute(
-        "SELECT count(*) FROM changes AS c WHERE after IS NOT NULL AND NOT EXISTS (SELECT 1 FROM segments AS s"
+        f"SELECT count(*) FROM changes AS c WHERE {where.format('c.')} AND after IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM segments AS s"
         " WHERE s.namespace = c.namespace AND s.id = c.id AND s.version = c.after) AND NOT EXISTS"
-        " (SELECT 1 FROM changes AS d JOIN log AS l USING (entry) WHERE d.namespace = c.namespace AND d.id = c.id"
-        " AND d.entry >= c.entry AND l.verb IN ('erase', 'prune'))"
+        " (SELECT 1 FROM changes AS d JOIN log AS l ON l.namespace = d.namespace AND l.entry = d.entry"
+        " WHERE d.namespace = c.namespace AND d.id = c.id AND d.entry >= c.entry AND l.verb IN ('erase', 'prune'))",
+        values,
     ).fetchone()
     if lost:
         yield f"{lost} versions of segments that the log tells of are gone, and no entry says why"
@@ -237,7 +250,7 @@ def _unlike(row: tuple[Any, ...]) -> str | None:
     )
 
 
-def _beginning(connection: sqlite3.Connection) -> bytes:
+def _beginning(connection: Connection) -> bytes:
     """What stands for the entry before the first: it says which rows there were before there was a log."""
     rows = connection.execute("SELECT value FROM store WHERE key = 'unlogged'").fetchall()
     return sha256(b"memspan log 1\0" + repr(rows).encode()).digest()

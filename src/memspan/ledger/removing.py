@@ -1,4 +1,4 @@
-"""How segments leave the SQLite ledger for good: every version and all that hangs on it, in one transaction.
+"""How segments leave a ledger for good: every version and all that hangs on it, in one transaction.
 
 What a transaction cannot reach (the write-ahead log, index files, free pages) is scrubbed after it. That this is due
 is written in the same transaction, so that a crash between the two is made good at the next open.
@@ -7,14 +7,14 @@ is written in the same transaction, so that a crash between the two is made good
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
 from memspan.ledger.archiving import Archiving, stamps_of
 from memspan.ledger.base import DUPLICATE, ERASE, Due, Removal, Stamp, Why, cites
 from memspan.ledger.log import Change
 from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number
-from memspan.ledger.where import scope_sql
+from memspan.ledger.transactions import Connection
+from memspan.ledger.values import put_value
 from memspan.records import Filter, Scope
 
 DUE = "scrubbing"  # of the store: what the last erasures have left to do
@@ -34,13 +34,12 @@ SAID = {
     "log": "verb, actor, detail",
     "changes": "link",
     "migrations": "name, sha256",
-    "sqlite_master": "name, sql",
 }
 """Where something is said for itself, and not derived from what is said elsewhere: table and columns."""
 
 
 class Removing(Archiving):
-    """The part of ``SqliteLedger`` that removes segments."""
+    """The part of a ledger that removes segments."""
 
     def erase(
         self,
@@ -58,10 +57,8 @@ class Removing(Archiving):
         """
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
-            _going(connection)
-            keys = [(key,) for id in ids if (key := id_bytes(id))]
-            connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", keys)
-            done = self._erased(connection, number, why, archived, vacuum)
+            going = {key for id in ids if (key := id_bytes(id))}
+            done = self._erased(connection, number, going, why, archived, vacuum)
         self.erase_dead()
         return done
 
@@ -72,19 +69,18 @@ class Removing(Archiving):
         ``erase``."""
         with self.writing() as connection:
             number = namespace_number(connection, scope.namespace)
-            _going(connection)
-            clause, values = scope_sql(scope, filters, None)
-            clause = clause.replace("ended_at IS NULL", "1", 1)
+            clause, values = self.where(scope, filters, None)
+            clause = clause.replace("ended_at IS NULL", "TRUE", 1)
             if filters is not None:
                 clause += (
                     " AND version ="
                     " (SELECT max(version) FROM segments AS v WHERE v.namespace = s.namespace AND v.id = s.id)"
                 )
-            connection.execute(
-                f"INSERT OR IGNORE INTO going SELECT id, 0 FROM segments AS s WHERE namespace = ? AND {clause}",
-                (number, *values),
+            rows = connection.execute(
+                f"SELECT DISTINCT id FROM segments AS s WHERE namespace = ? AND {clause}", (number, *values)
             )
-            done = self._erased(connection, number, ERASE, archived, vacuum)
+            going = {id for (id,) in rows.fetchall()}
+            done = self._erased(connection, number, going, ERASE, archived, vacuum)
         self.erase_dead()
         return done
 
@@ -95,49 +91,56 @@ class Removing(Archiving):
             number = namespace_number(connection, namespace)
             if stamps_of(connection, number, list(stamps)) != stamps:
                 return False
-            _going(connection)
-            connection.executemany("INSERT INTO going VALUES (?, 0)", [(id_bytes(id),) for id in stamps])
-            self._removed(connection, number, why, ())
+            self._removed(connection, number, {id_bytes(id): False for id in stamps}, why, ())
         self.erase_dead()
         return True
 
     def _erased(
-        self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str], vacuum: bool
+        self,
+        connection: Connection,
+        number: int,
+        going: set[bytes],
+        why: Why,
+        archived: Sequence[str],
+        vacuum: bool,
     ) -> Removal:
-        """Remove what stands in ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
-        connection.executemany("INSERT OR IGNORE INTO going VALUES (?, 0)", [(id_bytes(id),) for id in archived])
-        named = [id for (id,) in connection.execute("SELECT id FROM going")]
-        connection.executemany(
-            "INSERT OR IGNORE INTO going VALUES (?, 1)", [(id,) for id in _derived(connection, number, named)]
-        )
-        done = self._removed(connection, number, why, archived)
+        """Remove what is ``going`` and what was derived from it; that its traces are to be scrubbed is due."""
+        named = going | {id_bytes(id) for id in archived}
+        derived = _derived(connection, number, list(named)) - named
+        gone = dict.fromkeys(named, False) | dict.fromkeys(derived, True)
+        done = self._removed(connection, number, gone, why, archived)
         if done.operation is not None or vacuum:
             due = _due(connection) or Due(operation="", vacuum=False)
             told = json.dumps([done.operation or due.operation, vacuum or due.vacuum])
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (DUE, told))
+            put_value(connection, DUE, told)
         return done
 
-    def _removed(self, connection: sqlite3.Connection, number: int, why: Why, archived: Sequence[str]) -> Removal:
-        """Remove every version of what stands in ``going``, and write down that it was."""
-        last = connection.execute(
-            "SELECT s.id, max(s.version), min(s.seq), g.derived FROM going AS g JOIN segments AS s"
-            " ON s.namespace = ? AND s.id = g.id GROUP BY s.id ORDER BY min(s.seq)",
-            (number,),
-        ).fetchall()
-        changes = [Change(id, version) for id, version, _, _ in last]
+    def _removed(
+        self, connection: Connection, number: int, going: Mapping[bytes, bool], why: Why, archived: Sequence[str]
+    ) -> Removal:
+        """Remove every version of what is ``going``, whether because another one does, and write down that it was."""
+        last = [
+            row
+            for chunk in chunks(list(going))
+            for row in connection.execute(
+                f"SELECT id, max(version), min(seq) FROM segments WHERE namespace = ? AND id IN ({marks(chunk)})"
+                " GROUP BY id",
+                (number, *chunk),
+            ).fetchall()
+        ]
+        last.sort(key=lambda row: row[2])
+        changes = [Change(id, version) for id, version, _ in last]
         changes += [Change(id_bytes(id)) for id in archived]
         if not changes:
             return Removal(segments=0, versions=0)
-        versions = connection.execute(
-            "DELETE FROM segments WHERE namespace = ? AND id IN (SELECT id FROM going)", (number,)
-        ).rowcount
-        _forget_keys(connection, number)
+        versions = self.sweep_away(connection, number, [id for id, _, _ in last])
+        _forget_keys(connection, number, going.keys())
         return Removal(
             segments=len(last),
             versions=versions,
-            derived=sum(derived for *_, derived in last),
+            derived=sum(going[id] for id, _, _ in last),
             operation=self.logged(connection, number, why, changes),
-            first=min((first for _, _, first, _ in last), default=None),
+            first=last[0][2] if last else None,
         )
 
     def derived(self, namespace: str, ids: Collection[str]) -> set[str]:
@@ -153,11 +156,12 @@ class Removing(Archiving):
             number = namespace_number(connection, namespace)
             for chunk in chunks(list(ids)):
                 rows = connection.execute(
-                    "SELECT c.id, l.verb, max(c.entry) FROM changes AS c JOIN log AS l USING (entry)"
-                    f" WHERE c.namespace = ? AND c.id IN ({marks(chunk)}) AND c.other IS NULL GROUP BY c.id",
+                    "SELECT c.id, l.verb FROM changes AS c JOIN log AS l"
+                    " ON l.namespace = c.namespace AND l.entry = c.entry"
+                    f" WHERE c.namespace = ? AND c.id IN ({marks(chunk)}) AND c.other IS NULL ORDER BY c.entry",
                     (number, *map(id_bytes, chunk)),
                 )
-                found.update(id_text(id) for id, verb, _ in rows if verb == ERASE.verb)
+                found.update(id_text(id) for id, verb in dict(rows.fetchall()).items() if verb == ERASE.verb)
         return found
 
     # Scrubbing: what is done after the transaction
@@ -173,24 +177,6 @@ class Removing(Archiving):
             if _due(connection) == due:
                 connection.execute("DELETE FROM store WHERE key = ?", (DUE,))
 
-    def scrub(self, *, vacuum: bool) -> list[str]:
-        """Leave nothing of removed rows in the database and the arenas; what could not be done, and why.
-
-        ``vacuum``: write the whole database anew, as even pages in use may hold copies of what stood there before.
-        """
-        with self.writing() as connection:
-            connection.execute("INSERT INTO lexical_tail (lexical_tail) VALUES ('optimize')")
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat4'").fetchone():
-                connection.execute("DELETE FROM sqlite_stat4")  # samples of what indexes hold
-        self.erase_dead()
-        self.sweep()
-        if vacuum and self.path is not None:
-            with self.exclusive() as connection:
-                connection.execute("VACUUM")
-        if not self.fold():
-            return ["the write-ahead log: somebody has been reading in the store all the while"]
-        return []
-
     def said(self) -> Iterator[str]:
         """All that the store says now, row by row, but what is derived from it."""
         with self.reading() as connection:
@@ -199,13 +185,7 @@ class Removing(Archiving):
                     yield "\n".join(str(value) for value in row if value is not None)
 
 
-def _going(connection: sqlite3.Connection) -> None:
-    """An empty table for the ids of what goes; ``derived``: it goes because another one does."""
-    connection.execute("CREATE TEMP TABLE IF NOT EXISTS going (id BLOB PRIMARY KEY, derived INTEGER) WITHOUT ROWID")
-    connection.execute("DELETE FROM going")
-
-
-def _derived(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
+def _derived(connection: Connection, number: int, ids: Sequence[bytes]) -> set[bytes]:
     """What was derived from these, and from that in turn: by the passages it cites in any version, or by what it is
     linked to."""
     made: dict[bytes, set[bytes]] = {}
@@ -236,32 +216,36 @@ def _derived(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) 
     return found
 
 
-def _due(connection: sqlite3.Connection) -> Due | None:
+def _due(connection: Connection) -> Due | None:
     row = connection.execute("SELECT value FROM store WHERE key = ?", (DUE,)).fetchone()
     return None if row is None else Due(*json.loads(row[0]))
 
 
-def _forget_keys(connection: sqlite3.Connection, number: int) -> None:
+def _forget_keys(connection: Connection, number: int, going: Set[bytes]) -> None:
     """What was kept of calls with an idempotency key that wrote what is gone: its payload is a hash of what was said.
 
     Where nothing is left of what a call wrote, it goes whole; else the key goes on answering, without the hash.
     """
     if connection.execute("SELECT 1 FROM operations WHERE namespace = ? LIMIT 1", (number,)).fetchone() is None:
         return
-    made = connection.execute(
-        "SELECT DISTINCT l.operation FROM going AS g JOIN changes AS c ON c.namespace = ? AND c.id = g.id"
-        " JOIN log AS l USING (entry) WHERE l.verb = 'add'",
-        (number,),
-    ).fetchall()
+    made = {
+        operation
+        for chunk in chunks(list(going))
+        for (operation,) in connection.execute(
+            "SELECT DISTINCT l.operation FROM changes AS c JOIN log AS l"
+            " ON l.namespace = c.namespace AND l.entry = c.entry"
+            f" WHERE c.namespace = ? AND c.id IN ({marks(chunk)}) AND l.verb = 'add'",
+            (number, *chunk),
+        )
+    }
     by = "SELECT key, result FROM operations WHERE namespace = ? AND json_extract(result, '$[2]')"
     kept = connection.execute(f"{by} IS NULL", (number,)).fetchall()  # from before there was a log
-    for chunk in chunks([id_text(operation) for (operation,) in made]):
+    for chunk in chunks([id_text(operation) for operation in made]):
         kept += connection.execute(f"{by} IN ({marks(chunk)})", (number, *chunk)).fetchall()
-    gone = "SELECT 1 FROM going WHERE id = ?"
     there = "SELECT 1 FROM segments WHERE namespace = ? AND id = ?"
     for key, result in kept:
         ids = [id_bytes(id) for id in json.loads(result)[0]]
-        if not any(connection.execute(gone, (id,)).fetchone() for id in ids):
+        if going.isdisjoint(ids):
             continue
         if any(connection.execute(there, (number, id)).fetchone() for id in ids):
             connection.execute("UPDATE operations SET payload = x'' WHERE namespace = ? AND key = ?", (number, key))

@@ -1,23 +1,20 @@
-"""How a segment becomes an SQLite row and back, and how a row proves that it is what was written."""
+"""How a segment becomes a row and back, and how a row proves that it is what was written."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from memspan.ledger.base import SEPARATOR, Placed, instant, microseconds
-from memspan.ledger.connections import database_errors
+from memspan.ledger.base import SEPARATOR, Placed, Unencoded, instant, microseconds, now
+from memspan.ledger.transactions import Connection
 from memspan.records import NOTHING, Draft, Segment
 
 COLUMNS = (
@@ -26,22 +23,19 @@ COLUMNS = (
     " heard_at, kind, state, valid_from, valid_to, expires_at"
 )
 ADD = (
-    "INSERT INTO segments (namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
+    "INSERT INTO segments (seq, namespace, id, version, user_id, agent_id, run_id, session, document, position, role,"
     " speaker, heading, category, importance, source, occurred_at, recorded_at, tokens, terms, metadata, gap, text,"
     " tail, content, identity, kind, state, valid_from, valid_to, expires_at, checksum, heard_at{}) VALUES ({})"
-    " ON CONFLICT (namespace, identity) WHERE ended_at IS NULL DO "
 )
-INSERT = (
-    ADD.format("", ", ".join("?" * 32))
-    + "UPDATE SET repeats = repeats + 1 RETURNING seq, id, repeats, version, checksum"
-)
+INSERT = ADD.format("", ", ".join("?" * 33))
 PAST = (  # of the row of a segment: it is not so any more, or in sight no more by another; said again it is so anew
-    "SELECT 1 FROM segments AS s WHERE seq = ?1 AND (state IS NULL AND (expires_at <= ?2 OR valid_to <= ?2)"
+    "SELECT 1 FROM segments AS s WHERE s.namespace = ?3 AND seq = ?1"
+    " AND (state IS NULL AND (expires_at <= ?2 OR valid_to <= ?2)"
     " OR state = 'merged' AND NOT EXISTS (WITH RECURSIVE instead (id) AS (SELECT s.id UNION SELECT e.target"
-    " FROM instead AS i JOIN edges AS e ON e.namespace = s.namespace AND e.source = i.id AND e.kind = 'duplicate')"
-    " SELECT 1 FROM instead AS i JOIN segments AS t ON t.namespace = s.namespace AND t.id = i.id"
-    " AND t.ended_at IS NULL AND (t.state = 'quarantined' OR t.state IS NULL AND coalesce(t.expires_at > ?2, 1)"
-    " AND coalesce(t.valid_to > ?2, 1))))"
+    " FROM instead AS i JOIN edges AS e ON e.namespace = ?3 AND e.source = i.id AND e.kind = 'duplicate')"
+    " SELECT 1 FROM instead AS i JOIN segments AS t ON t.namespace = ?3 AND t.id = i.id"
+    " AND t.ended_at IS NULL AND (t.state = 'quarantined' OR t.state IS NULL AND coalesce(t.expires_at > ?2, TRUE)"
+    " AND coalesce(t.valid_to > ?2, TRUE))))"
 )
 
 CHUNK = 900  # values bound in one statement
@@ -64,11 +58,6 @@ def uuid7() -> bytes:
 LAST = microseconds(datetime.max.replace(tzinfo=UTC))  # the end of the year 9999
 
 
-def now() -> int:
-    """Microseconds since 1970 UTC."""
-    return time.time_ns() // 1000
-
-
 def after(recorded_at: int) -> int:
     """Now, or just after what was recorded in the future: another machine's clock was ahead, or this one was put
     back."""
@@ -89,7 +78,14 @@ def id_text(raw: bytes) -> str:
 
 
 def row_of(
-    namespace: int, id: bytes, version: int, draft: Draft, position: int, recorded_at: int, heard_at: int | None = None
+    seq: int,
+    namespace: int,
+    id: bytes,
+    version: int,
+    draft: Draft,
+    position: int,
+    recorded_at: int,
+    heard_at: int | None = None,
 ) -> tuple[Any, ...]:
     """The values of ``INSERT`` for a draft."""
     scope, piece = draft.scope, draft.piece
@@ -104,7 +100,7 @@ def row_of(
         draft.state, *(None if time is None else microseconds(time) for time in (draft.valid_from, draft.valid_to,
         draft.expires_at)),
     )  # fmt: skip
-    return (namespace, *proven, checksum(proven), heard_at)
+    return (seq, namespace, *proven, checksum(proven), heard_at)
 
 
 PROVEN = (
@@ -188,8 +184,11 @@ def metadata_of(raw: str | None) -> Mapping[str, Any]:
     return json.loads(raw) if raw else NOTHING
 
 
-def namespace_number(connection: sqlite3.Connection, name: str, *, create: bool = False) -> int:
+def namespace_number(connection: Connection, name: str, *, create: bool = False) -> int:
     """The namespace's number; 0, which no row has, where there is no such namespace."""
+    enter = getattr(connection, "enter", None)  # of a connection whose transactions see one namespace only
+    if enter is not None:
+        return int(enter(name, create))
     row = connection.execute("SELECT number FROM namespaces WHERE name = ?", (name,)).fetchone()
     if row is None and create:
         row = connection.execute("INSERT INTO namespaces (name) VALUES (?) RETURNING number", (name,)).fetchone()
@@ -205,63 +204,22 @@ def marks(chunk: Sequence[Any]) -> str:
     return ", ".join("?" * len(chunk))
 
 
-def find_problems(connection: sqlite3.Connection) -> Iterator[tuple[int, int, str | None]]:
-    """Everything that is not as it was written: yields (rows done, rows in all, problem or None)."""
-    with suppress(*database_errors()):  # SQLite from 3.44 on checks FTS5 by what this connection last saw of it
-        connection.execute("SELECT rowid FROM lexical_tail WHERE lexical_tail MATCH 'a' LIMIT 1").fetchone()
-    for (message,) in connection.execute("PRAGMA integrity_check").fetchall():
-        if message != "ok":
-            yield 0, 0, f"database: {message}"
-    for table, rowid, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchall():
-        yield 0, 0, f"row {rowid} of {table} refers to a missing row of {parent}"
-    total = connection.execute("SELECT count(*) FROM segments").fetchone()[0]
-    rows = connection.execute(f"SELECT seq, checksum, {PROVEN} FROM segments ORDER BY seq")
-    done = 0
-    for seq, expected, *values in rows:
-        done += 1
-        problem = None
-        if checksum(values) != expected:
-            problem = f"segment {uuid.UUID(bytes=values[0])} (seq {seq}) is not what was written"
-        if problem or done % 256 == 0:
-            yield done, total, problem
-    for content, pooled, expected in connection.execute("SELECT content, pooled, checksum FROM activations"):
-        if zlib.crc32(pooled) != expected:
-            yield done, total, f"the vector of content {content.hex()} is not what was written"
-    yield from ((done, total, problem) for problem in _inconsistencies(connection))
-    yield done, total, None
-
-
-INCONSISTENCIES = {
-    "SELECT count(*) FROM activations AS a WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.content = a.content)":
-        "{} vectors belong to no segment",
-    "SELECT count(*) FROM lexical_tail_docsize AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.seq = t.id)":
-        "{} entries of the lexical tail belong to no segment",
-    "SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical_tail_docsize AS t WHERE t.id = s.seq)"
-    " AND s.seq > coalesce((SELECT position FROM snapshots WHERE namespace = s.namespace AND view = 'lexical'), 0)":
-        "{} segments are in neither the lexical tail nor a snapshot: run `memspan rebuild`",
-    "SELECT count(*) FROM segments AS s WHERE (SELECT value FROM store WHERE key = 'encoder') <> 'null'"
-    " AND NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.content = s.content AND a.encoding ="
-    " (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding'))"
-    " AND NOT EXISTS (SELECT 1 FROM pending AS p WHERE p.seq = s.seq)":
-        "{} segments have no vector and do not wait for one: run `memspan rebuild`",
-    "SELECT count(*) FROM tensors AS t LEFT JOIN (SELECT tokens, count(*) AS times FROM activations"
-    " WHERE length(tokens) > 0 GROUP BY tokens) AS a ON a.tokens = t.key WHERE t.refs <> coalesce(a.times, 0)":
-        "{} token matrices are referred to by another number of vectors than their pointer says",
-    "SELECT count(*) FROM activations AS a WHERE length(a.tokens) > 0"
-    " AND NOT EXISTS (SELECT 1 FROM tensors AS t WHERE t.key = a.tokens)":
-        "{} vectors point to token matrices that do not exist",
-    "SELECT count(*) FROM judgements AS j"
-    " WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.namespace = j.namespace AND s.id = j.id)":
-        "{} judgements are of no segment",
-}  # fmt: skip
-
-
-def _inconsistencies(connection: sqlite3.Connection) -> Iterator[str]:
-    for sql, message in INCONSISTENCIES.items():
-        count = connection.execute(sql).fetchone()[0]
-        if count:
-            yield message.format(count)
-    try:
-        connection.execute("SELECT count(*) FROM lexical_instances").fetchone()
-    except database_errors() as error:
-        yield f"the lexical tail cannot be read ({error}): run `memspan rebuild`"
+def unencoded(connection: Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
+    """Rows of ``tables``, among them segments as s, as what an encoder and the analyser need to know of them."""
+    rows = connection.execute(
+        "SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
+        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
+        (*values, limit),
+    )
+    return [
+        Unencoded(
+            seq=seq,
+            namespace=name,
+            content=content,
+            text=text,
+            speaker=speaker,
+            heading=path_of(heading),
+            occurred_at=None if occurred_at is None else instant(occurred_at),
+        )
+        for seq, content, text, speaker, heading, occurred_at, name in rows
+    ]

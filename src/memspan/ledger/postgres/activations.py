@@ -1,0 +1,361 @@
+"""What encoders gave, as the ledger on PostgreSQL keeps it: pooled vectors and token matrices in tables, by namespace
+and content. Nothing is shared between namespaces, so that nothing tells one what another one holds."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pgvector import HalfVector, Vector
+
+from memspan.activations.tokens import Activation, Matrices
+from memspan.errors import StoreBusy
+from memspan.ledger.base import Seqs, Unencoded, Vectors
+from memspan.ledger.postgres.connections import PostgresConnections
+from memspan.ledger.rows import chunks, marks, namespace_number, unencoded
+from memspan.ledger.transactions import Connection
+from memspan.ledger.values import ENCODING, agreed, put_value
+
+ACTIVATED = (
+    "segments AS s JOIN activations AS a ON a.namespace = s.namespace AND a.content = s.content"
+    f" AND a.encoding = {ENCODING}"
+)
+MISSING = (
+    "segments AS s WHERE NOT EXISTS (SELECT 1 FROM activations AS a WHERE a.namespace = s.namespace"
+    " AND a.content = s.content AND a.encoding = ?)"
+)
+THERE, LOST = 1, 0
+
+
+class PostgresActivations(PostgresConnections):
+    """The part of ``PostgresLedger`` that keeps activations."""
+
+    half: bool
+
+    # Reading
+
+    def vectors(self, namespace: str, after: int, limit: int) -> tuple[Seqs, Vectors]:
+        """Rows after ``after`` that have a vector, at most ``limit``: seqs int64[n], float32[n, dim]."""
+        sql = f"SELECT s.seq, a.pooled FROM {ACTIVATED} WHERE s.namespace = ? AND s.seq > ? ORDER BY s.seq LIMIT ?"
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return self._vectors(connection.binary(sql, (number, after, limit)))
+
+    def vectors_of(self, namespace: str, seqs: Sequence[int]) -> tuple[Seqs, Vectors]:
+        """The vectors of these seqs, where there are any, in ascending order of seq."""
+        sql = f"SELECT s.seq, a.pooled FROM {ACTIVATED} WHERE s.namespace = ? AND s.seq = ANY(?) ORDER BY s.seq"
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            return self._vectors(connection.binary(sql, (number, [*map(int, seqs)])))
+
+    def _vectors(self, rows: Sequence[tuple[int, bytes]]) -> tuple[Seqs, Vectors]:
+        seqs = np.array([seq for seq, _ in rows], np.int64)
+        if not rows:
+            return seqs, np.zeros((0, 0), np.float32)
+        # as PostgreSQL sends it: two bytes of how many, two unused, the values, the greater end first
+        flat = np.frombuffer(b"".join(raw[4:] for _, raw in rows), ">f2" if self.half else ">f4")
+        return seqs, flat.reshape(len(rows), -1).astype(np.float32)
+
+    def tokens_of(self, namespace: str, seqs: Sequence[int]) -> Matrices:
+        """The token matrices of these seqs, where there are any, in ascending order of seq. One that is not what was
+        written is left out."""
+        sql = (
+            f"SELECT s.seq, m.matrix, m.checksum FROM {ACTIVATED} JOIN matrices AS m ON m.namespace = a.namespace"
+            " AND m.content = a.content AND m.encoding = a.encoding"
+            " WHERE s.namespace = ? AND s.seq = ANY(?) ORDER BY s.seq"
+        )
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            rows = connection.binary(sql, (number, [*map(int, seqs)]))
+        sound = [(seq, matrix) for seq, matrix, checksum in rows if zlib.crc32(matrix) == checksum]
+        return Matrices(
+            np.array([seq for seq, _ in sound], np.int64),
+            np.array([len(matrix) for _, matrix in sound], np.int64),
+            np.frombuffer(b"".join(matrix for _, matrix in sound), np.uint8),
+        )
+
+    def known(self, namespace: str, contents: Sequence[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose activation the namespace keeps already."""
+        with self.reading() as connection:
+            return self.having(connection, namespace_number(connection, namespace), contents)
+
+    def having(self, connection: Connection, number: int, contents: Collection[bytes]) -> set[bytes]:
+        """Those of ``contents`` whose activation is kept already."""
+        rows = connection.execute(
+            f"SELECT content FROM activations WHERE namespace = ? AND encoding = {ENCODING} AND content = ANY(?)",
+            (number, list(contents)),
+        )
+        return {content for (content,) in rows.fetchall()}
+
+    def lost(self, limit: int) -> list[Unencoded]:
+        """Segments whose token matrix has to be made again, one for each content, at most ``limit``."""
+        with self.reading() as connection:
+            return unencoded(
+                connection,
+                "(SELECT s.namespace, min(s.seq) AS seq FROM segments AS s JOIN activations AS a"
+                " ON a.namespace = s.namespace AND a.content = s.content"
+                f" WHERE a.tokens = 0 AND a.encoding = {ENCODING} GROUP BY s.namespace, s.content) AS l"
+                " JOIN segments AS s ON s.namespace = l.namespace AND s.seq = l.seq",
+                (),
+                limit,
+            )
+
+    def activation_bytes(self) -> dict[str, Any]:
+        """What token matrices take: their bytes, how many there are, how many rows refer to them, how many are lost."""
+        with self.reading() as connection:
+            count, total = connection.execute(
+                "SELECT count(*), coalesce(sum(length(matrix)), 0) FROM matrices"
+            ).fetchone()
+            (lost,) = connection.execute(
+                f"SELECT count(*) FROM activations WHERE tokens = 0 AND encoding = {ENCODING}"
+            ).fetchone()
+        return {"bytes": total, "live_bytes": total, "tensors": count, "references": count, "lost": lost, "files": []}
+
+    def activation_problems(self) -> Iterator[str]:
+        """Names each vector and token matrix that is not what was written."""
+        with self.reading() as connection:
+            for number, name in connection.execute("SELECT number, name FROM namespaces ORDER BY number").fetchall():
+                namespace_number(connection, name)
+                rows = connection.stream(
+                    "SELECT content, pooled, checksum FROM activations WHERE namespace = ?", number
+                )
+                for content, pooled, checksum in rows:
+                    values = np.frombuffer(pooled[4:], ">f2" if self.half else ">f4").astype(np.float16)
+                    if zlib.crc32(values.tobytes()) != checksum:
+                        yield f"the vector of content {content.hex()} is not what was written"
+                matrices = "SELECT content, matrix, checksum FROM matrices WHERE namespace = ?"
+                for content, matrix, checksum in connection.stream(matrices, number):
+                    if zlib.crc32(matrix) != checksum:
+                        yield f"the token matrix of content {content.hex()} is not what was written"
+
+    # Writing: all of it inside one of the ledger's write transactions
+
+    def keep(
+        self,
+        connection: Connection,
+        number: int,
+        activations: Mapping[bytes, Activation],
+        encoding: int | None = None,
+    ) -> None:
+        """Keep activations by content, under ``encoding`` or the one in use; those that are there already stay."""
+        if not activations:
+            return
+        if encoding is None:
+            (encoding,) = connection.execute(f"SELECT {ENCODING}").fetchone()
+        made: type[HalfVector] | type[Vector] = HalfVector if self.half else Vector
+        rows = []
+        for content, activation in activations.items():
+            tokens = None if activation.tokens is None else THERE if activation.tokens else LOST
+            pooled = np.asarray(activation.pooled, np.float16)
+            rows.append((number, content, encoding, made(pooled), zlib.crc32(pooled.tobytes()), tokens))
+        connection.executemany(
+            "INSERT INTO activations (namespace, content, encoding, pooled, checksum, tokens)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, content, encoding) DO UPDATE"
+            " SET tokens = excluded.tokens WHERE activations.tokens = 0 AND excluded.tokens IS NOT NULL",
+            rows,
+        )
+        connection.executemany(
+            "INSERT INTO matrices (namespace, content, encoding, matrix, checksum)"
+            " SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM activations"
+            " WHERE namespace = ?1 AND content = ?2 AND encoding = ?3 AND tokens = 1)"
+            " ON CONFLICT (namespace, content, encoding) DO NOTHING",
+            [
+                (number, content, encoding, activation.tokens, zlib.crc32(activation.tokens))
+                for content, activation in activations.items()
+                if activation.tokens
+            ],
+        )
+
+    def served(self, connection: Connection, number: int, contents: Collection[bytes]) -> int:
+        """A row waits for its vector or has one, never both: those of ``contents`` have it now; how many waited."""
+        if not contents:
+            return 0
+        return connection.execute(
+            "DELETE FROM pending WHERE namespace = ?1 AND seq IN"
+            " (SELECT seq FROM segments WHERE namespace = ?1 AND content = ANY(?2))",
+            (number, list(contents)),
+        ).rowcount
+
+    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
+        """Keep activations that rows of any namespace wait for; returns how many rows they served.
+
+        ``encoder``: as in ``append``. Raises EncoderMismatch.
+        """
+        waiting = (
+            "SELECT name FROM namespaces WHERE number IN (SELECT s.namespace FROM pending AS p JOIN segments AS s"
+            " ON s.namespace = p.namespace AND s.seq = p.seq WHERE s.content = ANY(?1)"
+            f" UNION SELECT namespace FROM activations WHERE tokens = 0 AND encoding = {ENCODING}"
+            " AND content = ANY(?1))"
+        )
+        with self.reading() as connection:
+            agreed(connection, encoder)
+            found = connection.execute(waiting, (list(activations),)).fetchall()
+        served = 0
+        for (namespace,) in found:
+            with self.writing() as connection:
+                agreed(connection, encoder)
+                number = namespace_number(connection, namespace)
+                there = _wanted(connection, number, activations)
+                self.keep(connection, number, there)
+                served += self.served(connection, number, there)
+        return served
+
+    def keeps(self, activation: Activation) -> bool:
+        """Whether this very vector, or this token matrix, is kept of any text."""
+        made: type[HalfVector] | type[Vector] = HalfVector if self.half else Vector
+        with self.reading() as connection:
+            return any(
+                connection.execute(
+                    "SELECT 1 WHERE EXISTS (SELECT 1 FROM activations WHERE pooled = ?)"
+                    " OR EXISTS (SELECT 1 FROM matrices WHERE matrix = ?)",
+                    (made(np.asarray(activation.pooled, np.float16)), activation.tokens or b""),
+                ).fetchall()
+            )
+
+    def unaccounted(self) -> Iterator[tuple[str, int]]:
+        """Nothing: there are no files of ours beside the tables."""
+        return iter(())
+
+    @property
+    def harmed(self) -> bool:
+        """Whether there is something to ``lose``: what is damaged here, the server has to tell."""
+        return False
+
+    def lose(self) -> None:
+        """Record token matrices that are gone or damaged as lost: they are made again from their texts."""
+        with self.writing() as connection:
+            connection.execute(
+                "UPDATE activations AS a SET tokens = 0 WHERE tokens = 1 AND NOT EXISTS (SELECT 1 FROM matrices AS m"
+                " WHERE m.namespace = a.namespace AND m.content = a.content AND m.encoding = a.encoding)"
+            )
+
+    def erase_dead(self) -> None:
+        """Nothing: a matrix goes with its content, in the same transaction."""
+
+    def collect(self) -> None:
+        """Nothing: the server gives space back by itself."""
+
+    # Encoding anew, beside the encoding in use
+
+    def begin_encoding(self, encoder: str) -> int:
+        """The number of the encoding by ``encoder`` that is being made beside the one in use: of the one that was begun
+        before and broken off, or a new one. What another encoder had begun is given up."""
+        with self.writing() as connection:
+            self.alone(connection, "next")
+            row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
+            begun = json.loads(row[0]) if row else None
+            if begun is None or begun["encoder"] != encoder:
+                used = connection.execute(f"SELECT greatest({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
+                begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
+                put_value(connection, "dropping", "")  # there are encodings for ``drop_encodings``
+                put_value(connection, "next", json.dumps(begun))
+            return int(begun["number"])
+
+    def unencoded(self, namespace: str, encoding: int, after: int, limit: int) -> list[Unencoded]:
+        """Rows after ``after`` that have no activation in ``encoding``, at most ``limit``, by seq."""
+        with self.reading() as connection:
+            values = (encoding, namespace_number(connection, namespace), after)
+            return unencoded(connection, f"{MISSING} AND s.namespace = ? AND s.seq > ?", values, limit)
+
+    def sample(self, most: int) -> list[str]:
+        """At most ``most`` of the texts that are encoded, evenly spread over what is stored."""
+        with self.reading() as connection:
+            (total,) = connection.execute("SELECT count(*) FROM segments").fetchone()
+            step = max(1, total // most)
+            rows = unencoded(connection, "segments AS s WHERE s.seq % ? = 0", (step,), most)
+        return list({row.content: row.encoded_text for row in rows}.values())
+
+    def count_unencoded(self, encoding: int) -> int:
+        """How many texts have no activation in ``encoding``."""
+        with self.reading() as connection:
+            sql = f"SELECT count(*) FROM (SELECT DISTINCT s.namespace, s.content FROM {MISSING}) AS texts"
+            return int(connection.execute(sql, (encoding,)).fetchone()[0])
+
+    def give_up_encoding(self) -> None:
+        """Drop what was made of an encoding that was begun."""
+        with self.writing() as connection:
+            _end(connection)
+        self.drop_encodings()
+
+    def keep_encoding(self, namespace: str, activations: Mapping[bytes, Activation], encoding: int) -> None:
+        """Keep activations in ``encoding`` beside those in use, of texts that are still there. Raises StoreBusy where
+        that was given up."""
+        with self.writing() as connection:
+            _begun(connection, encoding)
+            number = namespace_number(connection, namespace)
+            self.keep(connection, number, _wanted(connection, number, activations), encoding)
+
+    def use_encoding(self, encoding: int, encoder: str, basis: str, after: Mapping[str, int], *, vectors: bool) -> bool:
+        """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
+        a row has come that is not in it, after the seq ``after`` of its namespace. Rows up to there that are not in it
+        wait for their vector.
+
+        ``vectors``: the vectors are others, so what views have made of them goes.
+        """
+        with self.writing() as connection:
+            _begun(connection, encoding)
+            connection.execute("LOCK TABLE heads IN SHARE ROW EXCLUSIVE MODE")  # nobody writes a row meanwhile
+            came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
+            for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
+                if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
+                    return False
+            for key, value in (("encoder", encoder), ("basis", basis), ("encoding", str(encoding))):
+                put_value(connection, key, value)
+            _end(connection)
+            connection.execute("DELETE FROM pending")
+            sql = f"INSERT INTO pending (seq, namespace) SELECT s.seq, s.namespace FROM {MISSING}"
+            connection.execute(sql, (encoding,))
+            if vectors:
+                connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
+        return True
+
+    def forget_activations(self, encoder: str) -> None:
+        """Record ``encoder``, which needs none, and drop every activation."""
+        with self.writing() as connection:
+            for table in ("activations", "matrices", "pending"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
+            connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
+            put_value(connection, "encoder", encoder)
+
+    def drop_encodings(self) -> None:
+        """Drop activations of encodings that are neither in use nor being made, where there are any since a switch."""
+        with self.reading() as connection:
+            if connection.execute("SELECT 1 FROM store WHERE key = 'dropping'").fetchone() is None:
+                return
+        with self.writing() as connection:
+            row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
+            begun = json.loads(row[0])["number"] if row else 0
+            for table in ("activations", "matrices"):
+                sql = f"DELETE FROM {table} WHERE encoding <> {ENCODING} AND encoding <> ?"
+                connection.execute(sql, (begun,))
+            connection.execute("DELETE FROM store WHERE key = 'dropping'")
+
+
+def _wanted(connection: Connection, number: int, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
+    """Those of texts that are still there."""
+    there = {
+        content
+        for chunk in chunks(list(activations))
+        for (content,) in connection.execute(
+            f"SELECT DISTINCT content FROM segments WHERE namespace = ? AND content IN ({marks(chunk)})",
+            (number, *chunk),
+        ).fetchall()
+    }
+    return {content: each for content, each in activations.items() if content in there}
+
+
+def _begun(connection: Connection, encoding: int) -> None:
+    """Raises StoreBusy unless ``encoding`` is the one that is being made."""
+    row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
+    if row is None or json.loads(row[0])["number"] != encoding:
+        raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
+
+
+def _end(connection: Connection) -> None:
+    """Nothing is being encoded anew any more: it is in use now, or given up, and there is something to drop."""
+    put_value(connection, "dropping", "")
+    connection.execute("DELETE FROM store WHERE key = 'next'")

@@ -1,0 +1,255 @@
+"""The ledger on PostgreSQL: the same rows and the same promises as the embedded one, for as many machines as connect.
+
+Whoever writes in a namespace holds the row of its head, so commit order is the order of seqs there and no reader skips
+a row; other namespaces are written meanwhile. What hangs on a row goes with it in the same transaction, by statements
+of ours: no trigger fires on a distributed table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+
+from memspan.keys import Keys
+from memspan.ledger import log
+from memspan.ledger.base import Seqs, now
+from memspan.ledger.feeding import seqs_of
+from memspan.ledger.postgres import schema
+from memspan.ledger.postgres.activations import PostgresActivations
+from memspan.ledger.postgres.connections import AsSent, mapped, place
+from memspan.ledger.postgres.dialect import PostgresClauses
+from memspan.ledger.recording import Recording
+from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
+from memspan.ledger.transactions import Connection
+from memspan.records import Draft
+
+
+class PostgresLedger(PostgresActivations, Recording):
+    """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
+
+    keys: Keys | None = None
+
+    def __init__(self, url: str, actor: str | None = None) -> None:
+        super().__init__(url)
+        self.actor = actor
+        try:
+            with mapped(url), psycopg.connect(self.conninfo(), autocommit=True) as raw:
+                schema.migrate(raw, place(url))
+                self.can = schema.capabilities(raw)
+        except BaseException:
+            self.close()
+            raise
+        self.half = self.can.half
+        self.where = PostgresClauses(self.can.fold)
+
+    def configure(self, raw: psycopg.Connection[Any]) -> None:
+        super().configure(raw)
+        register_vector(raw)
+        for name in ("vector", "halfvec"):
+            if (known := raw.adapters.types.get(name)) is not None:
+                raw.adapters.register_loader(known.oid, AsSent)
+
+    # What SQL dialects do each in their own way
+
+    def next_seqs(self, connection: Connection, number: int, count: int) -> int:
+        sql = "UPDATE heads SET seq = seq + ? WHERE namespace = ? RETURNING seq"
+        return int(connection.execute(sql, (count, number)).fetchone()[0]) - count + 1
+
+    def last_entry(self, connection: Connection, number: int) -> tuple[int, bytes] | None:
+        row: tuple[int, bytes] | None = connection.execute(
+            "SELECT entry, hash FROM log WHERE namespace = ? ORDER BY entry DESC LIMIT 1", (number,)
+        ).fetchone()
+        return row
+
+    def ended(self, connection: Connection, number: int, seqs: Collection[int]) -> None:
+        if seqs:
+            sql = "UPDATE heads SET removal = removal + ? WHERE namespace = ? RETURNING removal"
+            last = connection.execute(sql, (len(seqs), number)).fetchone()[0]
+            connection.executemany(
+                "INSERT INTO removals (namespace, entry, seq) VALUES (?, ?, ?)",
+                [(number, last - len(seqs) + at, seq) for at, seq in enumerate(seqs, 1)],
+            )
+
+    def alone(self, connection: Connection, key: str) -> None:
+        lock = int.from_bytes(sha256(b"memspan value\0" + key.encode()).digest()[:8], signed=True)
+        connection.execute("SELECT pg_advisory_xact_lock(?)", (lock,))
+
+    def schema(self, connection: Connection) -> int:
+        return int(connection.execute("SELECT max(number) FROM migrations").fetchone()[0])
+
+    def sweep_away(self, connection: Connection, number: int, ids: Sequence[bytes]) -> int:
+        return sum(self._swept(connection, number, list(chunk)) for chunk in chunks(ids))
+
+    def _swept(self, connection: Connection, number: int, ids: list[bytes]) -> int:
+        rows = connection.execute(
+            f"DELETE FROM segments WHERE namespace = ? AND id IN ({marks(ids)})"
+            " RETURNING seq, id, version, content, document",
+            (number, *ids),
+        ).fetchall()
+        if not rows:
+            return 0
+        self.ended(connection, number, [row[0] for row in rows])
+        last: dict[bytes, int] = {}
+        for _, id, version, _, _ in rows:
+            last[id] = max(version, last.get(id, 0))
+        connection.executemany(
+            "INSERT INTO tombstones (namespace, id, version, deleted_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (namespace, id) DO UPDATE SET version = greatest(tombstones.version, excluded.version)",
+            [(number, id, version, now()) for id, version in last.items()],
+        )
+        seqs, contents = [row[0] for row in rows], list({row[3] for row in rows})
+        documents = list({row[4] for row in rows} - {None})
+        for table in ("pending", "mentions", "lexical"):
+            connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND seq = ANY(?)", (number, seqs))
+        for table in ("activations", "matrices"):
+            connection.execute(
+                f"DELETE FROM {table} AS a WHERE namespace = ?1 AND content = ANY(?2) AND NOT EXISTS"
+                " (SELECT 1 FROM segments AS s WHERE s.namespace = ?1 AND s.content = a.content)",
+                (number, contents),
+            )
+        connection.execute(
+            "DELETE FROM documents AS d WHERE namespace = ?1 AND id = ANY(?2) AND NOT EXISTS"
+            " (SELECT 1 FROM segments AS s WHERE s.namespace = ?1 AND s.document = d.id)",
+            (number, documents),
+        )
+        for table, column in HANGING:
+            connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND {column} = ANY(?)", (number, ids))
+        for column in ("id", "other"):
+            sql = f"UPDATE changes SET salt = NULL, link = NULL WHERE namespace = ? AND {column} = ANY(?)"
+            connection.execute(sql, (number, ids))
+        return len(rows)
+
+    def index_words(self, connection: Connection, number: int, rows: Sequence[tuple[int, Draft]]) -> None:
+        connection.executemany(
+            "INSERT INTO lexical (seq, namespace, words) VALUES (?, ?, ?)",
+            [(seq, number, [f"{number}_{term}" for term in draft.terms]) for seq, draft in rows],
+        )
+
+    # The words of rows
+
+    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
+        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            word = f"{number}_{term}"
+            return seqs_of(
+                connection.execute(
+                    "SELECT seq FROM lexical, unnest(words) AS word WHERE namespace = ? AND seq > ?"
+                    " AND words @> ARRAY[CAST(? AS TEXT)] AND word = ?",
+                    (number, after, word, word),
+                )
+            )
+
+    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
+        """(seq, terms) of rows after ``after``, at most ``limit``."""
+        with self.reading() as connection:
+            number = namespace_number(connection, namespace)
+            rows = connection.execute(
+                "SELECT seq, words FROM lexical WHERE namespace = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (number, after, limit),
+            ).fetchall()
+        prefix = len(f"{number}_")
+        return [(seq, [word[prefix:] for word in words]) for seq, words in rows]
+
+    def trim_tail(self, namespace: str, upto: int) -> int:
+        """Nothing: words are searched where they stand."""
+        return 0
+
+    # The store itself
+
+    def log_head(self) -> dict[str, Any]:
+        """How many ``entries`` the logs of all namespaces have, and a ``hash`` of the last of each, in hexadecimal."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT ON (namespace) namespace, entry, hash FROM log ORDER BY namespace, entry DESC"
+            ).fetchall()
+        whole = sha256(b"".join(last for _, _, last in rows))
+        return {"entries": sum(entry for _, entry, _ in rows), "hash": whole.hexdigest() if rows else None}
+
+    def problems(self, *, log_only: bool = False) -> Iterator[tuple[int, int, str | None]]:
+        """Re-read and re-hash every row and vector as searches read them, or only what the log says of them: yields
+        (done, total, problem or None)."""
+        done = total = 0
+        with self.reading() as connection:
+            spaces = connection.execute("SELECT number, name FROM namespaces ORDER BY number").fetchall()
+            if not log_only:
+                (total,) = connection.execute("SELECT count(*) FROM segments").fetchone()
+            for number, name in spaces:
+                namespace_number(connection, name)
+                sql = f"SELECT seq, checksum, {PROVEN} FROM segments WHERE namespace = ? ORDER BY seq"
+                for seq, expected, *values in () if log_only else connection.stream(sql, number):
+                    done += 1
+                    problem = None
+                    if checksum(values) != expected:
+                        problem = f"segment {id_text(values[0])} (seq {seq}) is not what was written"
+                    if problem or done % 256 == 0:
+                        yield done, total, problem
+            for problem in () if log_only else self.activation_problems():
+                yield done, total, problem
+            for sql, message in () if log_only else INCONSISTENCIES.items():
+                if count := connection.execute(sql).fetchone()[0]:
+                    yield done, total, message.format(count)
+            for number, name in spaces:
+                namespace_number(connection, name)
+                for problem in log.problems(connection, number):
+                    yield done, total, problem
+            yield done, total, None
+
+    def scrub(self, *, vacuum: bool) -> list[str]:
+        """Leave nothing of removed rows in the tables' pages; what could not be done, and why.
+
+        ``vacuum``: write the tables anew, as even pages in use may hold copies of what stood there before.
+        """
+        with self.connected() as raw:
+            for table in TABLES:
+                raw.execute(f"VACUUM {'(FULL) ' if vacuum else ''}memspan.{table}")
+        return []
+
+    def tidy(self) -> None:
+        """Have the server refresh its statistics."""
+        with self.connected() as raw:
+            for table in TABLES:
+                raw.execute(f"ANALYZE memspan.{table}")
+
+
+HANGING = (
+    ("edges", "source"),
+    ("edges", "target"),
+    ("usage", "id"),
+    ("judgements", "id"),
+    ("verdicts", "older"),
+    ("verdicts", "newer"),
+)
+"""What goes with a segment: table, and the column that names it."""
+
+TABLES = (
+    "segments", "documents", "tombstones", "removals", "edges", "operations", "usage", "judgements", "log", "changes",
+    "verdicts", "activations", "matrices", "pending", "mentions", "lexical", "snapshots", "heads",
+)  # fmt: skip
+"""What is kept by namespace."""
+
+_BY_CONTENT = "WHERE s.namespace = a.namespace AND s.content = a.content"
+_BY_SEQ = "WHERE s.namespace = t.namespace AND s.seq = t.seq"
+INCONSISTENCIES = {
+    f"SELECT count(*) FROM activations AS a WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_CONTENT})":
+        "{} vectors belong to no segment",
+    f"SELECT count(*) FROM lexical AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
+        "{} entries of the lexical index belong to no segment",
+    f"SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical AS t {_BY_SEQ})":
+        "{} segments are not in the lexical index: run `memspan rebuild`",
+    "SELECT count(*) FROM segments AS s WHERE (SELECT value FROM store WHERE key = 'encoder') <> 'null'"
+    f" AND NOT EXISTS (SELECT 1 FROM activations AS a {_BY_CONTENT} AND a.encoding ="
+    " (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding'))"
+    f" AND NOT EXISTS (SELECT 1 FROM pending AS t {_BY_SEQ})":
+        "{} segments have no vector and do not wait for one: run `memspan rebuild`",
+    "SELECT count(*) FROM activations AS a WHERE tokens = 1 AND NOT EXISTS (SELECT 1 FROM matrices AS m"
+    " WHERE m.namespace = a.namespace AND m.content = a.content AND m.encoding = a.encoding)":
+        "{} vectors point to token matrices that do not exist",
+    "SELECT count(*) FROM judgements AS j"
+    " WHERE NOT EXISTS (SELECT 1 FROM segments AS s WHERE s.namespace = j.namespace AND s.id = j.id)":
+        "{} judgements are of no segment",
+}  # fmt: skip

