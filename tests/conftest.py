@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from postgres import postgres, postgres_server
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
-from postgres import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]
 

@@ -37,7 +37,7 @@ def room() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a server with a template that has our schema; the same one in all processes of a run."""
     psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
     given = os.environ.get("MEMSPAN_TEST_PG_DSN")
@@ -56,7 +56,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 from memspan.ledger.postgres.ledger import PostgresLedger
 
                 PostgresLedger(of_database(url, TEMPLATE)).close()
-    yield url
+    return url
 
 
 def of_database(url: str, name: str) -> str:

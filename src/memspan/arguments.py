@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from memspan.config import SCHEMES, Database
 from memspan.errors import InvalidInput
 from memspan.filtering import category_path
 from memspan.kinds import KINDS
@@ -41,6 +42,16 @@ def path(value: object) -> Path:
         return Path(given).expanduser().absolute()
     except RuntimeError as error:  # the home of a user there is not
         raise InvalidInput("path", str(error), mend="write the path without ~") from error
+
+
+def place(value: object) -> Path | Database:
+    """Where a store is: a directory, or the database that an address names."""
+    if isinstance(value, Database):
+        return value
+    if isinstance(value, str) and value.startswith(SCHEMES):
+        encodable("path", value)
+        return Database(value)
+    return path(value)
 
 
 def scope(namespace: str, user_id: str | None, agent_id: str | None, run_id: str | None, session: str | None) -> Scope:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 
@@ -38,17 +39,35 @@ def _data() -> Path:
     return Path(platformdirs.user_data_dir("memspan", appauthor=False))
 
 
+SCHEMES = ("postgresql://", "postgres://")
+
+
 def _cache() -> Path:
     return Path(platformdirs.user_cache_dir("memspan", appauthor=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The address of a store on a server, ``postgresql://user:password@host:port/database``; as a text it is without
+    the password."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        user, at, host = parts.netloc.rpartition("@")
+        query = "&".join(part for part in parts.query.split("&") if not part.startswith("password="))
+        shown: str = urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
+        return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Where things are and what they are called.
 
-    ``store``: the directory opened when no path is given. ``encoder``: ``"auto"`` (what the store was made with, else
-    the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords only),
-    ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
+    ``store``: the directory, or the database, opened when no path is given. ``encoder``: ``"auto"`` (what the store was
+    made with, else the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords
+    only), ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
     ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
     ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``llm``: ``"none"`` or
     ``"http:MODEL@http://HOST:PORT/v1"``, the language model that may write facts and summaries (see ``memspan.facts``).
@@ -58,7 +77,7 @@ class Config:
     stores; ``key_file`` is a text file that holds it.
     """
 
-    store: Path = field(default_factory=lambda: _data() / "default")
+    store: Path | Database = field(default_factory=lambda: _data() / "default")
     encoder: str = "auto"
     tokens: str = "auto"
     reranker: str = "none"
@@ -147,8 +166,12 @@ def _path(value: str) -> Path:
     return Path(value).expanduser()
 
 
+def _place(value: str) -> Path | Database:
+    return Database(value) if value.startswith(SCHEMES) else _path(value)
+
+
 READERS: dict[str, Callable[[str], Any]] = {
-    f.name: _path if f.name in {"store", "model", "cache", "key_file"} else str
+    f.name: _place if f.name == "store" else _path if f.name in {"model", "cache", "key_file"} else str
     for f in fields(Config)
     if f.name != "key"
 }

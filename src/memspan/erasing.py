@@ -126,7 +126,7 @@ class Erasing(Revising):
                 for file, offset in self._ledger.unaccounted()
             ]
         return Receipt(
-            path=":memory:" if self.path is None else str(self.path),
+            path=self.where,
             checked_at=datetime.now(UTC),
             operation=told,
             log_entries=head["entries"],

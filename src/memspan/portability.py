@@ -15,6 +15,7 @@ from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
 from memspan.importing import Import
+from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Piece, as_dict
 from memspan.reports import BackedUp, Exported, Imported
 from memspan.segmenting import WordTokenizer, cut
@@ -170,7 +171,9 @@ class Portability(Store):
         arguments.progress(progress)
         kept = None if keep is None else arguments.count("keep", keep)
         self._scope(None, None, None, None, None)
-        if self.path is None:
+        if self.database is not None:
+            raise StoreError("a database is backed up by its server", mend=f"pg_dump -Fc --dbname={self.where}")
+        if self.path is None or not isinstance(self._ledger, SqliteLedger):
             mend = "write it to an archive: memory.export_to('all.memspan')"
             raise StoreError("a store in memory has no files to back up", mend=mend)
         done = backups.make(self._ledger, self.path, arguments.path(path), keep=kept, progress=progress)

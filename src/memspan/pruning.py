@@ -202,7 +202,7 @@ class Pruning(Revising):
         if given is None:
             if self.path is None or self._ledger.keys is not None:
                 why = (
-                    "a store in memory has no directory"
+                    f"the store is {self.where}, no directory"
                     if self.path is None
                     else "a cube is not encrypted as this store is"
                 )

@@ -33,12 +33,12 @@ from memspan.channels import (
     SemanticChannel,
     TreeChannel,
 )
-from memspan.config import Config
+from memspan.config import Config, Database
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
 from memspan.keys import ASIDE, FILE, LOCK, Key, secret_of, unlock
-from memspan.ledger.base import Seqs
+from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.projection import Projection
@@ -87,23 +87,27 @@ class Store:
         config = config or Config.load()
         named = config.namespace if namespace is None else namespace
         self.namespace = arguments.scope(named, None, None, None, None).namespace
-        self.path = None if path == ":memory:" else arguments.path(config.store if path is None else path)
+        place = None if path == ":memory:" else arguments.place(config.store if path is None else path)
+        self.path = place if isinstance(place, Path) else None
+        self.database = place if isinstance(place, Database) else None
         self._configured_llm = config.llm
         self._closed = False
         self._turning = threading.RLock()
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
         self._counted = tokenizer is not None
-        exists = self.path is not None and _is_store(self.path)
+        counter = None if tokenizer is None else tokenizer_of(tokenizer)
+        who = arguments.name("actor", actor)
+        if self.database is not None:
+            self._ledger: Ledger = _on_server(self.database, who, config.secret() if key is None else key)
+        exists = self._ledger.value("encoder") is not None if self.database else _exists(self.path)
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         self._redactor = redaction.make(config.redact if redact == AUTO else redact)
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
-        counter = None if tokenizer is None else tokenizer_of(tokenizer)
-        who = arguments.name("actor", actor)
-        if self.path is None:
+        if self.path is None and self.database is None:
             self._ledger = SqliteLedger(None, who)
-        else:
+        elif self.path is not None:
             secret = secret_of(config.secret() if key is None else key)
             with translated(_directory(self.path)):
                 keys = unlock(self.path, secret)
@@ -181,10 +185,10 @@ class Store:
         self._recorded = str(self._ledger.value("encoder"))
         known = json.loads(self._recorded)
         if known is not None and level not in (AUTO, known.get("tokens", "none")):
-            command = ["memspan", "reencode", "--store", str(self.path), "--tokens", level]
+            command = ["memspan", "reencode", "--store", self.where, "--tokens", level]
             kept = known.get("tokens", "none")
             raise EncoderMismatch(
-                f"{self.path or 'the store'} keeps its token activations as {kept!r}, not {level!r}",
+                f"{self.where} keeps its token activations as {kept!r}, not {level!r}",
                 mend=f"open it without tokens=, or change that: {shlex.join(command)}",
             )
         if encoder is None and (wanted is None or (known is None and wanted == AUTO)):
@@ -192,7 +196,7 @@ class Store:
         if encoder is None and wanted == AUTO:
             if known["spec"] is None:
                 raise EncoderMismatch(
-                    f"{self.path} was made with the encoder {known['id']!r}, which has no name to find it by",
+                    f"{self.where} was made with the encoder {known['id']!r}, which has no name to find it by",
                     mend="pass it: Memory(path, encoder=...)",
                 )
             wanted = known["spec"]
@@ -203,10 +207,10 @@ class Store:
 
     def _mismatch(self, known: Mapping[str, Any] | None, encoder: Encoder | None) -> None:
         spec = getattr(encoder, "spec", None) or "SPEC"
-        command = ["memspan", "rebuild", "--store", str(self.path), "--encoder", spec]
+        command = ["memspan", "rebuild", "--store", self.where, "--encoder", spec]
         was = "no encoder" if known is None else f"encoder {known['id']!r}"
         raise EncoderMismatch(
-            f"{self.path or 'the store'} was made with {was}, not {None if encoder is None else encoder.id!r}",
+            f"{self.where} was made with {was}, not {None if encoder is None else encoder.id!r}",
             mend=f"open it without encoder=, or re-encode it: {shlex.join(command)}",
         )
 
@@ -238,7 +242,7 @@ class Store:
         segments = sum(space["segments"] for space in counts["namespaces"].values())
         about = json.loads(self._recorded)
         return {
-            "path": ":memory:" if self.path is None else str(self.path),
+            "path": self.where,
             "store_id": self._ledger.value("store_id"),
             "created_at": self._ledger.value("created_at"),
             "encrypted": self._ledger.keys is not None,
@@ -558,11 +562,21 @@ class Store:
                 return self._rewire(None)
             if own is None or known is None or known["id"] != own.id:
                 if not self._own_choice or known is None or known["spec"] is None:
-                    problem = f"{self.path} was given another encoder since this Memory opened it"
+                    problem = f"{self.where} was given another encoder since this Memory opened it"
                     raise EncoderMismatch(problem, mend="close this Memory and open it again")
                 own = _made(known["spec"])
             self._projection.close()
             return self._rewire(own)
+
+    @property
+    def where(self) -> str:
+        """Where the store is: its directory, its database without a password, or ":memory:"."""
+        return str(self.path or self.database or ":memory:")
+
+    @property
+    def address(self) -> str:
+        """What opens it again."""
+        return self.where if self.database is None else self.database.url
 
     def close(self) -> None:
         """Finish what the background worker is at and close the store. Calling it twice does nothing."""
@@ -582,8 +596,7 @@ class Store:
 
     def __repr__(self) -> str:
         encoder = None if self._encoder is None else self._encoder.id
-        where = str(self.path or ":memory:")
-        return f"<{type(self).__name__} {where!r} namespace={self.namespace!r} encoder={encoder!r}>"
+        return f"<{type(self).__name__} {self.where!r} namespace={self.namespace!r} encoder={encoder!r}>"
 
 
 def _nearest(
@@ -643,6 +656,20 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
         return None
     own = Basis.loads(base64.b64decode(basis)) if basis else basis_named(about["basis"])
     return TokenCodec(about["tokens"], own)
+
+
+def _on_server(database: Database, actor: str | None, key: Key | None) -> Ledger:
+    """The ledger in a database, which is made ready where it is not. Raises InvalidInput where a key is given."""
+    if key is not None:
+        mend = "leave the key out, and have the server's disk encrypted"
+        raise InvalidInput("key", "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
+    from memspan.ledger.postgres.ledger import PostgresLedger
+
+    return PostgresLedger(database.url, actor)
+
+
+def _exists(path: Path | None) -> bool:
+    return path is not None and _is_store(path)
 
 
 def _is_store(path: Path) -> bool:

@@ -78,7 +78,7 @@ def _log(place: Path, found: list[str], encoder: str, progress: Progress | None)
     """Seconds for an add with and without a log: one text at a time, and 100."""
     told: dict[str, float] = {}
     with Memory(place / "with", encoder=encoder) as logged, Memory(place / "without", encoder=encoder) as bare:
-        bare._ledger.logged = lambda *_: ""  # type: ignore[method-assign]
+        bare._ledger.logged = lambda *_: ""  # type: ignore[attr-defined]
         at = 0
         for size in SIZES:
             spent = {"with": 0.0, "without": 0.0}

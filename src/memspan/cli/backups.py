@@ -70,12 +70,15 @@ def restore(
     """
     from memspan import backups
 
-    target = Config.load(store=store).store.absolute()
+    target = o.directory(Config.load(store=store).store).absolute()
     with output.progress("Restoring", show=not json) as advance:
         done = backups.restore(source, target, at=at, progress=advance)
     report = None
     if verify:
-        with o.open_memory(target, encoder, None) as memory, output.progress("Verifying", show=not json) as advance:
+        with (
+            o.open_memory(str(target), encoder, None) as memory,
+            output.progress("Verifying", show=not json) as advance,
+        ):
             report = memory.verify(progress=advance)
     if json:
         output.emit({"store": str(target), "backup": as_dict(done), "verified": report})

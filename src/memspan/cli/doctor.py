@@ -20,7 +20,7 @@ import typer
 
 from memspan.cli import options as o
 from memspan.cli import output
-from memspan.config import Config
+from memspan.config import Config, Database
 from memspan.errors import MemspanError
 
 LEAST_FREE = 200 * 1024**2
@@ -115,6 +115,8 @@ def _sqlite(config: Config) -> Iterator[Check]:
 
 def _disk(config: Config) -> Iterator[Check]:
     """The store's directory can be written, and the disk under it has room."""
+    if isinstance(config.store, Database):
+        return
     place = config.store
     while not place.exists():
         place = place.parent
@@ -189,13 +191,13 @@ def _store(config: Config) -> Iterator[Check]:
         return
     from memspan.memory import Memory
 
-    with Memory(config.store, namespace=config.namespace, reranker=None, config=config) as memory:
+    with Memory(namespace=config.namespace, reranker=None, config=config) as memory:
         held = memory.stats()
         detail = f"{held['segments']:,} segments, schema {held['schema']}, at {held['path']}"
         yield Check(name="store", ok=True, detail=detail)
         yield _pending(held)
         yield _backup(held)
-        yield from _copies(config.store)
+        yield from () if isinstance(config.store, Database) else _copies(config.store)
         yield from _tokens(held)
         if held["segments"]:
             started = time.perf_counter()

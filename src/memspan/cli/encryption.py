@@ -44,11 +44,12 @@ def encrypt(
     from memspan import encryption
 
     config = Config.load(store=store, key_file=key_file)
+    place = o.directory(config.store)
     new = _new(new_key_file)
-    if new is None and not keyring and not encryption.is_encrypted(config.store):
+    if new is None and not keyring and not encryption.is_encrypted(place):
         new = _given(config, key_file)
-    encryption.encrypt(config.store, to, key=_given(config, key_file), new_key=new, keyring=keyring)
-    _tell(f"encrypted copy at {to}; remove {config.store} when you have opened the copy", json, encrypted=str(to))
+    encryption.encrypt(place, to, key=_given(config, key_file), new_key=new, keyring=keyring)
+    _tell(f"encrypted copy at {to}; remove {place} when you have opened the copy", json, encrypted=str(to))
 
 
 def rekey(
@@ -62,9 +63,10 @@ def rekey(
     from memspan import encryption
 
     config = Config.load(store=store, key_file=key_file)
+    place = o.directory(config.store)
     new = _new(new_key_file)
-    encryption.rekey(config.store, key=_given(config, key_file), new_key=new, keyring=keyring)
-    _tell(f"the new key opens {config.store}", json, rekeyed=str(config.store))
+    encryption.rekey(place, key=_given(config, key_file), new_key=new, keyring=keyring)
+    _tell(f"the new key opens {place}", json, rekeyed=str(place))
 
 
 def _given(config: Config, key_file: Path | None) -> str | None:

@@ -11,7 +11,7 @@ import typer
 
 from memspan.cli import clients, output
 from memspan.cli import options as o
-from memspan.config import Config
+from memspan.config import Config, Database
 from memspan.errors import InvalidInput
 
 mcp = typer.Typer(help="Give a memory to Claude, ChatGPT, Cursor and other assistants, over MCP.", no_args_is_help=True)
@@ -96,13 +96,14 @@ def install(
         raise typer.Exit(1)
 
 
-def _arguments(profile: str, namespace: str | None, store: Path | None) -> list[str]:
+def _arguments(profile: str, namespace: str | None, store: str | None) -> list[str]:
     """What the client calls memspan with. The store is always named: a client has not the environment of this shell."""
     config = Config.load(store=store, namespace=namespace)
     from memspan.server.mcp import check_profile
 
     check_profile(profile)
-    given = ["mcp", "serve", "--store", str(config.store.expanduser().absolute())]
+    place = config.store.url if isinstance(config.store, Database) else str(config.store.expanduser().absolute())
+    given = ["mcp", "serve", "--store", place]
     given += ["--namespace", config.namespace] if config.namespace != "default" else []
     return [*given, *(["--profile", profile] if profile != "default" else [])]
 

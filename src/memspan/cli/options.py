@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from memspan import records
-from memspan.config import Config
+from memspan.config import Config, Database
 from memspan.errors import InvalidFilter, InvalidInput, NotAStore
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 WHERE, WHOSE = "Which store", "Whose memory"
 
 Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="DIR", help="The memory's directory.", rich_help_panel=WHERE, show_default=False),
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The memory's directory, or postgresql://...",
+        rich_help_panel=WHERE,
+        show_default=False,
+    ),
 ]
 Encoder = Annotated[
     str | None,
@@ -133,7 +139,7 @@ _OPERATORS = {"=": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "l
 
 
 def open_memory(
-    store: Path | None,
+    store: str | None,
     encoder: str | None,
     namespace: str | None,
     *,
@@ -157,12 +163,22 @@ def open_memory(
         )
     from memspan.memory import Memory
 
-    path = ":memory:" if create == "nothing" and nothing_at(config.store) else config.store
+    path = ":memory:" if create == "nothing" and nothing_at(config.store) else None
     return Memory(path, encoder=encoder or "auto", namespace=config.namespace, config=config)
 
 
-def nothing_at(store: Path) -> bool:
-    """Whether there is no store to open at this path: it does not exist, or is an empty directory."""
+def directory(store: Path | Database) -> Path:
+    """The directory of a store that is one. Raises InvalidInput for one in a database."""
+    if isinstance(store, Database):
+        raise InvalidInput("--store", f"{store} is no directory", mend="use what the database server has for this")
+    return store
+
+
+def nothing_at(store: Path | Database) -> bool:
+    """Whether there is no store to open here: the path does not exist, or is an empty directory. Of a database opening
+    it tells."""
+    if isinstance(store, Database):
+        return False
     return not store.exists() or (store.is_dir() and next(store.iterdir(), None) is None)
 
 

@@ -103,7 +103,7 @@ def serve(
             raise MissingExtra("--traces needs OpenTelemetry's exporter", mend='pip install "memspan[otel]"') from error
     with o.open_memory(store, encoder, namespace, reranker=None, redact=redact, create=True) as memory:
         guarded = bool(memory.api_keys())  # and here what is wrong with the store is told, not by each worker
-        path, space = str(memory.path), memory.namespace
+        path, where, space = memory.address, memory.where, memory.namespace
     local = host in LOOPBACK
     if not local and not guarded:
         problem = f"{host} can be reached from other machines, and the store has no API key"
@@ -148,10 +148,10 @@ def serve(
             timeout_graceful_shutdown=10,
             server_header=False,
         )
-        _run(config, path, guarded)
+        _run(config, where, guarded)
 
 
-def _run(config: Any, path: str, guarded: bool) -> None:
+def _run(config: Any, store: str, guarded: bool) -> None:
     """Listen, say where, and serve until the process is told to stop; what has begun is answered first."""
     import uvicorn
     from uvicorn.supervisors import Multiprocess
@@ -167,7 +167,7 @@ def _run(config: Any, path: str, guarded: bool) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     name, port = listening.getsockname()[:2]
     where = f"http://{f'[{name}]' if ':' in name else name}:{port}"
-    typer.secho(f"memspan serves {path} at {where}", err=True, bold=True)
+    typer.secho(f"memspan serves {store} at {where}", err=True, bold=True)
     if not guarded:
         typer.secho("No API keys: only programs on this machine are answered.", err=True)
     typer.secho(f"Look inside: {where}/   MCP: {where}/mcp   API: {where}/openapi.json", err=True)

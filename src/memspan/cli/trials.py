@@ -44,12 +44,14 @@ def demo(
 
     config = Config.load(store=store or Config.data_directory() / "demo", encoder=encoder)
     tell = (lambda text: None) if json else print
+    place = config.store if isinstance(config.store, Path) else Config.data_directory() / "demo"
+    documents = place.with_name(f"{place.name}-documents")
     answers = []
-    with Memory(config.store, namespace=config.namespace, config=config) as memory:
+    with Memory(namespace=config.namespace, config=config) as memory:
         tell(f"Reading the documentation of this Python into {config.store} ...")
         started = time.perf_counter()
         try:
-            files = trial.write_documents(config.store.with_name(f"{config.store.name}-documents"))
+            files = trial.write_documents(documents)
             with output.progress("Remembering", show=not json) as advance:
                 report = trial.remember(memory, files, advance)
         except KeyboardInterrupt:

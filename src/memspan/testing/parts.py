@@ -458,7 +458,7 @@ class LedgerContract:
         same([seq for seq, _ in ledger.tail_terms("default", first, 10)], [first + 1, last])
         while ledger.trim_tail("default", first):
             pass
-        same(ledger.tail_postings("default", term, 0).tolist(), [last])
+        same(ledger.tail_postings("default", term, first).tolist(), [last])
         same([row.text for row in ledger.texts("default", 0, first, 10)], ["echo echo echo"])
 
     def test_a_selection_has_seqs_in_order_and_how_many_terms_each_row_has(self, ledger: Ledger) -> None:
@@ -498,8 +498,8 @@ class LedgerContract:
 
     def test_a_write_that_fails_leaves_nothing(self, ledger: Ledger) -> None:
         batch = drafts("one", "two")
+        broken = replace(batch.drafts[0], piece=None, identity=b"another")  # type: ignore[arg-type]
         with pytest.raises(Exception, match=r".+"):
-            broken = replace(batch.drafts[0], piece=None, identity=b"another")  # type: ignore[arg-type]
             ledger.append("default", [*batch.drafts, broken], activations={})
         same((self.seqs(ledger), ledger.count_pending(None)), ([], 0))
 

@@ -29,8 +29,8 @@ from memspan.ledger.transactions import Cursor, Transactions
 try:
     import psycopg
     from psycopg.adapt import Loader
-    from psycopg.pq import Format
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import Format
     from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 except ImportError as error:
     raise MissingExtra("a store on PostgreSQL needs psycopg", mend='pip install "memspan[postgres]"') from error
