@@ -67,8 +67,8 @@ class Config:
 
     ``store``: the directory, or the database, opened when no path is given. ``encoder``: ``"auto"`` (what the store was
     made with, else the default model) or a spec of ``memspan.encoders``: ``"minilm"``, ``"hash"``, ``"none"`` (keywords
-    only), ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept: ``"auto"``,
-    ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
+    only), ``"http:MODEL@http://HOST:PORT/v1"``, ... ``tokens``: how the token activations of a new store are kept:
+    ``"auto"``, ``"none"``, ``"1bit"``, ``"4bit"``, ``"int8"`` or ``"f16"``. ``reranker``: ``"none"`` or a spec of
     ``memspan.rerankers``: ``"onnx:DIRECTORY"``, ``"cross-encoder:NAME"``, ... ``llm``: ``"none"`` or
     ``"http:MODEL@http://HOST:PORT/v1"``, the language model that may write facts and summaries (see ``memspan.facts``).
     ``redact``: what is replaced before it is stored, ``"none"``, ``"secrets"``, ``"personal"`` or ``"all"``.

@@ -1,4 +1,4 @@
-"""A memory is the same memory embedded and over HTTP."""
+"""A memory is the same memory embedded, on PostgreSQL and over HTTP."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ class TestEmbedded(MemoryContract):
     @pytest.fixture
     def memory(self) -> Iterator[Memory]:
         with Memory(":memory:", encoder="hash") as memory:
+            yield memory
+
+
+class TestOnPostgres(MemoryContract):
+    @pytest.fixture
+    def memory(self, postgres: str) -> Iterator[Memory]:
+        with Memory(postgres, encoder="hash") as memory:
             yield memory
 
 
