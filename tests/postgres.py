@@ -53,27 +53,11 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
             if known is None or given:
                 raw.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
                 raw.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+                from memspan.ledger.postgres.connections import database as address
                 from memspan.ledger.postgres.ledger import PostgresLedger
 
-                PostgresLedger(of_database(url, TEMPLATE)).close()
+                PostgresLedger(address(url, TEMPLATE)).close()
     return url
-
-
-def of_database(url: str, name: str) -> str:
-    """The address of another database of the same server."""
-    from psycopg.conninfo import conninfo_to_dict
-
-    parts = conninfo_to_dict(url) | {"dbname": name}
-    host = parts.pop("host", None)
-    rest = "&".join(
-        f"{key}={value}" for key, value in parts.items() if key not in ("dbname", "user", "password", "port")
-    )
-    user = parts.get("user", "")
-    password = f":{parts['password']}" if parts.get("password") else ""
-    if host and str(host).startswith("/"):
-        rest, host = f"host={host}" + (f"&{rest}" if rest else ""), ""
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"postgresql://{user}{password}@{host or ''}{port}/{name}" + (f"?{rest}" if rest else "")
 
 
 @contextmanager
@@ -81,11 +65,13 @@ def database(server: str) -> Iterator[str]:
     """The address of a new database with our schema, which is dropped afterwards."""
     import psycopg
 
+    from memspan.ledger.postgres.connections import database as address
+
     name = f"memspan_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server, autocommit=True) as raw:
         raw.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     try:
-        yield of_database(server, name)
+        yield address(server, name)
     finally:
         with psycopg.connect(server, autocommit=True) as raw:
             raw.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -98,4 +84,4 @@ def postgres(postgres_server: str) -> Iterator[str]:
         yield url
 
 
-__all__ = ["database", "of_database", "postgres", "postgres_server"]
+__all__ = ["database", "postgres", "postgres_server"]

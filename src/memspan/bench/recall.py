@@ -26,6 +26,7 @@ from typing import Any, Final
 from memspan.bench import sets
 from memspan.bench.embeddings import Cached
 from memspan.bench.measures import encoder_of, machine, milliseconds, ranks_of, within_budgets
+from memspan.bench.places import places
 from memspan.bench.plain import Plain, rows_of, systems_of
 from memspan.bench.standings import Answered, Placed, means, standings
 from memspan.encoders.base import Encoder
@@ -51,13 +52,14 @@ EVERY: Final = "all"
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How every collection is measured. ``encoder`` is a spec, or one that only this process has. ``scratch``: where
-    stores are made."""
+    stores are made, unless ``store`` names a server."""
 
     encoder: str | Encoder | None
     cache: Path | None
     recipes: tuple[str, ...]
     ablations: tuple[str, ...]
     scratch: Path
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def run(
     cache: str | Path | None = None,
     jobs: int = 1,
     ranks: str | Path | None = None,
+    store: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure on the sets ``names`` in the folder ``data``; a report of plain values, ready for JSON.
@@ -98,9 +101,10 @@ def run(
     None for the configured one. ``cache``: a file that keeps embeddings by content, see ``bench.embeddings``. ``jobs``:
     processes that share the collections. ``ranks`` names a file that gets a JSON line for each question: set,
     collection, question (its place there), kind, and for each system the rank of each gold id (null: not found).
+    ``store``: the address of a server, ``postgresql://...``, on which the stores are databases that are dropped again.
 
-    Raises InvalidInput naming ``names``, ``name`` (of a set), ``data``, ``recipe``, ``cache``, ``jobs`` or ``ranks``,
-    EncoderError, StoreError.
+    Raises InvalidInput naming ``names``, ``name`` (of a set), ``data``, ``recipe``, ``cache``, ``jobs``, ``ranks`` or
+    ``store``, EncoderError, StoreError.
     """
     measured_on, started = machine(), time.perf_counter()
     chosen = tuple(recipes or (name for name in SHOWN if name in RECIPES))
@@ -118,7 +122,7 @@ def run(
     found, skipped = _found(Path(data), names)
     tasks = [task for each in found for task in _tasks(each)]
     with tempfile.TemporaryDirectory(prefix="memspan-recall-") as scratch:
-        plan = Plan(spec or model, file, chosen, without, Path(scratch))
+        plan = Plan(spec or model, file, chosen, without, Path(scratch), store)
         measured = _measured(tasks, plan, jobs, progress or (lambda done, total, what: None))
     if ranks is not None:
         _write(Path(ranks), tasks, measured)
@@ -261,8 +265,8 @@ class Bench:
         )
         session = {item.id: item.session or "" for item in collection.items}
         with (
-            tempfile.TemporaryDirectory(dir=plan.scratch) as folder,
-            Asked(Path(folder, "store"), encoder=self._encoder) as memory,
+            places(plan.store, "memspan-recall-", plan.scratch) as room,
+            Asked(room.new("store"), encoder=self._encoder) as memory,
         ):
             sets.remember(memory, collection)
             item_of = {row.seq: str(row.metadata["item"]) for row in rows_of(memory)}

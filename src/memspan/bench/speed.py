@@ -13,14 +13,16 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memspan.bench.measures import Wrapped, machine, milliseconds
+from memspan.bench.places import Places, places
 from memspan.config import Config
 from memspan.encoders import make
 from memspan.encoders.base import Encoded, Encoder
@@ -50,16 +52,32 @@ BARS: dict[str, tuple[str, float]] = {
     "start.import_ms": ("below", 150.0),
     "start.cold_search_ms": ("below", 1_000.0),
 }
+SERVED: dict[str, tuple[str, float]] = {
+    RATIO: ("at least", 0.7),
+    "search.p50_ms": ("below", 25.0),
+    "namespaces.ratio": ("at most", 1.2),
+}
+"""Of stores on a server."""
 
 
-def run(*, segments: int = 100_000, encoder: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    *,
+    segments: int = 100_000,
+    encoder: str | None = None,
+    store: str | None = None,
+    namespaces: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Measure on this machine; a report of plain values, ready for JSON. Times are wall times, sizes are bytes or MiB.
 
     ``segments`` is how many to search among, at least 1,000; where this Python's library gives fewer, those (the report
     says how many). ``encoder`` is a spec or None for the configured one; ``"hash"`` makes a quick run without a model,
-    ``"none"`` one by keywords only. Takes about as long as encoding all the texts.
+    ``"none"`` one by keywords only. Takes about as long as encoding all the texts. ``store`` is the address of a
+    server, ``postgresql://...``, on which the stores are databases of their own that are dropped in the end; None
+    measures stores in a directory. ``namespaces``: also search among so many, each of 1,000 segments, and in one alone.
 
-    Raises InvalidInput naming ``segments``, EncoderError, StoreError, MemspanError when a fresh process fails.
+    Raises InvalidInput naming ``segments`` or ``store``, EncoderError, StoreError, MemspanError when a fresh process
+    fails.
     """
     measured_on = machine()
     found = texts(segments)
@@ -69,25 +87,30 @@ def run(*, segments: int = 100_000, encoder: str | None = None, progress: Progre
     model = None if inner is None else Timed(inner)
     tell = progress or (lambda done, total, what: None)
     asked = queries(found)
-    with tempfile.TemporaryDirectory(prefix="memspan-speed-") as scratch:
-        small, large = Path(scratch, "small"), Path(scratch, "large")
+    with places(store, "memspan-speed-") as room:
+        small, large = room.new("small"), room.new("large")
         report: dict[str, Any] = {
             "segments": len(found),
             "encoder": None if model is None else model.id,
             "characters_per_segment": round(sum(map(len, found)) / len(found), 1),
         }
         tell(0, 1, "adding in batches")
-        report["add"] = _adds(Path(scratch, "adds"), found[:SAMPLE], model)
+        report["add"] = _adds(room.new("adds"), found[:SAMPLE], model)
         tell(0, 1, "adding one by one")
-        report["add_one_by_one"] = _single_adds(Path(scratch, "singles"), found[: SAMPLE // 4], model)
+        report["add_one_by_one"] = _single_adds(room.new("singles"), found[: SAMPLE // 4], model)
         tell(0, 1, "adding without waiting")
-        report["durable_add"] = _durable_adds(Path(scratch, "durable"), found[: SAMPLE // 4], model)
+        report["durable_add"] = _durable_adds(room.new("durable"), found[: SAMPLE // 4], model)
         report["build"], report["search"] = _search(large, found, asked, model, tell)
         tell(0, 1, "measuring fresh processes")
-        report["small"] = _visited(small, min(SMALL, len(found)), spec, asked)
-        report["large"] = _visited(large, 0, spec, asked) | {"bytes_per_segment": round(_bytes(large) / len(found))}
+        few = min(SMALL, len(found))
+        report["small"] = _visited(small, few, spec, asked)
+        report["small"] |= {"segments": few, "bytes_per_segment": round(room.bytes("small") / few)}
+        report["large"] = _visited(large, 0, spec, asked)
+        report["large"] |= {"bytes_per_segment": round(room.bytes("large") / len(found))}
         report["start"] = _starts(small, large, asked[0])
-        report["bars"] = _bars(report)
+        if namespaces:
+            report["namespaces"] = _namespaces(room, namespaces, found[:LEAST], model, tell)
+        report["bars"] = _bars(report, SERVED if store else BARS)
         report["machine"] = measured_on
         tell(1, 1, "")
         return report
@@ -176,7 +199,7 @@ def _worth(text: str) -> bool:
 # What is measured
 
 
-def _adds(path: Path, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
+def _adds(path: str, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
     """Adds of BATCH texts a call, in turns with the encoder alone on the same texts, so that both see the same machine.
 
     The turns alternate in order, as the second of two runs over the same texts finds warmer caches.
@@ -202,7 +225,7 @@ def _adds(path: Path, sample: Sequence[str], model: Timed | None) -> dict[str, A
     return report
 
 
-def _single_adds(path: Path, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
+def _single_adds(path: str, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
     """Adds of one text a call, and how much of that is not encoding."""
     whole, beyond = [], []
     with Memory(path, encoder=model) as memory:
@@ -216,7 +239,7 @@ def _single_adds(path: Path, sample: Sequence[str], model: Timed | None) -> dict
     return milliseconds(whole) | {"beyond_encoding": milliseconds(beyond)}
 
 
-def _durable_adds(path: Path, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
+def _durable_adds(path: str, sample: Sequence[str], model: Timed | None) -> dict[str, Any]:
     """Adds with ``wait=False``: durable when they return; the encoder works in the background at the same time."""
     each = []
     with Memory(path, encoder=model) as memory:
@@ -229,7 +252,7 @@ def _durable_adds(path: Path, sample: Sequence[str], model: Timed | None) -> dic
 
 
 def _search(
-    path: Path, found: Sequence[str], asked: Sequence[str], model: Timed | None, tell: Progress
+    path: str, found: Sequence[str], asked: Sequence[str], model: Timed | None, tell: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build the store of all texts, compact it, search it: time beyond encoding the query, and the whole."""
     before = 0.0 if model is None else model.seconds
@@ -265,18 +288,57 @@ def _messages(batch: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": "user", "content": text} for text in batch]
 
 
+def _namespaces(room: Places, count: int, found: Sequence[str], model: Timed | None, tell: Progress) -> dict[str, Any]:
+    """Searches beyond encoding in one namespace of ``found`` that is alone in its store, and among ``count`` such ones,
+    a different one each time."""
+    told: dict[str, Any] = {"namespaces": count, "segments_each": len(found)}
+    asked = queries(found)
+    known = None if model is None else Known(model, [*found, *asked])
+    for name, several in (("lone", 1), ("many", count)):
+        with Memory(room.new(name), encoder=known) as memory:
+            for number in range(several):
+                tell(number, several, "filling namespaces")
+                for at in range(0, len(found), BATCH):
+                    memory.add(_messages(found[at : at + BATCH]), namespace=f"space {number}")
+            memory.compact(progress=tell)
+            each = []
+            for number, query in enumerate([*asked[:WARMING], *asked]):
+                started = time.perf_counter()
+                memory.search(query, k=10, namespace=f"space {number * 7919 % several}")
+                each.append(time.perf_counter() - started)
+        told[name] = milliseconds(each[WARMING:])
+    return told | {"ratio": round(told["many"]["p50_ms"] / told["lone"]["p50_ms"], 2)}
+
+
+class Known(Wrapped):
+    """An encoder that knows what it makes of some texts, so that a search costs no encoding."""
+
+    def __init__(self, inner: Encoder, texts: Sequence[str]) -> None:
+        super().__init__(inner)
+        encoded = inner.encode(texts)
+        tokens = encoded.tokens or np.zeros(len(texts))
+        self._known = dict(zip(texts, zip(encoded.pooled, tokens, strict=True), strict=True))
+        self._tokens = bool(len(encoded.tokens))
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        if any(text not in self._known for text in texts):
+            return self.inner.encode(texts)
+        pooled, tokens = zip(*(self._known[text] for text in texts), strict=True)
+        return Encoded(np.stack(pooled), tokens if self._tokens else ())
+
+
 # In fresh processes
 
 
-def _starts(small: Path, large: Path, question: str) -> dict[str, float]:
+def _starts(small: str, large: str, question: str) -> dict[str, float]:
     """Medians over fresh processes, files already in the system's cache: importing, and a whole ``memspan search``."""
     imports = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     return {
         "import_ms": _median(lambda: float(fresh(imports.format("memspan")))),
         "import_memory_ms": _median(lambda: float(fresh(imports.format("memspan.memory")))),
         "help_ms": _median(lambda: _timed_cli("--help")),
-        "cold_search_ms": _median(lambda: _timed_cli("search", question, "--store", str(large), "--json")),
-        "cold_search_small_ms": _median(lambda: _timed_cli("search", question, "--store", str(small), "--json")),
+        "cold_search_ms": _median(lambda: _timed_cli("search", question, "--store", large, "--json")),
+        "cold_search_small_ms": _median(lambda: _timed_cli("search", question, "--store", small, "--json")),
     }
 
 
@@ -290,12 +352,10 @@ def _timed_cli(*arguments: str) -> float:
     return time.perf_counter() - started
 
 
-def _visited(store: Path, count: int, spec: str, asked: Sequence[str]) -> dict[str, Any]:
+def _visited(store: str, count: int, spec: str, asked: Sequence[str]) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(
-        fresh("from memspan.bench import speed; speed.visit()", str(store), str(count), spec, json.dumps(asked[:100]))
+        fresh("from memspan.bench import speed; speed.visit()", store, str(count), spec, json.dumps(asked[:100]))
     )
-    if count:
-        report |= {"segments": count, "bytes_per_segment": round(_bytes(store) / count)}
     return report
 
 
@@ -340,21 +400,17 @@ def fresh(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _bytes(store: Path) -> int:
-    return sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
-
-
-def _bars(report: Mapping[str, Any]) -> dict[str, str]:
+def _bars(report: Mapping[str, Any], bars: Mapping[str, tuple[str, float]]) -> dict[str, str]:
     """For each bar: what was measured, what was aimed at, and whether it holds.
 
     Hashing is no model: next to it every write is slow, so the ratio is then no bar.
     """
     told = {}
-    for name, (relation, bar) in BARS.items():
+    for name, (relation, bar) in bars.items():
         if name == RATIO and str(report["encoder"]).startswith("hash"):
             continue
         part, key = name.split(".")
-        value = report[part].get(key)
+        value = report.get(part, {}).get(key)
         if value is not None:
             holds = value >= bar if relation == "at least" else value <= bar if relation == "at most" else value < bar
             told[name] = f"{value:g}, {relation} {bar:g}: {'holds' if holds else 'MISSED'}"

@@ -22,6 +22,16 @@ Recipes = Annotated[
     typer.Option("--recipe", metavar="A,B", help="Named ways of searching.", show_default=False),
 ]
 
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DSN",
+        help="Measure on this server, postgresql://..., in databases that are dropped again.",
+        show_default=False,
+    ),
+]
+
 bench = typer.Typer(
     help="Measure recall on a benchmark's files, or what this machine makes of memspan.",
     no_args_is_help=True,
@@ -137,6 +147,7 @@ def recall(
         Path | None,
         typer.Option("--plot", metavar="FILE.svg", help="Draw recall against latency there.", show_default=False),
     ] = None,
+    store: Server = None,
     encoder: o.Encoder = None,
     json: o.Json = False,
 ) -> None:
@@ -160,6 +171,7 @@ def recall(
             cache=cache or default_file(),
             jobs=usable_cores() if jobs is None else jobs,
             ranks=ranks,
+            store=store,
             progress=advance,
         )
     for file, option, draw in ((markdown, "--markdown", tables.markdown), (plot, "--plot", tables.plot)):
@@ -414,6 +426,10 @@ def serve_(
 @bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,
+    namespaces: Annotated[
+        int, typer.Option("--namespaces", help="Also search among so many, of 1,000 segments each.")
+    ] = 0,
+    store: Server = None,
     encoder: o.Encoder = None,
     json: o.Json = False,
 ) -> None:
@@ -421,7 +437,7 @@ def speed(
     from memspan.bench import speed as module
 
     with output.progress("Speed", show=not json) as advance:
-        report = module.run(segments=segments, encoder=encoder, progress=advance)
+        report = module.run(segments=segments, encoder=encoder, store=store, namespaces=namespaces, progress=advance)
     output.emit(report) if json else output.show_mapping(report)
 
 

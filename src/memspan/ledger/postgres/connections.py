@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from memspan.errors import (
     InvalidInput,
@@ -282,6 +283,13 @@ def place(url: str) -> str:
     host = str(parts.get("host", "localhost"))
     port = f":{parts['port']}" if "port" in parts else ""
     return f"postgresql://{host}{port}/{parts.get('dbname', '')}"
+
+
+def database(url: str, name: str) -> str:
+    """The address of another database of the same server."""
+    parts = urlsplit(url)
+    kept = "&".join(part for part in parts.query.split("&") if part and not part.startswith("dbname="))
+    return urlunsplit(parts._replace(path=f"/{name}", query=kept))
 
 
 def mapped_error(error: Exception, where: str) -> StoreError | InvalidInput:
