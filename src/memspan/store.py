@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan import arguments, encoders, redaction, rerankers, tuning
+from memspan import arguments, encoders, opening, redaction, rerankers, tuning
 from memspan.activations.tokens import DEFAULT, OWN, SHIPPED, Basis, TokenCodec, basis_named, checked, shipped
 from memspan.analysis import VERSION as ANALYSER
 from memspan.channels import (
@@ -35,12 +35,10 @@ from memspan.channels import (
 )
 from memspan.config import Config, Database
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
+from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotFound, StoreClosed
 from memspan.evidence import Evidence, LateInteraction
-from memspan.keys import ASIDE, FILE, LOCK, Key, secret_of, unlock
-from memspan.ledger.base import Ledger, Seqs
-from memspan.ledger.connections import translated
-from memspan.ledger.sqlite import SqliteLedger
+from memspan.keys import Key
+from memspan.ledger.base import Seqs
 from memspan.projection import Projection
 from memspan.records import Judgement, Query, Scope
 from memspan.redaction import Redactor, redacted
@@ -95,23 +93,15 @@ class Store:
         self._turning = threading.RLock()
         self._own_choice = encoder == AUTO  # whether the store, and not the caller, says which encoder
         self._counted = tokenizer is not None
-        counter = None if tokenizer is None else tokenizer_of(tokenizer)
-        who = arguments.name("actor", actor)
-        if self.database is not None:
-            self._ledger: Ledger = _on_server(self.database, who, config.secret() if key is None else key)
-        exists = self._ledger.value("encoder") is not None if self.database else _exists(self.path)
+        exists = opening.exists(place)
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
         made = None if exists else _made(wanted)  # a missing model must not leave an empty store behind
         self._redactor = redaction.make(config.redact if redact == AUTO else redact)
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
-        if self.path is None and self.database is None:
-            self._ledger = SqliteLedger(None, who)
-        elif self.path is not None:
-            secret = secret_of(config.secret() if key is None else key)
-            with translated(_directory(self.path)):
-                keys = unlock(self.path, secret)
-            self._ledger = SqliteLedger(self.path / "ledger.db", who, keys)
+        counter = None if tokenizer is None else tokenizer_of(tokenizer)
+        who = arguments.name("actor", actor)
+        self._ledger = opening.ledger_at(place, who, config.secret() if key is None else key)
         try:
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
@@ -236,7 +226,7 @@ class Store:
         counts = self._ledger.counts()
         namespaces = list(counts["namespaces"])
         views = self._projection.status(namespaces)
-        ledger_bytes = 0 if self.path is None else sum(_size(file) for file in self.path.glob("ledger.db*"))
+        ledger_bytes = 0 if self.path is None else sum(opening.size(file) for file in self.path.glob("ledger.db*"))
         views_bytes = sum(view["bytes"] for view in views.values())
         activations = self._ledger.activation_bytes()
         segments = sum(space["segments"] for space in counts["namespaces"].values())
@@ -656,52 +646,3 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
         return None
     own = Basis.loads(base64.b64decode(basis)) if basis else basis_named(about["basis"])
     return TokenCodec(about["tokens"], own)
-
-
-def _on_server(database: Database, actor: str | None, key: Key | None) -> Ledger:
-    """The ledger in a database, which is made ready where it is not. Raises InvalidInput where a key is given."""
-    if key is not None:
-        mend = "leave the key out, and have the server's disk encrypted"
-        raise InvalidInput("key", "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
-    from memspan.ledger.postgres.ledger import PostgresLedger
-
-    return PostgresLedger(database.url, actor)
-
-
-def _exists(path: Path | None) -> bool:
-    return path is not None and _is_store(path)
-
-
-def _is_store(path: Path) -> bool:
-    """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
-    try:
-        inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE, ASIDE}
-        lost = bool(inside & {"views", "activations"})
-        if "ledger.db" in inside and not (lost and (path / "ledger.db").stat().st_size == 0):
-            return True
-    except FileNotFoundError:
-        return False
-    except NotADirectoryError as error:
-        raise NotAStore(f"{path} is a file", mend="give a directory (it is created), or ':memory:'") from error
-    except OSError as error:
-        raise NotWritable(f"cannot read {path} ({error.strerror})", mend="choose a place you can write") from error
-    if lost:
-        raise NotAStore(f"{path} was a store but its ledger.db is gone", mend="restore ledger.db from a backup")
-    if inside:
-        raise NotAStore(f"{path} holds other files and no store", mend="give an empty or new directory")
-    return False
-
-
-def _directory(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotWritable(f"cannot make {path} ({error.strerror})", mend="choose a place you can write") from error
-    return path
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -33,7 +33,7 @@ class Connection(Protocol):
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Cursor: ...
 
 
-class Transactions:
+class Transactions(Protocol):
     """Both kinds of transaction, and what is written differently from dialect to dialect within them. ``where`` says
     which rows are in a scope."""
 
@@ -41,55 +41,42 @@ class Transactions:
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A read transaction: nested uses on one thread share one moment of the store."""
-        raise NotImplementedError
 
     def newest(self) -> AbstractContextManager[Connection]:
         """A read transaction that begins now, whatever moment this thread reads in."""
-        raise NotImplementedError
 
     def writing(self) -> AbstractContextManager[Connection]:
         """A write transaction: committed and durable at the end, or rolled back whole."""
-        raise NotImplementedError
 
     def next_seqs(self, connection: Connection, number: int, count: int) -> int:
         """The first of the next ``count`` seqs, which are this transaction's to give."""
-        raise NotImplementedError
 
     def last_entry(self, connection: Connection, number: int) -> tuple[int, bytes] | None:
         """The number and hash of the log entry that the next one follows, None where there is none."""
-        raise NotImplementedError
 
     def ended(self, connection: Connection, number: int, seqs: Collection[int]) -> None:
         """Rows have just ended: who keeps up with the ledger is told."""
-        raise NotImplementedError
 
     def sweep_away(self, connection: Connection, number: int, ids: Sequence[bytes]) -> int:
         """Remove every version of these segments and all that hangs on them; how many versions that were."""
-        raise NotImplementedError
 
     def alone(self, connection: Connection, key: str) -> None:
         """Nobody else changes the store's value ``key`` until this transaction ends."""
-        raise NotImplementedError
 
     def schema(self, connection: Connection) -> int:
         """The number of the last migration."""
-        raise NotImplementedError
 
     def erase_dead(self) -> None:
         """Leave nothing of token matrices that no segment refers to any more."""
-        raise NotImplementedError
 
     def index_words(self, connection: Connection, number: int, rows: Sequence[tuple[int, Draft]]) -> None:
         """Have the words of new rows found."""
-        raise NotImplementedError
 
     def having(self, connection: Connection, number: int, contents: Collection[bytes]) -> set[bytes]:
         """Those of ``contents`` whose activation is kept already."""
-        raise NotImplementedError
 
     def served(self, connection: Connection, number: int, contents: Collection[bytes]) -> int:
         """A row waits for its vector or has one, never both: those of ``contents`` have it now; how many waited."""
-        raise NotImplementedError
 
     def keep(
         self,
@@ -99,4 +86,3 @@ class Transactions:
         encoding: int | None = None,
     ) -> None:
         """Keep activations by content, under ``encoding`` or the one in use; those that are there already stay."""
-        raise NotImplementedError

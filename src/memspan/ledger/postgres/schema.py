@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from memspan.errors import MissingExtra, NewerStore, NotAStore, StoreCorrupt
-from memspan.ledger.postgres.connections import SCHEMA
+from memspan.ledger.postgres.connections import SCHEMA, mapped
 from memspan.ledger.schema import Migration, migrations
 
 LOCK = 0x6D73_706E  # "mspn": the advisory lock of whoever migrates
@@ -35,6 +35,15 @@ class Capabilities:
     def column(self) -> str:
         """The type of a vector."""
         return "halfvec" if self.half else "vector"
+
+
+def made(url: str) -> bool:
+    """Whether the database holds a store. Raises StoreError where it cannot be asked."""
+    with mapped(url), psycopg.connect(url, connect_timeout=10, autocommit=True) as raw:
+        known = raw.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.store",)).fetchone()
+        if known is None or known[0] is None:
+            return False
+        return raw.execute(f"SELECT 1 FROM {SCHEMA}.store WHERE key = 'encoder'").fetchone() is not None
 
 
 def capabilities(raw: psycopg.Connection[Any]) -> Capabilities:
