@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from postgres import database, of_database
+from postgres import database, room
 
 from memspan import Memory
 from memspan.records import Hit
@@ -37,7 +41,7 @@ def add_all(memory: Memory, texts: Sequence[str], **about: Any) -> list[str]:
 
 def fill(memory: Memory) -> None:
     texts = said()
-    for user, (start, end) in enumerate(zip(CUTS, CUTS[1:], strict=False)):
+    for user, (start, end) in enumerate(pairwise(CUTS)):
         for topic, name in enumerate(TOPICS):
             add_all(memory, texts[start + topic : end : 3], user_id=f"u{user}", metadata={"topic": name})
 
@@ -147,33 +151,13 @@ def test_a_walk_that_finds_too_few_is_followed_by_comparing_all(
     assert len(here) == 20
 
 
-@pytest.mark.usefixtures("_graphs_early")
-@pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("iterative", [True, False])
-def test_a_server_with_an_older_pgvector_finds_the_same(
-    postgres_server: str, monkeypatch: pytest.MonkeyPatch, half: bool, iterative: bool
-) -> None:
-    import psycopg
-
-    from memspan.ledger.postgres import schema
-
-    asked = schema.capabilities
-    monkeypatch.setattr(
-        schema,
-        "capabilities",
-        lambda raw: replace(can := asked(raw), half=can.half and half, iterative=can.iterative and iterative),
-    )
-    with psycopg.connect(postgres_server, autocommit=True) as raw:
-        raw.execute("DROP DATABASE IF EXISTS older WITH (FORCE)")
-        raw.execute("CREATE DATABASE older TEMPLATE template0")
-    with (
-        Memory(of_database(postgres_server, "older"), encoder="hash:64") as served,
-        Memory(":memory:", encoder="hash:64") as embedded,
-    ):
+def compared_with_embedded(url: str, patch: pytest.MonkeyPatch) -> None:
+    """A new store there finds what an embedded one does, in a graph and without."""
+    with Memory(url, encoder="hash:64") as served, Memory(":memory:", encoder="hash:64") as embedded:
         for memory in (served, embedded):
             fill(memory)
         assert "default/vectors" in served.compact()["rewritten"]
-        told = plans(monkeypatch)
+        told = plans(patch)
         for user in (None, "u1", "u2", "u4"):
             there, here = (
                 memory.search("bana dale", k=10, user_id=user, recipe="semantic", explain=True)
@@ -183,6 +167,88 @@ def test_a_server_with_an_older_pgvector_finds_the_same(
             assert sum(scored(here)) >= 0.97 * sum(scored(there))
         assert any("using vectors_" in plan for plan in told)
         assert served.verify()["ok"]
+
+
+@contextmanager
+def emptied(server: str) -> Iterator[str]:
+    """The address of a new database without anything in it, which is dropped afterwards."""
+    import psycopg
+
+    from memspan.ledger.postgres.connections import database as address
+
+    name = f"memspan_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server, autocommit=True) as raw:
+        raw.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield address(server, name)
+        raw.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.usefixtures("_graphs_early")
+@pytest.mark.parametrize(("half", "iterative"), [(True, False), (False, True), (False, False)])
+def test_a_server_that_can_do_less_finds_the_same(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch, half: bool, iterative: bool
+) -> None:
+    from memspan.ledger.postgres import schema
+
+    asked = schema.capabilities
+    monkeypatch.setattr(
+        schema,
+        "capabilities",
+        lambda raw: replace(can := asked(raw), half=can.half and half, iterative=can.iterative and iterative),
+    )
+    with emptied(postgres_server) as url:
+        compared_with_embedded(url, monkeypatch)
+
+
+@pytest.mark.usefixtures("_graphs_early")
+def test_a_real_older_server_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = pytest.importorskip("pgserver", reason="pgserver (PostgreSQL 16, pgvector 0.6.2) is not installed")
+    place = room()
+    server = older.get_server(place, cleanup_mode="delete")
+    try:
+        with emptied(server.get_uri()) as url:
+            compared_with_embedded(url, monkeypatch)
+    finally:
+        server.cleanup()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("_graphs_early")
+def test_the_graph_of_one_namespace_is_of_no_use_to_another(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Memory(postgres, encoder="hash:64") as memory:
+        add_all(memory, said(400), namespace="large")
+        add_all(memory, said(30), namespace="small")
+        assert memory.compact()["rewritten"] == ["large/vectors"]
+        told = plans(monkeypatch)
+        assert len(memory.search("bana dale", k=50, namespace="small", recipe="semantic")) == 30
+        assert told
+        assert not any("vectors_" in plan for plan in told)
+
+
+def test_the_nearest_of_rows_are_those_that_comparing_all_finds(both: tuple[Memory, Memory]) -> None:
+    from memspan.ledger.postgres.ledger import PostgresLedger
+    from memspan.records import Scope
+    from memspan.views.postgres.selections import PostgresSelections
+    from memspan.views.postgres.vectors import PostgresVectors
+
+    ledger = PostgresLedger(both[1].address)
+    view, selections = PostgresVectors(ledger, 64), PostgresSelections(ledger)
+    for user, share in ((None, 0.9), ("u0", 0.9), ("u3", 1.0), ("u4", 1.0)):
+        selection = selections.of(Scope(user_id=user))
+        asked = selection.seqs[:: max(1, selection.rows // 20)]
+        near, cosines = view.nearest(selection, np.append(asked, 10**6), 8)
+        _, vectors = ledger.vectors_of("default", selection.seqs.tolist())
+        products = vectors[np.searchsorted(selection.seqs, asked)] @ vectors.T
+        best = -np.sort(-products, axis=1)[:, : min(8, selection.rows)]
+        assert (near[-1] == -1).all()
+        assert (near[:-1, best.shape[1] :] == -1).all()
+        assert np.isin(near[:-1, : best.shape[1]], selection.seqs).all()
+        found = np.isclose(cosines[:-1, : best.shape[1]], best, atol=2e-3)
+        assert found.mean() >= share
+        score = view.score("default", vectors[0], np.append(asked, 10**6))
+        assert score[:-1] == pytest.approx(products[:, 0], abs=1e-5)
+        assert np.isnan(score[-1])
+    ledger.close()
 
 
 @pytest.mark.usefixtures("_graphs_early")
@@ -258,8 +324,8 @@ def test_the_making_of_a_graph_is_told_of(postgres: str) -> None:
 
 
 def test_a_scope_is_counted_right_whatever_comes_and_goes(postgres: str) -> None:
-    from memspan.ledger.postgres.ledger import PostgresLedger
     from memspan.filtering import parse_filter
+    from memspan.ledger.postgres.ledger import PostgresLedger
     from memspan.records import NOW, AsOf, Scope
     from memspan.views.base import Selections
     from memspan.views.postgres.selections import PostgresSelections

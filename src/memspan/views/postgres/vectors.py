@@ -31,7 +31,8 @@ from memspan.views.postgres.selections import Head, PostgresSelection, graph_of,
 GRAPH_ROWS = 5_000  # up to here comparing every row takes some 10 ms, and no graph is kept
 LINKS = 16
 BUILD_BEAM = 64
-SEARCH_BEAM = 160
+SEARCH_BEAM = 128
+NEAREST_BEAM = 64  # where the nearest rows of many are looked for
 WIDEST_BEAM = 1_000  # that pgvector takes
 LATE_ROWS = 1_000  # after the last folding, or a fiftieth of all, beyond which folding pays
 WALK = 500  # rows that are compared in the time a walk takes to begin,
@@ -142,7 +143,9 @@ class PostgresVectors:
             some = seqs[start : start + block].tolist()
             with self._ledger.reading() as connection:
                 number = namespace_number(connection, chosen.namespace)
-                rows = connection.binary(sql, (*before, number, some, *after), during=self._width(passing, k))
+                rows = connection.binary(
+                    sql, (*before, number, some, *after), during=self._width(passing, max(NEAREST_BEAM, k))
+                )
             _placed(rows, seqs, near, cosines)
         return near, cosines
 
@@ -202,19 +205,18 @@ class PostgresVectors:
             f" WHERE (SELECT count(*) FROM walked) < {min(int(k), chosen.rows)}"
         )
         bound = [vector, vector, *values, vector, *values, vector, *bound]
-        return connection.binary(sql, bound, during=self._width(passing, k))
+        return connection.binary(sql, bound, during=self._width(passing, max(SEARCH_BEAM, k)))
 
-    def _width(self, passing: int | None, k: int) -> dict[str, str]:
+    def _width(self, passing: int | None, beam: int) -> dict[str, str]:
         """How wide a walk is, and what the planner must not do in it; nothing where there is none."""
         if passing is None:
             return {}
         planned = {"enable_sort": "off", "enable_seqscan": "off"}
-        if not self._ledger.can.iterative:
-            beam = max(SEARCH_BEAM, 2 * passing // SPARE)
-            return {**planned, "hnsw.ef_search": str(min(beam, WIDEST_BEAM))}
+        if not self._ledger.can.iterative:  # it gives no more rows than its beam is wide
+            return {**planned, "hnsw.ef_search": str(min(max(beam, 2 * passing // SPARE), WIDEST_BEAM))}
         return {
             **planned,
-            "hnsw.ef_search": str(min(max(SEARCH_BEAM, k), WIDEST_BEAM)),
+            "hnsw.ef_search": str(min(beam, WIDEST_BEAM)),
             "hnsw.iterative_scan": "relaxed_order",
             "hnsw.max_scan_tuples": str(passing),
         }
