@@ -43,6 +43,9 @@ POOL = 8  # connections at most: searches of so many threads at once
 TRIES = 4  # of a transaction that did nothing yet, or was refused because of another one
 SETTING = "memspan.namespace"
 NOWHERE = 0  # the number of no namespace
+PLANS = (  # compiling and starting workers cost more than a search; a plan is made for the scope that is asked for
+    "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL plan_cache_mode = force_custom_plan"
+)
 
 
 class _Number(Loader):
@@ -87,11 +90,20 @@ class PostgresConnection:
             cursor.executemany(statement.sql, bound)
         return cursor
 
-    def binary(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query as they come over the wire: a vector is its bytes."""
+    def binary(self, sql: str, parameters: Sequence[Any] = (), *, during: Mapping[str, str] | None = None) -> list[Any]:
+        """The rows of a query as they come over the wire: a vector is its bytes. Only ``during`` it these settings
+        hold, which are said in the same round trip."""
         statement = translated(sql)
         with self.raw.cursor(binary=True) as cursor:
-            return cursor.execute(statement.sql, statement.bound(parameters)).fetchall()
+            if not during:
+                return cursor.execute(statement.sql, statement.bound(parameters)).fetchall()
+            with self.raw.pipeline():
+                for name, value in during.items():
+                    self.raw.execute(f"SET LOCAL {name} = {value}")
+                cursor.execute(statement.sql, statement.bound(parameters))
+                for name in during:
+                    self.raw.execute(f"SET LOCAL {name} TO DEFAULT")
+                return cursor.fetchall()
 
     def stream(self, sql: str, *parameters: Any) -> Iterator[Any]:
         """The rows of a query, a part at a time, as they come over the wire."""
@@ -228,7 +240,7 @@ class PostgresConnections(Transactions):
         """What holds for every transaction."""
         return (
             f"SET LOCAL search_path = {SCHEMA}, public; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s';"
-            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'"
+            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'; {PLANS}"
         )
 
     @contextmanager
