@@ -358,8 +358,8 @@ class Memory(Erasing, Consolidating, Conflicts, Pruning, Quarantine, Extracting,
         then = _as_of(as_of, valid_at, include_superseded)
         wanted = _query(query, scope, filters, threshold, then, recipe, enough)
         selection = self._retrieval.select(wanted)
-        few = len(selection.seqs) <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
-        asked = replace(wanted, k=max(1, len(selection.seqs))) if few else wanted
+        few = selection.rows <= min(budget // 2, arguments.MOST_HITS) and selection.total_terms <= 2 * budget
+        asked = replace(wanted, k=max(1, selection.rows)) if few else wanted
         hits = self._steadily(lambda engine: engine.search(asked))
         whose = Scope(namespace=scope.namespace, user_id=scope.user_id, agent_id=scope.agent_id)
         core = [hit_of(row, 0.0) for kind in ALWAYS for row in self._ledger.of_kind(whose, kind, then)]

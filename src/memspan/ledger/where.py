@@ -12,6 +12,7 @@ from memspan.filtering import category_path
 from memspan.ledger.base import SEPARATOR, microseconds, now
 from memspan.records import AsOf, Condition, Filter, Junction, Scope
 
+CURRENT = "ended_at IS NULL"  # what the clause of a scope as it is now begins with
 ORDER: Mapping[str, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -25,7 +26,7 @@ class Clauses:
         clauses: list[str] = []
         values: list[Any] = []
         if as_of is None or as_of.known is None:
-            clauses.append("ended_at IS NULL")
+            clauses.append(CURRENT)
         else:
             clauses.append("recorded_at <= ? AND (ended_at IS NULL OR ended_at > ?)")
             values += [microseconds(as_of.known)] * 2

@@ -62,13 +62,42 @@ class Lineage:
     """Marks selections that differ only by rows added at the end."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Selection:
-    """The rows one query may see. ``seqs`` int64[n] ascending; ``terms`` int32[n], how many terms each row has.
+class Selection(Protocol):
+    """The rows one query may see. Counted when it is made; which ones they are may be read only when it is asked.
 
-    ``lineage`` stays the same while rows are only added at the end, so that what a view works out about older
-    rows can be kept from one search to the next. ``as_of``: they are seen as they were known then, None for now.
+    ``seqs`` int64[rows] ascending; ``terms`` int32[rows], how many terms each row has, ``total_terms`` their sum.
+    ``lineage`` stays the same while rows are only added at the end, so that what a view works out about older rows can
+    be kept from one search to the next. ``as_of``: they are seen as they were known then, None for now.
     """
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def as_of(self) -> datetime | None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def total_terms(self) -> int: ...
+    @property
+    def seqs(self) -> Seqs: ...
+    @property
+    def terms(self) -> NDArray[np.int32]: ...
+    @property
+    def lineage(self) -> Lineage: ...
+
+    def part(self, seqs: Seqs) -> Selection:
+        """Only those of its rows: ``seqs`` ascending, all of them in it."""
+
+    def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """For each of ``seqs`` its index in this selection and whether it is in it at all."""
+
+    def inside(self, seqs: Seqs) -> NDArray[np.bool_]:
+        """Whether each of ``seqs`` is in this selection."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listed:
+    """A ``Selection`` whose rows are all in memory."""
 
     namespace: str
     seqs: Seqs
@@ -77,15 +106,20 @@ class Selection:
     lineage: Lineage
     as_of: datetime | None = None
 
-    def part(self, seqs: Seqs) -> Selection:
-        """Only those of its rows: ``seqs`` ascending, all of them in it."""
+    @property
+    def rows(self) -> int:
+        return len(self.seqs)
+
+    def part(self, seqs: Seqs) -> Listed:
         index, _ = self.find(seqs)
         terms = self.terms[index]
-        return Selection(self.namespace, seqs, terms, int(terms.sum()), Lineage(), self.as_of)
+        return Listed(self.namespace, seqs, terms, int(terms.sum()), Lineage(), self.as_of)
 
     def find(self, seqs: Seqs) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """For each of ``seqs`` its index in this selection and whether it is in it at all."""
         return find_sorted(self.seqs, seqs)
+
+    def inside(self, seqs: Seqs) -> NDArray[np.bool_]:
+        return self.find(seqs)[1]
 
 
 def find_sorted(within: NDArray[Any], seqs: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -101,7 +135,7 @@ class _Kept(NamedTuple):
     """A selection, the last entry of the removal log and the last row that it knows of, and until when it holds where
     no row is written."""
 
-    selection: Selection
+    selection: Listed
     entry: int
     last: int
     until: datetime | None
@@ -118,10 +152,10 @@ class Selections:
         self._lock = threading.Lock()
         self._kept: OrderedDict[object, _Kept] = OrderedDict()
 
-    def of(self, scope: Scope, filters: Filter | None = None, as_of: AsOf | None = NOW) -> Selection:
+    def of(self, scope: Scope, filters: Filter | None = None, as_of: AsOf | None = NOW) -> Listed:
         """The rows in ``scope`` that pass ``filters``, as of then; None: all that are current, whatever became of
         them."""
-        if _changing(filters):
+        if changing(filters):
             return self._read(scope, filters, as_of, None).selection
         key = (scope, repr(filters), as_of)  # by repr: 1 and True are equal, and not the same in a filter
         with self._ledger.reading(), self._lock:  # in this order everywhere: in memory, reading is a lock too
@@ -142,7 +176,7 @@ class Selections:
             if kept is None or (kept.until is not None and kept.until <= datetime.now(UTC)):
                 entry = self._ledger.last_removal(scope.namespace)
                 seqs, terms = self._ledger.select(scope, filters, as_of, -1)
-                selection = Selection(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), then)
+                selection = Listed(scope.namespace, seqs, terms, int(terms.sum()), Lineage(), then)
                 return _Kept(selection, entry, last, until)
             old, entry, known, _ = kept
             last = max(last, known)  # another thread may have read a later moment
@@ -157,13 +191,13 @@ class Selections:
         stay[index[inside]] = False
         lineage = old.lineage if stay.all() else Lineage()
         seqs, terms = np.concatenate([old.seqs[stay], seqs]), np.concatenate([old.terms[stay], terms])
-        return _Kept(Selection(scope.namespace, seqs, terms, int(terms.sum()), lineage, then), entry, last, until)
+        return _Kept(Listed(scope.namespace, seqs, terms, int(terms.sum()), lineage, then), entry, last, until)
 
 
-def _changing(filters: Filter | None) -> bool:
+def changing(filters: Filter | None) -> bool:
     """Whether a row can come to pass ``filters`` after it was written: only its count of repeats ever changes."""
     if isinstance(filters, Junction):
-        return any(_changing(part) for part in filters.parts)
+        return any(changing(part) for part in filters.parts)
     return filters is not None and filters.field == "repeats"
 
 

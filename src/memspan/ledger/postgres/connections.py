@@ -43,6 +43,9 @@ POOL = 8  # connections at most: searches of so many threads at once
 TRIES = 4  # of a transaction that did nothing yet, or was refused because of another one
 SETTING = "memspan.namespace"
 NOWHERE = 0  # the number of no namespace
+PLANS = (  # compiling and starting workers cost more than a search; a plan is made for the scope that is asked for
+    "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL plan_cache_mode = force_custom_plan"
+)
 
 
 class _Number(Loader):
@@ -228,7 +231,7 @@ class PostgresConnections(Transactions):
         """What holds for every transaction."""
         return (
             f"SET LOCAL search_path = {SCHEMA}, public; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s';"
-            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'"
+            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'; {PLANS}"
         )
 
     @contextmanager

@@ -205,9 +205,11 @@ CREATE TABLE activations (
     pooled    {vector} NOT NULL,
     checksum  BIGINT NOT NULL,               -- CRC-32 of float16[dim]
     tokens    SMALLINT,                      -- NULL: it has no token matrix; 0: lost, to be made again; 1: it has one
+    folded    BOOLEAN NOT NULL DEFAULT FALSE, -- it is in the namespace's HNSW index, where there is one
     PRIMARY KEY (namespace, content, encoding)
 );
 ALTER TABLE activations ALTER COLUMN pooled SET STORAGE PLAIN;
+CREATE INDEX activations_late ON activations (namespace, encoding) WHERE NOT folded;
 CREATE INDEX activations_lost ON activations (namespace, encoding) WHERE tokens = 0;
 
 -- Token matrices, read for the last candidates only.
