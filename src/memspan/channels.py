@@ -18,7 +18,7 @@ from memspan.views.base import Scored, Selection, find_sorted
 from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalView
 from memspan.views.tree import TreeView
-from memspan.views.vectors import VectorView
+from memspan.views.vectors import VectorIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class SemanticChannel:
 
     name = "semantic"
 
-    def __init__(self, view: VectorView, tree: TreeChannel) -> None:
+    def __init__(self, view: VectorIndex, tree: TreeChannel) -> None:
         self._view = view
         self._tree = tree
 
@@ -96,7 +96,7 @@ class TreeChannel:
     name = "tree"
     BEAM = 256  # leaves of at most 256 rows: a query compares 65,536 rows at most
 
-    def __init__(self, tree: TreeView, vectors: VectorView) -> None:
+    def __init__(self, tree: TreeView, vectors: VectorIndex) -> None:
         self._tree = tree
         self._vectors = vectors
 

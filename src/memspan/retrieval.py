@@ -23,7 +23,7 @@ from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
 from memspan.tuning import adjusted, current, key
 from memspan.updates import newer_first
-from memspan.views.base import Scored, Selection, Selections, find_sorted
+from memspan.views.base import Scored, Selecting, Selection, find_sorted
 from memspan.views.graph import GraphView, Origin
 from memspan.views.tree import TreeView
 
@@ -61,7 +61,7 @@ class Retrieval:
     def __init__(
         self,
         ledger: Ledger,
-        selections: Selections,
+        selections: Selecting,
         channels: Sequence[Channel],
         followers: Sequence[Follower],
         tree: TreeView,

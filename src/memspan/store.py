@@ -50,11 +50,11 @@ from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
-from memspan.views.base import Progress, Selection, Selections, View
+from memspan.views.base import Progress, Selecting, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
 from memspan.views.lexical import LexicalView
 from memspan.views.tree import TreeView
-from memspan.views.vectors import VectorView
+from memspan.views.vectors import VectorIndex, VectorView
 
 T = TypeVar("T")
 
@@ -128,18 +128,18 @@ class Store:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
         lexical = LexicalView(self._ledger, views_path)
-        self._selections = Selections(self._ledger)
+        self._selections, vectors = self._by_meaning(views_path)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
         known = json.loads(recorded)
         self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
         self._nearest: NearestIn | None = None
-        if self._encoder is not None:
-            vectors = VectorView(self._ledger, views_path, self._encoder.dim)
+        if vectors is not None:
             views.append(vectors)
             routed = TreeChannel(self._tree, vectors)
             channels += [SemanticChannel(vectors, routed), routed]
-            self._nearest = partial(_nearest, vectors, self._tree, self._selections)
+            led = self._tree if self.database is None else None
+            self._nearest = partial(_nearest, vectors, led, self._selections)
         views.append(self._tree)
         self._graph = GraphView(self._ledger, views_path, self._nearest)
         views.append(self._graph)
@@ -163,6 +163,18 @@ class Store:
             self._projection,
             self._reranker,
         )
+
+    def _by_meaning(self, directory: Path | None) -> tuple[Selecting, VectorIndex | None]:
+        """Who gives selections, and the view by meaning where there is an encoder; a database has its own of both."""
+        dim = None if self._encoder is None else self._encoder.dim
+        if self.database is None:
+            return Selections(self._ledger), None if dim is None else VectorView(self._ledger, directory, dim)
+        from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.selections import PostgresSelections
+        from memspan.views.postgres.vectors import PostgresVectors
+
+        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
+        return PostgresSelections(self._ledger), None if dim is None else PostgresVectors(self._ledger, dim)
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides, and on the ``level`` of
@@ -600,12 +612,13 @@ class Store:
 
 
 def _nearest(
-    vectors: VectorView, tree: TreeView, selections: Selections, within: str | Selection, seqs: Seqs, k: int
+    vectors: VectorIndex, tree: TreeView | None, selections: Selecting, within: str | Selection, seqs: Seqs, k: int
 ) -> tuple[Seqs, NDArray[np.float32]]:
     """The rows of a namespace, as they are now, or of a selection, that are nearest to each of ``seqs``; to one that is
-    not in it only itself. Among many they are looked for where the tree leads to, so that it takes no longer."""
+    not in it only itself. Among many they are looked for where the ``tree`` leads to, so that it takes no longer; None
+    where the vectors have a way of their own."""
     now = selections.of(Scope(namespace=within)) if isinstance(within, str) else within
-    if len(now.seqs) <= COMPARED:
+    if tree is None or now.rows <= COMPARED:
         near, cosines = vectors.nearest(now, seqs, k)
     else:
         near, cosines = np.full((len(seqs), k), -1, np.int64), np.zeros((len(seqs), k), np.float32)
@@ -613,7 +626,7 @@ def _nearest(
         for at, vector, around in zip(np.flatnonzero(known), own, tree.around(now, own, BEAM), strict=True):
             best = vectors.among(now, around, vector, k)
             near[at, : len(best.seqs)], cosines[at, : len(best.seqs)] = best.seqs, best.scores
-    _, current = now.find(seqs)
+    current = now.inside(seqs)
     near[~current, 0], near[~current, 1:] = seqs[~current], -1
     return near, cosines
 

@@ -131,6 +131,14 @@ def find_sorted(within: NDArray[Any], seqs: NDArray[Any]) -> tuple[NDArray[np.in
     return index, within[index] == seqs
 
 
+class Selecting(Protocol):
+    """Who gives selections."""
+
+    def of(self, scope: Scope, filters: Filter | None = None, as_of: AsOf | None = NOW) -> Selection:
+        """The rows in ``scope`` that pass ``filters``, as of then; None: all that are current, whatever became of
+        them."""
+
+
 class _Kept(NamedTuple):
     """A selection, the last entry of the removal log and the last row that it knows of, and until when it holds where
     no row is written."""

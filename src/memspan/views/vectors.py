@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from memspan.views.base import (
     Scored,
     Selection,
     SnapshotFiles,
+    View,
     find_sorted,
     forgotten_if_broken,
 )
@@ -75,6 +76,17 @@ class _State:
         else:
             self.seqs[self.used : end], self.tail[self.used : end] = seqs, vectors
         self.used = end
+
+
+class VectorIndex(View, Protocol):
+    """``View`` by meaning: what ``VectorView`` says of these."""
+
+    def search(self, selection: Selection, vector: NDArray[np.float32], k: int) -> Scored: ...
+    def scans(self, selection: Selection) -> bool: ...
+    def among(self, selection: Selection, seqs: Seqs, vector: NDArray[np.float32], k: int) -> Scored: ...
+    def score(self, namespace: str, vector: NDArray[np.float32], seqs: Seqs) -> NDArray[np.float32]: ...
+    def own(self, namespace: str, seqs: Seqs) -> tuple[Vectors, NDArray[np.bool_]]: ...
+    def nearest(self, selection: Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]: ...
 
 
 class VectorView:

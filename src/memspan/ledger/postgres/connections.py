@@ -90,11 +90,20 @@ class PostgresConnection:
             cursor.executemany(statement.sql, bound)
         return cursor
 
-    def binary(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query as they come over the wire: a vector is its bytes."""
+    def binary(self, sql: str, parameters: Sequence[Any] = (), *, during: Mapping[str, str] | None = None) -> list[Any]:
+        """The rows of a query as they come over the wire: a vector is its bytes. Only ``during`` it these settings
+        hold, which are said in the same round trip."""
         statement = translated(sql)
         with self.raw.cursor(binary=True) as cursor:
-            return cursor.execute(statement.sql, statement.bound(parameters)).fetchall()
+            if not during:
+                return cursor.execute(statement.sql, statement.bound(parameters)).fetchall()
+            with self.raw.pipeline():
+                for name, value in during.items():
+                    self.raw.execute(f"SET LOCAL {name} = {value}")
+                cursor.execute(statement.sql, statement.bound(parameters))
+                for name in during:
+                    self.raw.execute(f"SET LOCAL {name} TO DEFAULT")
+                return cursor.fetchall()
 
     def stream(self, sql: str, *parameters: Any) -> Iterator[Any]:
         """The rows of a query, a part at a time, as they come over the wire."""
