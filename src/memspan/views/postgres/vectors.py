@@ -51,16 +51,14 @@ _JOINED = "JOIN activations AS a ON a.namespace = ? AND a.content = s.content AN
 
 
 class PostgresVectors:
-    """``View`` by meaning. Scores are cosines in [-1, 1]; ``dim`` is the encoder's. ``least``: rows from which a
-    namespace gets a graph."""
+    """``View`` by meaning. Scores are cosines in [-1, 1]; ``dim`` is the encoder's."""
 
     name = "vectors"
 
-    def __init__(self, ledger: PostgresLedger, dim: int, *, least: int = GRAPH_ROWS) -> None:
+    def __init__(self, ledger: PostgresLedger, dim: int) -> None:
         self.dim = dim
         self.failure: str | None = None
         self._ledger = ledger
-        self._least = least
         self._made: type[HalfVector] | type[Vector] = HalfVector if ledger.can.half else Vector
         self._typed = f"CAST(pooled AS {ledger.can.column}({dim}))"
 
@@ -227,9 +225,9 @@ class PostgresVectors:
         """Whether the namespace has grown so large without a graph, or so much after it, that folding pays."""
         with self._ledger.reading() as connection:
             head = head_of(connection, namespace)
-            if head.seq < self._least:
+            if head.seq < GRAPH_ROWS:
                 return False
-            most = max(LATE_ROWS, head.seq // 50) if head.walkable else self._least
+            most = max(LATE_ROWS, head.seq // 50) if head.walkable else GRAPH_ROWS
             return _count(connection, head, "NOT folded", most) >= most or (
                 not head.walkable and _count(connection, head, "folded", most) >= most
             )
@@ -245,7 +243,7 @@ class PostgresVectors:
             rows = _count(connection, head, "TRUE")
             graphs = _graphs(connection, head.number)
         name = graph_of(head.number, head.encoding)
-        stays = rows >= (self._least // 2 if graphs.get(name) else self._least) and rows > 0
+        stays = rows >= (GRAPH_ROWS // 2 if graphs.get(name) else GRAPH_ROWS) and rows > 0
         gone = [each for each, whole in graphs.items() if each != name or force or not whole or not stays]
         fresh = stays and (name in gone or name not in graphs)
         with self._alone(head.number) as mine:
