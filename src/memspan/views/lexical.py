@@ -8,11 +8,9 @@ or delete never moves a score (docs/decisions/0002-own-postings.md).
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.analysis import VERSION
+from memspan.analysis import VERSION, key_of
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
@@ -267,8 +265,3 @@ def _batches(documents: Iterable[tuple[int, Sequence[str]]]) -> Iterator[list[tu
     iterator = iter(documents)
     while batch := list(islice(iterator, BATCH)):
         yield batch
-
-
-@lru_cache(maxsize=200_000)
-def key_of(term: str) -> int:
-    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest())
