@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.ledger.base import Seqs, names_in
-from memspan.views.base import Matches, Scored, Scorer, Selection
+from memspan.views.base import Scored, Scorer, Selection
 from memspan.views.graph import GraphView, Origin, Reached
+from memspan.views.lexical import LexicalIndex
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex
 
@@ -106,19 +107,12 @@ class TreeChannel:
         return _found(self._vectors.among(selection, routed.seqs, question.vector, k))
 
 
-class Lexical(Protocol):
-    """A view by words."""
-
-    def search(self, selection: Selection, terms: Sequence[str]) -> Matches:
-        """The rows of ``selection`` that hold ``terms``, as a share of the best score any row could have: in [0, 1]."""
-
-
 class KeywordChannel:
     """BM25 over the selection, as a share of the best score any row could have for this query."""
 
     name = "keyword"
 
-    def __init__(self, view: Lexical) -> None:
+    def __init__(self, view: LexicalIndex) -> None:
         self._view = view
 
     def search(self, question: Question, selection: Selection, k: int) -> Found:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from memspan.analysis import VERSION, key_of
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
-from memspan.views.base import Places, Progress, Scored, Selection, SnapshotFiles, counting
+from memspan.views.base import Matches, Places, Progress, Scored, Selection, SnapshotFiles, View, counting
 
 K1 = 0.9
 B = 0.4
@@ -130,6 +130,13 @@ class _State:
     file: str | None
     postings: Postings
     places: Places
+
+
+class LexicalIndex(View, Protocol):
+    """``View`` by words."""
+
+    def search(self, selection: Selection, terms: Sequence[str]) -> Matches:
+        """The rows of ``selection`` that hold ``terms``, as a share of the best score any row could have: in [0, 1]."""
 
 
 def outdated(ledger: Ledger) -> str | None:
@@ -259,8 +266,8 @@ class LexicalView:
 
     def problems(self, namespace: str) -> list[str]:
         """What is wrong with the snapshot, if there is one."""
-        outdated = outdated(self._ledger)
-        return [*self._files.problems(namespace), *([outdated] if outdated else [])]
+        stale = outdated(self._ledger)
+        return [*self._files.problems(namespace), *([stale] if stale else [])]
 
     def size(self) -> int:
         """Bytes of the snapshots on disk."""

@@ -23,9 +23,9 @@ from memspan.ledger.postgres.connections import PostgresConnection
 from memspan.ledger.postgres.ledger import PostgresLedger
 from memspan.ledger.postgres.words import OCCURRENCE, words_of
 from memspan.ledger.rows import namespace_number
-from memspan.views.base import Matches, Progress, Scored, Scorer, find_sorted
+from memspan.views.base import Matches, Progress, Scored, Scorer, Selection, find_sorted
 from memspan.views.lexical import BATCH, Weighing, outdated
-from memspan.views.postgres.selections import PostgresSelection
+from memspan.views.postgres.selections import PostgresSelection, on_server
 
 EXACT = 8_192  # rows of a selection in which all that hold a term are read
 SAMPLE = 2_048  # rows of a larger one of which the words are kept here, some 250 KB
@@ -196,18 +196,19 @@ class PostgresLexical:
         self._samples: OrderedDict[Hashable, _Sample] = OrderedDict()
         self.failure: str | None = None
 
-    def search(self, selection: PostgresSelection, terms: Sequence[str]) -> Matches:
+    def search(self, selection: Selection, terms: Sequence[str]) -> Matches:
         """The best rows of ``selection`` that hold one of ``terms``, at least ``LEAST`` where there are so many, in one
         round trip; in a selection of at most ``EXACT`` rows all."""
         wanted = list(dict.fromkeys(terms))
         if not selection.rows or not wanted:
             return Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        words = words_of(selection.number, wanted)
+        asked = on_server(selection)
+        words = words_of(asked.number, wanted)
         with self._ledger.reading() as connection:
-            namespace_number(connection, selection.namespace)
-            if selection.rows <= EXACT:
-                return self._all(connection, selection, words)
-            return self._best(connection, selection, words)
+            namespace_number(connection, asked.namespace)
+            if _listed(asked):
+                return self._all(connection, asked, words)
+            return self._best(connection, asked, words)
 
     def _all(self, connection: PostgresConnection, selection: PostgresSelection, words: Words) -> Scored:
         read = _proposed(connection, selection, _Proposals(words))
@@ -285,13 +286,18 @@ class PostgresLexical:
             return int(connection.execute("SELECT pg_total_relation_size('lexical')").fetchone()[0])
 
 
+def _listed(selection: PostgresSelection) -> bool:
+    """Whether it is small enough that all its rows may be read."""
+    return selection.rows <= EXACT or selection.given is not None
+
+
 def _proposed(connection: PostgresConnection, selection: PostgresSelection, proposals: _Proposals) -> _Read:
     """The rows of ``selection`` that are proposed."""
     wanted, words = proposals.clause()
     clause, values = selection.clause, selection.values
     if selection.filters is not None or selection.as_of is not None:  # which `lexical` cannot say
-        if selection.rows <= EXACT:
-            clause, values = "seq = ANY(?)", [selection.seqs.tolist()]
+        if _listed(selection):
+            clause, values = "seq = ANY(?)", (selection.seqs.tolist(),)
         else:
             within = "s.namespace = lexical.namespace AND s.seq = lexical.seq"
             clause = f"EXISTS (SELECT 1 FROM segments AS s WHERE {within} AND {clause} OFFSET 0)"
