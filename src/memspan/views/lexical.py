@@ -52,7 +52,7 @@ class Weighing:
 
     def parts(
         self, terms: NDArray[np.intp], counts: NDArray[np.float32], lengths: NDArray[np.int32]
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float64]:
         """What each finding adds to its row: of the term with that index, ``counts`` times, in a row of so many."""
         length = np.float32(K1 * (1 - B)) + np.float32(K1 * B / self.mean) * lengths
         return (self.idf * (K1 + 1)).astype(np.float32)[terms] * (counts / (counts + length))

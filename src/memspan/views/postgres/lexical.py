@@ -4,7 +4,8 @@ In a selection of at most ``EXACT`` rows each row that holds one of the terms is
 larger one the rare terms propose the rows that hold them, the others those that hold several of them, so that some
 thousands of rows are read however many there are. How common a term is there is counted in what was read, or else in a
 sample of the selection: its rows of least content hash (a bottom-k sketch: E. Cohen and H. Kaplan, "Summarizing data
-using bottom-k sketches", PODC 2007), which are the same whatever others write. See docs/decisions/0031-postgres-lexical.md.
+using bottom-k sketches", PODC 2007), which are the same
+whatever others write (docs/decisions/0024-postgres-lexical.md).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _Findings(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """Rows and their words: ``seqs`` int64[n] in any order, ``lengths`` int32[n], how many words each has, and these one
+    """Rows and their words: ``seqs`` int64[n] in any order; ``lengths`` int32[n], how many words each has; and these, one
     row after the other."""
 
     seqs: Seqs
