@@ -56,8 +56,8 @@ class _Findings(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """Rows and their words: ``seqs`` int64[n] in any order; ``lengths`` int32[n], how many words each has; and these, one
-    row after the other."""
+    """Rows in any order, and their words: ``seqs`` int64[n]; ``lengths`` int32[n], how many words each has; and these,
+    one row after the other."""
 
     seqs: Seqs
     lengths: NDArray[np.int32]
