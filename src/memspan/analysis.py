@@ -11,9 +11,11 @@ Burmese) their overlapping pairs of characters [2]. A term holds only letters, m
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 import Stemmer
@@ -193,3 +195,9 @@ def _stem(word: str) -> str:
         stemmer = _thread.stemmer = Stemmer.Stemmer("english", 0)  # not thread-safe; words are remembered here already
     stem: str = stemmer.stemWord(word)
     return stem
+
+
+@lru_cache(maxsize=200_000)
+def key_of(term: str) -> int:
+    """The number, of 64 bits, under which an index keeps a term."""
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest())

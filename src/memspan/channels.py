@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.ledger.base import Seqs, names_in
-from memspan.views.base import Scored, Selection, find_sorted
+from memspan.views.base import Scored, Scorer, Selection
 from memspan.views.graph import GraphView, Origin, Reached
-from memspan.views.lexical import LexicalView
+from memspan.views.lexical import LexicalIndex
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex
 
@@ -41,7 +41,7 @@ class Found:
     """An answer: its best rows; the score float32[n] it gives to any (NaN: it cannot say); how it came to a row."""
 
     best: Scored
-    score: Callable[[Seqs], NDArray[np.float32]]
+    score: Scorer
     path: Callable[[int], Sequence[Origin]] = _nowhere
 
 
@@ -112,13 +112,12 @@ class KeywordChannel:
 
     name = "keyword"
 
-    def __init__(self, view: LexicalView) -> None:
+    def __init__(self, view: LexicalIndex) -> None:
         self._view = view
 
     def search(self, question: Question, selection: Selection, k: int) -> Found:
         matches = self._view.search(selection, question.terms)
-        at = matches.top(k)
-        return Found(at, _found(matches).score)
+        return Found(matches.top(k), matches.scorer())
 
 
 class NextFollower:
@@ -201,18 +200,8 @@ class GraphFollower:
 
 def _found(scored: Scored, reached: Reached | None = None) -> Found:
     """An answer that scores the rows in ``scored``, and 0 any other."""
-    order = np.argsort(scored.seqs)
-    seqs, values = scored.seqs[order], scored.scores[order]
-
-    def score(rows: Seqs) -> NDArray[np.float32]:
-        at, inside = find_sorted(seqs, rows)
-        scores = np.zeros(len(rows), np.float32)
-        scores[inside] = values[at[inside]]
-        return scores
-
-    if reached is None:
-        return Found(scored, score)
-    return Found(scored, score, reached.path)
+    score = scored.scorer()
+    return Found(scored, score) if reached is None else Found(scored, score, reached.path)
 
 
 _NONE = Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))

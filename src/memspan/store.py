@@ -50,7 +50,7 @@ from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selecting, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
-from memspan.views.lexical import LexicalView
+from memspan.views.lexical import LexicalIndex, LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex, VectorView
 
@@ -117,8 +117,7 @@ class Store:
     def _wire(self, recorded: str) -> None:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
-        lexical = LexicalView(self._ledger, views_path)
-        self._selections, vectors = self._by_meaning(views_path)
+        self._selections, lexical, vectors = self._indexes(views_path)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
         known = json.loads(recorded)
@@ -154,17 +153,25 @@ class Store:
             self._reranker,
         )
 
-    def _by_meaning(self, directory: Path | None) -> tuple[Selecting, VectorIndex | None]:
-        """Who gives selections, and the view by meaning where there is an encoder; a database has its own of both."""
+    def _indexes(self, directory: Path | None) -> tuple[Selecting, LexicalIndex, VectorIndex | None]:
+        """Who gives selections, the view by words, and the one by meaning where there is an encoder; a database has its
+        own of each."""
         dim = None if self._encoder is None else self._encoder.dim
         if self.database is None:
-            return Selections(self._ledger), None if dim is None else VectorView(self._ledger, directory, dim)
+            vectors = None if dim is None else VectorView(self._ledger, directory, dim)
+            return Selections(self._ledger), LexicalView(self._ledger, directory), vectors
         from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.lexical import PostgresLexical
         from memspan.views.postgres.selections import PostgresSelections
         from memspan.views.postgres.vectors import PostgresVectors
 
-        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
-        return PostgresSelections(self._ledger), None if dim is None else PostgresVectors(self._ledger, dim)
+        ledger = self._ledger
+        assert isinstance(ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
+        return (
+            PostgresSelections(ledger),
+            PostgresLexical(ledger),
+            None if dim is None else PostgresVectors(ledger, dim),
+        )
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides, and on the ``level`` of

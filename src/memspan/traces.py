@@ -19,12 +19,12 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from memspan.activations.tokens import Activation
+from memspan.analysis import key_of as term_key
 from memspan.analysis import terms
 from memspan.ledger.base import names_in
 from memspan.reports import Trace
 from memspan.views.adjacency import key_of
 from memspan.views.base import Progress
-from memspan.views.lexical import key_of as term_key
 
 What = Literal["text", "word", "term", "name", "hash", "vector", "tokens"]
 

@@ -14,6 +14,7 @@ import pytest
 from running import started
 
 from memspan import Memory, NotUndoable
+from memspan.analysis import key_of as term_key
 from memspan.analysis import terms
 from memspan.archives.base import Contents, Header
 from memspan.archives.cube import write
@@ -21,7 +22,6 @@ from memspan.drafting import content_key
 from memspan.records import Segment, Version
 from memspan.testing import WordEncoder
 from memspan.views.adjacency import key_of as name_key
-from memspan.views.lexical import key_of as term_key
 
 COMMON = [
     "the",

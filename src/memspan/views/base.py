@@ -31,6 +31,7 @@ from memspan.records import NOW, AsOf, Filter, Junction, Scope
 SLACK = 8_192  # rows that are gone and are kept in memory all the same
 
 Progress = Callable[[int, int, str], None]
+Scorer = Callable[[Seqs], NDArray[np.float32]]
 T = TypeVar("T")
 
 
@@ -56,6 +57,29 @@ class Scored:
     def _sorted(self, k: int) -> Scored:
         order = np.lexsort((-self.seqs, -self.scores))[:k]
         return Scored(self.seqs[order], self.scores[order])
+
+    def scorer(self) -> Scorer:
+        """Gives any rows their score, 0 to those that are not here."""
+        order = np.argsort(self.seqs)
+        seqs, values = self.seqs[order], self.scores[order]
+
+        def score(rows: Seqs) -> NDArray[np.float32]:
+            at, inside = find_sorted(seqs, rows)
+            scores = np.zeros(len(rows), np.float32)
+            scores[inside] = values[at[inside]]
+            return scores
+
+        return score
+
+
+class Matches(Protocol):
+    """Rows that a view found for a query."""
+
+    def top(self, k: int) -> Scored:
+        """The k best, best first; of equal scores the newer row first."""
+
+    def scorer(self) -> Scorer:
+        """Gives any rows of the selection their score, 0 to those that do not match."""
 
 
 class Lineage:

@@ -8,28 +8,54 @@ or delete never moves a score (docs/decisions/0002-own-postings.md).
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memspan.analysis import VERSION
+from memspan.analysis import VERSION, key_of
 from memspan.analysis import terms as analyse
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Seqs, Snapshot
-from memspan.views.base import Places, Progress, Scored, Selection, SnapshotFiles, counting
+from memspan.views.base import Matches, Places, Progress, Scored, Selection, SnapshotFiles, View, counting
 
 K1 = 0.9
 B = 0.4
 SNAPSHOT_ROWS = 4_096  # below this many tail rows FTS5 alone is as fast, and a snapshot would be rewritten too often
 BATCH = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighing:
+    """How much the terms of a query tell, among ``rows`` rows of ``mean`` terms: ``idf`` float64[q].
+
+    BM25 as in Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the always
+    positive idf of Lucene. ``best`` is what scores are a share of: words that no row holds count against a match, but
+    never for more than the words that some row does hold.
+    """
+
+    mean: float
+    idf: NDArray[np.float64]
+    best: float
+
+    @classmethod
+    def among(cls, rows: int, terms: int, frequencies: NDArray[Any]) -> Weighing:
+        """In ``rows`` rows of together ``terms`` terms, of which ``frequencies`` hold each of the query's."""
+        idf = np.log1p((rows - frequencies + 0.5) / (frequencies + 0.5))
+        best = max(idf[frequencies > 0].sum(), idf.sum() / 2) * (K1 + 1)
+        return cls(max(terms / rows, 1e-9), idf, float(best))
+
+    def parts(
+        self, terms: NDArray[np.intp], counts: NDArray[np.float32], lengths: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """What each finding adds to its row: of the term with that index, ``counts`` times, in a row of so many."""
+        length = np.float32(K1 * (1 - B)) + np.float32(K1 * B / self.mean) * lengths
+        return (self.idf * (K1 + 1)).astype(np.float32)[terms] * (counts / (counts + length))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +132,21 @@ class _State:
     places: Places
 
 
+class LexicalIndex(View, Protocol):
+    """``View`` by words."""
+
+    def search(self, selection: Selection, terms: Sequence[str]) -> Matches:
+        """The rows of ``selection`` that hold ``terms``, as a share of the best score any row could have: in [0, 1]."""
+
+
+def outdated(ledger: Ledger) -> str | None:
+    """Why words are not found as they would be today, if so."""
+    analyser = ledger.value("analyser")
+    if analyser in (None, VERSION):
+        return None
+    return f"the words were analysed by version {analyser}, this is {VERSION}: run `memspan compact`"
+
+
 class LexicalView:
     """``View`` by words. Scores are BM25 as a share of the best any row could have for the query: in [0, 1]."""
 
@@ -119,12 +160,7 @@ class LexicalView:
         self.failure: str | None = None
 
     def search(self, selection: Selection, terms: Sequence[str]) -> Scored:
-        """Every row of ``selection`` that holds one of ``terms``, with its score.
-
-        BM25 as in Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the
-        always positive idf of Lucene. Words that no row holds count against a match, but never for more than the words
-        that some row does hold.
-        """
+        """Every row of ``selection`` that holds one of ``terms``, with its score."""
         n = len(selection.seqs)
         wanted = list(dict.fromkeys(terms))
         if not n or not wanted:
@@ -134,20 +170,18 @@ class LexicalView:
             places = state.places.of(selection)
             found = [self._postings(selection, state, places, term) for term in wanted]
         frequencies = np.array([len(index) for index, _ in found])
-        idf = np.log1p((n - frequencies + 0.5) / (frequencies + 0.5))
+        weighing = Weighing.among(n, selection.total_terms, frequencies)
         index = np.concatenate([index for index, _ in found])
         counts = np.concatenate([counts for _, counts in found]).astype(np.float32)
-        mean = max(selection.total_terms / n, 1e-9)
-        length = np.float32(K1 * (1 - B)) + np.float32(K1 * B / mean) * selection.terms[index]
-        parts = np.repeat((idf * (K1 + 1)).astype(np.float32), frequencies) * (counts / (counts + length))
-        best = max(idf[frequencies > 0].sum(), idf.sum() / 2) * (K1 + 1)
+        which = np.repeat(np.arange(len(wanted)), frequencies)
+        parts = weighing.parts(which, counts, selection.terms[index])
         if len(index) * 8 > n:
             dense = np.bincount(index, weights=parts, minlength=n)
             hit = np.flatnonzero(dense)
-            scores = dense[hit] / best
+            scores = dense[hit] / weighing.best
         else:
             hit, where = np.unique(index, return_inverse=True)
-            scores = np.bincount(where, weights=parts, minlength=len(hit)) / best
+            scores = np.bincount(where, weights=parts, minlength=len(hit)) / weighing.best
         return Scored(selection.seqs[hit], scores.clip(0, 1).astype(np.float32))
 
     def _postings(
@@ -228,19 +262,12 @@ class LexicalView:
 
     def status(self, namespace: str) -> dict[str, Any]:
         """``position`` and ``rows`` of the snapshot, rows in the ``tail``, and the last ``failure``."""
-        return {**self._files.status(namespace), "failure": self.failure or self._outdated()}
+        return {**self._files.status(namespace), "failure": self.failure or outdated(self._ledger)}
 
     def problems(self, namespace: str) -> list[str]:
         """What is wrong with the snapshot, if there is one."""
-        outdated = self._outdated()
-        return [*self._files.problems(namespace), *([outdated] if outdated else [])]
-
-    def _outdated(self) -> str | None:
-        """Why words are not found as they would be today, if so."""
-        analyser = self._ledger.value("analyser")
-        if analyser in (None, VERSION):
-            return None
-        return f"the words were analysed by version {analyser}, this is {VERSION}: run `memspan compact`"
+        stale = outdated(self._ledger)
+        return [*self._files.problems(namespace), *([stale] if stale else [])]
 
     def size(self) -> int:
         """Bytes of the snapshots on disk."""
@@ -267,8 +294,3 @@ def _batches(documents: Iterable[tuple[int, Sequence[str]]]) -> Iterator[list[tu
     iterator = iter(documents)
     while batch := list(islice(iterator, BATCH)):
         yield batch
-
-
-@lru_cache(maxsize=200_000)
-def key_of(term: str) -> int:
-    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest())

@@ -16,19 +16,18 @@ from pgvector.psycopg import register_vector
 
 from memspan.keys import Keys
 from memspan.ledger import log
-from memspan.ledger.base import Seqs, now
-from memspan.ledger.feeding import seqs_of
+from memspan.ledger.base import now
 from memspan.ledger.postgres import schema
 from memspan.ledger.postgres.activations import PostgresActivations
 from memspan.ledger.postgres.connections import AsSent, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
+from memspan.ledger.postgres.words import COPIED, PostgresWords
 from memspan.ledger.recording import Recording
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
 from memspan.ledger.transactions import Connection
-from memspan.records import Draft
 
 
-class PostgresLedger(PostgresActivations, Recording):
+class PostgresLedger(PostgresActivations, PostgresWords, Recording):
     """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
 
     keys: Keys | None = None
@@ -73,6 +72,7 @@ class PostgresLedger(PostgresActivations, Recording):
                 "INSERT INTO removals (namespace, entry, seq) VALUES (?, ?, ?)",
                 [(number, last - len(seqs) + at, seq) for at, seq in enumerate(seqs, 1)],
             )
+            self.hide_words(connection, number, seqs)
 
     def alone(self, connection: Connection, key: str) -> None:
         lock = int.from_bytes(sha256(b"memspan value\0" + key.encode()).digest()[:8], signed=True)
@@ -122,42 +122,6 @@ class PostgresLedger(PostgresActivations, Recording):
             sql = f"UPDATE changes SET salt = NULL, link = NULL WHERE namespace = ? AND {column} = ANY(?)"
             connection.execute(sql, (number, ids))
         return len(rows)
-
-    def index_words(self, connection: Connection, number: int, rows: Sequence[tuple[int, Draft]]) -> None:
-        connection.executemany(
-            "INSERT INTO lexical (seq, namespace, words) VALUES (?, ?, ?)",
-            [(seq, number, [f"{number}_{term}" for term in draft.terms]) for seq, draft in rows],
-        )
-
-    # The words of rows
-
-    def tail_postings(self, namespace: str, term: str, after: int) -> Seqs:
-        """int64[n]: the seq of each occurrence of ``term`` in rows after ``after`` (a seq once per occurrence)."""
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            word = f"{number}_{term}"
-            return seqs_of(
-                connection.execute(
-                    "SELECT seq FROM lexical, unnest(words) AS word WHERE namespace = ? AND seq > ?"
-                    " AND words @> ARRAY[CAST(? AS TEXT)] AND word = ?",
-                    (number, after, word, word),
-                )
-            )
-
-    def tail_terms(self, namespace: str, after: int, limit: int) -> list[tuple[int, list[str]]]:
-        """(seq, terms) of rows after ``after``, at most ``limit``."""
-        with self.reading() as connection:
-            number = namespace_number(connection, namespace)
-            rows = connection.execute(
-                "SELECT seq, words FROM lexical WHERE namespace = ? AND seq > ? ORDER BY seq LIMIT ?",
-                (number, after, limit),
-            ).fetchall()
-        prefix = len(f"{number}_")
-        return [(seq, [word[prefix:] for word in words]) for seq, words in rows]
-
-    def trim_tail(self, namespace: str, upto: int) -> int:
-        """Nothing: words are searched where they stand."""
-        return 0
 
     # The store itself
 
@@ -234,6 +198,7 @@ TABLES = (
 
 _BY_CONTENT = "WHERE s.namespace = a.namespace AND s.content = a.content"
 _BY_SEQ = "WHERE s.namespace = t.namespace AND s.seq = t.seq"
+_COPIES = ", ".join(f"{{0}}.{name}" for name in COPIED.split(", ")).replace("ended_at", "ended_at IS NULL")
 INCONSISTENCIES = {
     f"SELECT count(*) FROM activations AS a WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_CONTENT})":
         "{} vectors belong to no segment",
@@ -241,6 +206,9 @@ INCONSISTENCIES = {
         "{} entries of the lexical index belong to no segment",
     f"SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical AS t {_BY_SEQ})":
         "{} segments are not in the lexical index: run `memspan rebuild`",
+    f"SELECT count(*) FROM lexical AS t WHERE EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ} AND ({_COPIES.format('s')})"
+    f" IS DISTINCT FROM ({_COPIES.format('t')}))":
+        "{} entries of the lexical index are of another scope than their segments: run `memspan rebuild`",
     "SELECT count(*) FROM segments AS s WHERE (SELECT value FROM store WHERE key = 'encoder') <> 'null'"
     f" AND NOT EXISTS (SELECT 1 FROM activations AS a {_BY_CONTENT} AND a.encoding ="
     " (SELECT CAST(value AS INTEGER) FROM store WHERE key = 'encoding'))"

@@ -237,13 +237,26 @@ CREATE TABLE mentions (
     PRIMARY KEY (namespace, seq)
 );
 
--- The terms of a row, each as often as it stands there.
+-- The words of a row: hashes of its terms mixed with the namespace's number. Beside them, as in segments, what says
+-- whether the row may be seen. Words are written where they are read: a list of pending ones is read by every search.
 CREATE TABLE lexical (
-    seq       BIGINT NOT NULL,
-    namespace BIGINT NOT NULL,
-    words     TEXT[] COLLATE "C" NOT NULL,
+    seq         BIGINT NOT NULL,
+    namespace   BIGINT NOT NULL,
+    user_id     TEXT COLLATE "C",
+    agent_id    TEXT COLLATE "C",
+    run_id      TEXT COLLATE "C",
+    session     TEXT COLLATE "C",
+    ended_at    BIGINT,
+    state       TEXT COLLATE "C",
+    valid_from  BIGINT,
+    valid_to    BIGINT,
+    expires_at  BIGINT,
+    words       BIGINT[] NOT NULL,           -- each once
+    occurrences BYTEA NOT NULL,              -- each as often as it stands there, 8 bytes each, the lesser end first
     PRIMARY KEY (namespace, seq)
 );
+CREATE INDEX lexical_words ON lexical USING gin (words) WITH (fastupdate = off);
+CREATE INDEX lexical_scope ON lexical (namespace, user_id, session);
 
 CREATE TABLE snapshots (
     namespace  BIGINT NOT NULL,
