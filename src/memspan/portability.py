@@ -11,6 +11,7 @@ from typing import Any
 from memspan import archives, arguments, backups
 from memspan.archives.signing import fingerprint, private_key
 from memspan.drafting import Batch, Common, admitted
+from memspan.encoders.base import Encoder
 from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -181,7 +182,11 @@ class Portability(Store):
         return done
 
     def _cut(self, text: str, media: str) -> list[Piece]:
-        encoder = self._encoder
-        tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
-        window = LEXICAL_WINDOW if encoder is None else encoder.window
-        return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
+        return pieces_for(self._encoder, text, media)
+
+
+def pieces_for(encoder: Encoder | None, text: str, media: str) -> list[Piece]:
+    """A text as pieces that fit the window of an encoder; where there is none, as keywords want them."""
+    tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
+    window = LEXICAL_WINDOW if encoder is None else encoder.window
+    return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
