@@ -61,10 +61,10 @@ def joined(address: str) -> Iterator[Cluster]:
         import ray.data
     except ImportError as error:
         raise MissingExtra("bulk ingest needs Ray", mend='pip install "memspan[ray]"') from error
+    _answers(address)
     if ray.is_initialized():
         yield Cluster(ray)
         return
-    _answers(address)
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # what is done is told here
     try:
@@ -116,10 +116,11 @@ class Cluster:
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = STREAMED
         context.execution_options.preserve_order = True
+        reading: Any = _read  # which takes more than Ray's types know of
         work = [{"part": pickle.dumps(part)} for part in parts]
         with DataContext.current(context):
             found = from_items(work, override_num_blocks=min(len(work), MOST_TASKS)).flat_map(
-                _read,
+                reading,
                 fn_kwargs={"reader": self.ray.put(reader)},
                 num_cpus=0,  # what encodes has the CPUs; reading waits for it as soon as enough is read
                 compute=TaskPoolStrategy(size=tasks),
@@ -132,7 +133,7 @@ class Cluster:
                 raise ClusterError(problem, mend="look what became of its machines, and run it again") from error
 
 
-def _read(row: dict[str, Any], reader: Any) -> Iterator[list[dict[str, Any]] | dict[str, Any]]:
+def _read(row: Mapping[str, bytes], reader: Any) -> Iterator[dict[str, bytes]]:
     import ray
 
     for block in ray.get(reader).blocks(pickle.loads(row["part"])):

@@ -177,10 +177,10 @@ class _Gathered:
         if not isinstance(id, (str, int)) or isinstance(id, bool):
             raise InvalidInput(columns.id, f"is {shown(id)}", mend="give each row an id, a text or a whole number")
         uri = arguments.name(columns.id, str(id), longest=arguments.LONGEST_PLACE)
-        self._claimed(text, "text", uri, None, replace(common, source="document"))
+        self._claimed(text, "text", uri, None, common)
 
     def _claimed(self, text: str, media: str, uri: str | None, title: str | None, common: Common) -> None:
-        batch = self._batch(common)
+        batch = self._batch(replace(common, source="document"))
         if admitted := batch.admitted(text):
             called = None if title is None else redacted(title, self._reader.redactor)
             batch.document(admitted, media, batch.claim(admitted, media, uri=uri, title=called))
