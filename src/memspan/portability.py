@@ -10,8 +10,7 @@ from typing import Any
 
 from memspan import archives, arguments, backups
 from memspan.archives.signing import fingerprint, private_key
-from memspan.drafting import Batch, Common, admitted
-from memspan.encoders.base import Encoder
+from memspan.drafting import Batch, Common, admitted, pieces_for
 from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -19,12 +18,8 @@ from memspan.importing import Import
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Piece, as_dict
 from memspan.reports import BackedUp, Exported, Imported
-from memspan.segmenting import WordTokenizer, cut
 from memspan.store import Store
 from memspan.views.base import Progress
-
-MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
-LEXICAL_WINDOW = 256
 
 
 class Portability(Store):
@@ -183,10 +178,3 @@ class Portability(Store):
 
     def _cut(self, text: str, media: str) -> list[Piece]:
         return pieces_for(self._encoder, text, media)
-
-
-def pieces_for(encoder: Encoder | None, text: str, media: str) -> list[Piece]:
-    """A text as pieces that fit the window of an encoder; where there is none, as keywords want them."""
-    tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
-    window = LEXICAL_WINDOW if encoder is None else encoder.window
-    return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memspan import arguments, encoders
-from memspan.drafting import Batch, Common, hashed
+from memspan.drafting import Batch, Common, hashed, pieces_for
 from memspan.encoders.base import Encoder
 from memspan.errors import InvalidInput, MissingExtra
 from memspan.ledger.base import DocumentDraft, Idempotency
-from memspan.portability import pieces_for
 from memspan.reading import MAX_CHARACTERS, read_file
 from memspan.records import Draft, Piece
 from memspan.redaction import Redactor, redacted
