@@ -65,5 +65,10 @@ def driver(cluster: str, tmp_path: Path) -> Driver:
 
 
 def _environment() -> dict[str, str]:
-    """What new processes are started with: what is tested and these tests can be imported, and Ray tells nobody."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS)), "RAY_USAGE_STATS_ENABLED": "0"}
+    """What new processes are started with: what is tested and these tests can be imported; Ray tells nobody, and keeps
+    processes that were idle for a second, which it takes longer to start."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bulk.conftest import Driver
 from bulk.encoders import Counting, Dying, DyingReader, Elsewhere, Refusing, counted
-
 from memspan import Memory
 from memspan.bulk import BulkMemory, Columns
 from memspan.cli import main
@@ -75,9 +76,9 @@ def folder(tmp_path: Path) -> Path:
     garden = "# Garden\n\nThe tomatoes want water every evening.\n\n## Tools\n\nThe spade is in the shed.\n"
     (folder / "garden.md").write_text(garden, encoding="utf-8")
     (folder / "long.txt").write_text(" ".join(text(n) for n in range(300)), encoding="utf-8")
-    rows = [{"text": text(n), "place": f"room {n}", "when": f"2026-05-{n % 28 + 1:02}", "other": 1} for n in range(600)]
+    rows = [{"text": text(n), "place": f"room {n}", "when": f"2026-05-{n % 28 + 1:02}", "other": 1} for n in range(300)]
     write_lines(folder / "rows.jsonl", [*rows, rows[0]])
-    write_parquet(folder / "rows.parquet", [{**row, "text": f"{row['text']} Again."} for row in rows[:100]], group=40)
+    write_parquet(folder / "rows.parquet", [{**row, "text": f"{row['text']} Again."} for row in rows[:60]], group=40)
     return folder
 
 
@@ -90,7 +91,7 @@ def test_files_and_tables_land_as_if_they_were_added_one_by_one(cluster: str, fo
         for file in files[:2]:
             single.add_file(file, metadata={"from": "x"}, **common)
         rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-        for row in [*rows, *({**row, "text": f"{row['text']} Again."} for row in rows[:100])]:
+        for row in [*rows, *({**row, "text": f"{row['text']} Again."} for row in rows[:60])]:
             about = {"from": "x", "place": row["place"]}
             single.add(row["text"], metadata=about, occurred_at=row["when"], **common)
         ours, theirs = (memory.get_all(limit=10_000) for memory in (bulk, single))
@@ -100,7 +101,7 @@ def test_files_and_tables_land_as_if_they_were_added_one_by_one(cluster: str, fo
             assert [(hit.text, round(hit.score, 6)) for hit in found] == [
                 (hit.text, round(hit.score, 6)) for hit in expected
             ]
-        assert (done.read, done.segments, done.repeated) == (2 + 601 + 100, len(theirs), 1)
+        assert (done.read, done.segments, done.repeated) == (2 + 301 + 60, len(theirs), 1)
         assert (done.done, done.unchanged, done.failed, done.pending) == (done.parts, 0, 0, 0)
         assert bulk.stats()["pending"] == 0
         assert bulk.verify()["ok"]
@@ -112,15 +113,15 @@ def test_what_was_taken_in_is_passed_over_and_only_what_is_new_is_encoded(
     files = sorted(folder.iterdir())
     (counts := tmp_path / "counts").mkdir()
     with BulkMemory(tmp_path / "store", encoder=Counting(counts)) as memory:
-        first = last(memory.ingest(files, ray=cluster))
+        first = last(memory.ingest(files, ray=cluster, encoders=1))
         assert max(counted(counts).values()) == 1
-        second = last(memory.ingest(files, ray=cluster))
+        second = last(memory.ingest(files, ray=cluster, encoders=1))
         assert (second.segments, second.repeated, second.encoded) == (0, 0, 0)
         assert second.unchanged == second.read == first.read
         garden = folder / "garden.md"
         changed = garden.read_text(encoding="utf-8").replace("shed", "barn")
         garden.write_text(changed, encoding="utf-8")
-        third = last(memory.ingest(files, ray=cluster))
+        third = last(memory.ingest(files, ray=cluster, encoders=1))
         assert third.read - third.unchanged == 1
         assert max(counted(counts).values()) == 1
         assert memory.search("spade", k=1)[0].text.endswith("The spade is in the barn.")
@@ -131,9 +132,9 @@ def test_a_row_with_an_id_replaces_what_came_by_that_id(cluster: str, tmp_path: 
     table, columns = tmp_path / "rows.jsonl", Columns(text="body", id="key")
     with BulkMemory(tmp_path / "store", encoder="hash") as memory:
         write_lines(table, [{"key": n, "body": text(n)} for n in range(20)])
-        assert last(memory.ingest([table], ray=cluster, columns=columns)).segments == 20
+        assert last(memory.ingest([table], ray=cluster, columns=columns, encoders=1)).segments == 20
         write_lines(table, [{"key": n, "body": text(n if n else 99)} for n in range(20)])
-        done = last(memory.ingest([table], ray=cluster, columns=columns))
+        done = last(memory.ingest([table], ray=cluster, columns=columns, encoders=1))
         assert (done.segments, done.unchanged) == (1, 19)
         assert texts(memory) == Counter(map(text, [99, *range(1, 20)]))
 
@@ -148,12 +149,12 @@ def test_what_cannot_be_read_is_told_and_all_else_is_stored(cluster: str, tmp_pa
     (good := tmp_path / "good.txt").write_text(text(2), encoding="utf-8")
     missing = tmp_path / "missing.txt"
     with BulkMemory(tmp_path / "store", encoder="hash") as memory:
-        done = last(memory.ingest([binary, false, table, missing, good], ray=cluster))
+        done = last(memory.ingest([binary, false, table, missing, good], ray=cluster, encoders=1))
         assert texts(memory) == Counter(map(text, range(3)))
     assert done.failed == len(done.problems) == 8
     for file in (binary, false, missing):
         assert [str(file)] == [problem.where for problem in done.problems if problem.where == str(file)]
-    assert sum(problem.where.startswith(f"{table} at byte ") for problem in done.problems) == 5
+    assert sum(problem.where.startswith(f"{table}[byte ") for problem in done.problems) == 5
 
 
 def test_an_encoding_process_that_is_killed_loses_and_doubles_nothing(cluster: str, tmp_path: Path) -> None:
@@ -181,11 +182,12 @@ def test_a_reading_process_that_is_killed_loses_and_doubles_nothing(cluster: str
         assert (done.segments, done.repeated, done.encoded) == (600, 0, 600)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_driver_that_is_killed_half_way_goes_on_when_it_is_run_again(
-    cluster: str, driver: Driver, tmp_path: Path
+    kind: str, cluster: str, driver: Driver, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     table = write_lines(tmp_path / "rows.jsonl", [{"text": text(n)} for n in range(2_000)])
-    store = tmp_path / "store"
+    store = request.getfixturevalue("postgres") if kind == "postgres" else str(tmp_path / "store")
     (counts := tmp_path / "counts").mkdir()
     killed = driver(store, counts, 3, table)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -206,7 +208,7 @@ def test_a_text_the_encoder_refuses_is_stored_and_waits(cluster: str, tmp_path: 
     table = write_lines(tmp_path / "rows.jsonl", [{"text": text(n)} for n in range(40)])
     (counts := tmp_path / "counts").mkdir()
     with BulkMemory(tmp_path / "store", encoder=Refusing(counts, text(9))) as memory:
-        done = last(memory.ingest([table], ray=cluster))
+        done = last(memory.ingest([table], ray=cluster, encoders=1))
         assert (done.segments, done.encoded, done.pending) == (40, 39, 1)
         assert texts(memory) == Counter(map(text, range(40)))
 
@@ -215,7 +217,7 @@ def test_a_machine_that_has_another_encoder_is_refused_and_nothing_is_written(cl
     table = write_lines(tmp_path / "rows.jsonl", [{"text": text(0)}])
     with BulkMemory(tmp_path / "store", encoder=Elsewhere()) as memory:
         with pytest.raises(EncoderMismatch, match="elsewhere"):
-            last(memory.ingest([table], ray=cluster))
+            last(memory.ingest([table], ray=cluster, encoders=1))
         assert not texts(memory)
 
 
@@ -239,12 +241,12 @@ def test_the_command_tells_what_it_did_and_what_it_left_out(
         assert isinstance(ended.value.code, int)
         return ended.value.code, capsys.readouterr().out
 
-    code, out = run(folder, "--meta-columns", "place", "--json")
+    code, out = run(folder, "--meta-columns", "place", "--encoders", 1, "--json")
     told = json.loads(out)
     assert code == 0
-    assert (told["read"], told["left"], told["pending"], told["failed"]) == (703, 0, 0, 1)
+    assert (told["read"], told["left"], told["pending"], told["failed"]) == (363, 0, 0, 1)
     assert [place.startswith(str(folder / "broken.jsonl")) for place in told["skipped"]] == [True]
-    code, out = run(folder, "--meta-columns", "place")
+    code, out = run(folder, "--meta-columns", "place", "--encoders", 1)
     assert code == 0
     assert "0 new segments" in out
     assert run(tmp_path / "missing.txt")[0] == 1
@@ -268,3 +270,21 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(MissingExtra) as missing:
             last(memory.ingest([file]))
         assert "memspan[ray]" in missing.value.mend
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_dies_and_whenever_all_is_stored_once(seed: int, cluster: str, driver: Driver, tmp_path: Path) -> None:
+    choose, size = random.Random(seed), 6_000
+    table = write_lines(tmp_path / "rows.jsonl", [{"text": text(n)} for n in range(size)])
+    store = tmp_path / "store"
+    (counts := tmp_path / "counts").mkdir()
+    fatal = [text(n) for n in choose.sample(range(size), 12)]
+    for _ in range(4):
+        assert driver(store, counts, choose.randint(1, 12), table, *fatal).returncode in (-signal.SIGKILL, 0)
+    ended = driver(store, counts, 0, table, *fatal)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1])["repeated"] == 0
+    with Memory(store, encoder=Counting(counts)) as memory:
+        assert [segment.text for segment in memory.get_all(limit=size + 1)] == list(map(text, range(size)))
+        assert memory.verify()["ok"]

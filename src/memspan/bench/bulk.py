@@ -95,7 +95,7 @@ def ingested(nodes: str, table: str, store: str, spec: str) -> None:
             if told.segments and not first:
                 first, early = time.perf_counter(), told.segments
         ended = time.perf_counter()
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     rate = (told.segments - early) / (ended - first)
     print(
         json.dumps(

@@ -256,7 +256,7 @@ def _lines(part: Part, columns: Columns) -> Iterator[tuple[str, Callable[[], Any
             _line(file)
         while (at := file.tell()) < part.end and (line := _line(file)):
             if line.strip():
-                yield f"{part.path} at byte {at:,}", partial(_parsed, line)
+                yield f"{part.path}[byte {at}]", partial(_parsed, line)
 
 
 def _line(file: Any) -> bytes:

@@ -88,7 +88,7 @@ class Writing:
             block = replace(block, drafts=(), documents=(), texts={}, idempotency=None)
         held = _Held(block, set())
         if self._encoders is not None:
-            held.wanting = block.texts.keys() - self._ledger.known(list(block.texts))
+            held.wanting = block.texts.keys() - self._ledger.known(self._namespace, list(block.texts))
         for content in held.wanting:
             if content not in self._asked:
                 self._gathered[content] = block.texts[content]
