@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from memspan.bench.measures import encoder_of, machine, usable_cores
-from memspan.bench.speed import texts
-from memspan.errors import InvalidInput, MemspanError
+from memspan.bench.speed import fresh, texts
+from memspan.errors import InvalidInput
 
 Progress = Callable[[int, int, str], None]
 
@@ -67,12 +65,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _measured(nodes: int, table: Path, store: Path, spec: str) -> dict[str, float]:
     code = "import sys; from memspan.bench.bulk import ingested; ingested(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(nodes), str(table), str(store), spec]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise MemspanError(f"a fresh process failed ({last})", mend="run the memspan command by hand to see why")
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    printed = fresh(code, str(nodes), str(table), str(store), spec)
+    told: dict[str, float] = json.loads(printed.splitlines()[-1])
     return told
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -145,10 +146,13 @@ class EncodingActor:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._activator: Activator | None = None
 
     def ready(self) -> None:
         """Make the encoder. Raises EncoderMismatch where it is not the store's, and what making it raises."""
+        _ = self._activator
+
+    @cached_property
+    def _activator(self) -> Activator:
         share(1)
         wanted = self._encoding
         made = encoders.make(wanted.encoder)
@@ -156,13 +160,10 @@ class EncodingActor:
             there = None if made is None else made.id
             problem = f"a machine of the cluster has the encoder {there!r}, not {wanted.id!r}"
             raise EncoderMismatch(problem, mend="install the same memspan and the same model on all of them")
-        self._activator = Activator(made, wanted.codec)
+        return Activator(made, wanted.codec)
 
     def encode(self, texts: Mapping[bytes, str]) -> Made:
         """Contents, their vectors float16[n, dim] and token matrices; without those that the encoder alone refuses."""
-        if self._activator is None:
-            self.ready()
-        assert self._activator is not None  # noqa: S101
         done, _ = self._activator.take(texts)
         rows = [each.pooled for each in done.values()]
         pooled = np.stack(rows) if rows else np.zeros((0, 0), np.float16)
@@ -205,7 +206,7 @@ class Encoders:
     def next(self) -> tuple[Mapping[bytes, str], dict[bytes, Activation]]:
         """A batch that was submitted, and its activations, as soon as there is one. Raises ClusterError where actors
         die of it or none can be had, and what encoders raise that cannot be made or take nothing at all."""
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         while True:
             ready, _ = self._ray.wait(list(self._running), timeout=None if self._load else PATIENCE)
@@ -217,7 +218,7 @@ class Encoders:
                 made = self._ray.get(ready[0])
             except RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, Exception) else error) from error
-            except RayActorError as error:
+            except RayError as error:  # it died, or its machine did with what it had made
                 self._replace(job, error)
                 continue
             self._lost = 0
@@ -248,8 +249,8 @@ class Encoders:
 
     def _replace(self, job: _Job, error: Exception) -> None:
         """Another actor in place of one that died, and its batch to whoever is free."""
-        started = job.texts is None or self._load.pop(job.actor, None) is not None
-        if started:  # the first that is heard of its death
+        if job.texts is None or self._load.pop(job.actor, None) is not None:  # the first that is heard of its death
+            self._ray.kill(job.actor)
             self._lost += 1
             self._start()
         if job.texts is not None:

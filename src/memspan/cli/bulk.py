@@ -123,6 +123,9 @@ def ingest(
         ):
             for told in steps:
                 advance(told.done, told.parts, f"{told.segments:,} segments")
+        if told.segments:
+            with output.progress("Indexing", show=not json) as advance:
+                memory.compact(progress=advance)
     except KeyboardInterrupt:
         interrupted = True
     pending = memory.stats()["pending"]
