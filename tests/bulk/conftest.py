@@ -26,29 +26,53 @@ def _warnings_of_ray() -> Iterator[None]:
         yield
 
 
+class Nodes:
+    """The cluster, in a process of its own that is told what to do."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._asks, self._tells = process.stdin, process.stdout
+        self.address = self._heard("cluster at ")
+
+    def tell(self, word: str) -> None:
+        """Have it "lose" its second node, as when a machine's power fails, or "gain" another."""
+        self._asks.write(f"{word}\n")
+        self._asks.flush()
+        self._heard("done")
+
+    def end(self) -> None:
+        self._asks.close()
+
+    def _heard(self, beginning: str) -> str:
+        line = next((line for line in self._tells if line.startswith(beginning)), "")
+        return line.removeprefix(beginning).strip()
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """The address of the cluster, which this process has joined: so the processes that work for it are started once."""
+def nodes() -> Iterator[Nodes]:
+    """The cluster, which this process has joined: so the processes that work for it are started once."""
     pytest.importorskip("ray", reason="Ray is not installed")
     pytest.importorskip("pandas", reason="Ray Data needs pandas")
     import ray
 
-    command = [sys.executable, str(HERE / "nodes.py"), str(STORE)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-    ) as nodes:
-        assert nodes.stdin is not None
-        assert nodes.stdout is not None
-        told = next((line for line in nodes.stdout if line.startswith("cluster at ")), "")
-        address = told.removeprefix("cluster at ").strip()
+    command, pipe = [sys.executable, str(HERE / "nodes.py"), str(STORE)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=_environment()) as process:
+        nodes = Nodes(process)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
             try:
-                yield address
+                yield nodes
             finally:
                 ray.shutdown()
-                nodes.stdin.close()
+                nodes.end()
+
+
+@pytest.fixture
+def cluster(nodes: Nodes) -> str:
+    """Its address."""
+    return nodes.address
 
 
 @pytest.fixture

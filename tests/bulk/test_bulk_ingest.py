@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bulk.conftest import Driver
+from bulk.conftest import Driver, Nodes
 from bulk.encoders import Counting, Dying, DyingReader, Elsewhere, Refusing, counted
 from memspan import Memory
 from memspan.bulk import BulkMemory, Columns
@@ -180,6 +180,22 @@ def test_a_reading_process_that_is_killed_loses_and_doubles_nothing(cluster: str
         assert (counts / "killed").exists()
         assert [segment.text for segment in memory.get_all(limit=1_000)] == list(map(text, range(600)))
         assert (done.segments, done.repeated, done.encoded) == (600, 0, 600)
+
+
+def test_a_machine_that_is_lost_loses_and_doubles_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    table = write_lines(tmp_path / "rows.jsonl", [{"text": text(n)} for n in range(1_500)])
+    (counts := tmp_path / "counts").mkdir()
+    with BulkMemory(tmp_path / "store", encoder=Counting(counts)) as memory:
+        steps = memory.ingest([table], ray=nodes.address, batch=32)
+        written = next(done for done in steps if done.segments)
+        nodes.tell("lose")
+        try:
+            done = last(steps)
+        finally:
+            nodes.tell("gain")
+        assert written.segments < done.segments == 1_500
+        assert [segment.text for segment in memory.get_all(limit=2_000)] == list(map(text, range(1_500)))
+        assert (done.repeated, done.pending) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
