@@ -68,14 +68,16 @@ def test_the_help_loads_nothing_heavy() -> None:
 
 def test_the_environment_is_read_by_the_configuration_alone() -> None:
     """But for how the command line prints (NO_COLOR, MEMSPAN_DEBUG); a server's key, which is a secret, so it is read
-    where it is sent and is never part of a Config that may be printed; and what `serve` hands over to its workers."""
+    where it is sent and is never part of a Config that may be printed; what `serve` hands over to its workers; and what
+    Ray is told there, as it has no other ear."""
     readers = {
         file.relative_to(ROOT / "src/memspan").as_posix()
         for file in SOURCES
         if re.search(r"\benviron\b|\bgetenv\b", file.read_text(encoding="utf-8"))
     }
     printing, keys = {"cli/__init__.py", "cli/options.py"}, {"endpoint.py", "remote.py"}
-    assert readers <= {"config.py", *printing, *keys, "cli/serving.py", "server/app.py", "server/observing.py"}
+    serving = {"cli/serving.py", "server/app.py", "server/observing.py"}
+    assert readers <= {"config.py", *printing, *keys, *serving, "bulk/cluster.py"}
 
 
 def test_every_public_name_is_there_and_documented() -> None:

@@ -13,13 +13,16 @@ from typing import Any
 
 from memspan import arguments
 from memspan.analysis import terms
+from memspan.encoders.base import Encoder
 from memspan.kinds import KINDS
 from memspan.ledger.base import DocumentDraft, Revision, analysed_text, encoded_text, names_in
 from memspan.quotation import Stripped, repeated_words, stripped
 from memspan.records import NOTHING, Draft, Kind, Message, Piece, Scope, Segment, Source
 from memspan.redaction import Redactor, redacted
-from memspan.segmenting import check_text
+from memspan.segmenting import WordTokenizer, check_text, cut
 
+MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
+LEXICAL_WINDOW = 256
 ROLES: Mapping[str, Source] = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
 
 
@@ -199,6 +202,13 @@ class Batch:
         self.texts[draft.content] = text
         # equal segments within one call are all kept; said again in another call they are repeats
         self.drafts.append(replace(draft, identity=hashed(first, again) if again else first))
+
+
+def pieces_for(encoder: Encoder | None, text: str, media: str) -> list[Piece]:
+    """A text as pieces that fit the window of an encoder; where there is none, as keywords want them."""
+    tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
+    window = LEXICAL_WINDOW if encoder is None else encoder.window
+    return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
 
 
 def admitted(text: str, redactor: Redactor | None) -> Stripped:

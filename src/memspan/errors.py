@@ -27,6 +27,7 @@
     │   └── EncoderMismatch             the store's vectors come from another encoder
     ├── EncoderError                    texts could not be turned into vectors
     │   ├── AdapterError (RuntimeError) an adapter of MemBank's failed
+    │   ├── ClusterError                the machines of a cluster that encode could not be had, or were lost
     │   └── ModelNotFound               the model file is nowhere to be found
     ├── RerankerError                   candidates could not be scored by a reranker
     ├── LLMError                        a language model could not be asked, or did not answer
@@ -164,6 +165,10 @@ class EncoderError(MemspanError):
 
 class AdapterError(EncoderError, RuntimeError):
     """An adapter of MemBank's raised when it was to encode a text."""
+
+
+class ClusterError(EncoderError):
+    """The machines of a cluster that read and encode could not be had, or were lost. What was written is whole."""
 
 
 class ModelNotFound(EncoderError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from memspan import archives, arguments, backups
 from memspan.archives.signing import fingerprint, private_key
-from memspan.drafting import Batch, Common, admitted
+from memspan.drafting import Batch, Common, admitted, pieces_for
 from memspan.errors import EncoderMismatch, InvalidInput, StoreError
 from memspan.exporting import export
 from memspan.filtering import parse_filter
@@ -18,12 +18,8 @@ from memspan.importing import Import
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Piece, as_dict
 from memspan.reports import BackedUp, Exported, Imported
-from memspan.segmenting import WordTokenizer, cut
 from memspan.store import Store
 from memspan.views.base import Progress
-
-MARGIN = 16  # tokens of the encoder's window kept free for its own marks and the name of the speaker
-LEXICAL_WINDOW = 256
 
 
 class Portability(Store):
@@ -181,7 +177,4 @@ class Portability(Store):
         return done
 
     def _cut(self, text: str, media: str) -> list[Piece]:
-        encoder = self._encoder
-        tokenizer = WordTokenizer() if encoder is None else encoder.tokenizer
-        window = LEXICAL_WINDOW if encoder is None else encoder.window
-        return cut(text, tokenizer=tokenizer, window=max(window - MARGIN, 8), media=media)
+        return pieces_for(self._encoder, text, media)

@@ -37,6 +37,54 @@ TENDED_ROWS = 1_024  # how many rows this process writes between two looks at wh
 log = logging.getLogger("memspan")
 
 
+class Activator:
+    """Makes of texts what the ledger keeps of them; ``codec`` is what their token activations are kept by, None where
+    they are not."""
+
+    def __init__(self, encoder: Encoder, codec: TokenCodec | None) -> None:
+        self._encoder = encoder
+        self._codec = codec
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """What the encoder makes of ``texts``, pooled rows of length 1 or 0. Raises EncoderError when it returns
+        anything else."""
+        encoder, codec = self._encoder, self._codec
+        encoded = encoder.encode(texts)
+        pooled = np.asarray(encoded.pooled, np.float32)
+        if pooled.shape != (len(texts), encoder.dim) or not np.isfinite(pooled).all():
+            problem = f"encoder {encoder.id} returned {pooled.shape}, or values that are not finite"
+            raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {encoder.dim}]")
+        tokens = encoded.tokens if codec is not None else ()
+        wrong = [each for each in tokens if each.ndim != 2 or each.shape[1] != encoder.dim]
+        if wrong or (len(tokens) and len(tokens) != len(texts)) or not all(np.isfinite(each).all() for each in tokens):
+            problem = f"encoder {encoder.id} returned token activations of another shape, or not finite"
+            raise EncoderError(problem, mend=f"it must return float32[t, {encoder.dim}] for each text, or none")
+        lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
+        return Encoded(pooled / np.maximum(lengths, 1) if (lengths > LONGEST).any() else pooled, tokens)
+
+    def activate(self, texts: Sequence[str]) -> list[Activation]:
+        """What the ledger keeps of ``texts``. Raises EncoderError, and what the encoder raises."""
+        encoded = self.encode(texts)
+        pooled = encoded.pooled.astype(np.float16)
+        if self._codec is None or not encoded.tokens:
+            return [Activation(row) for row in pooled]
+        packed = self._codec.pack(encoded.tokens)
+        return [Activation(row, tokens or None) for row, tokens in zip(pooled, packed, strict=True)]
+
+    def take(self, texts: Mapping[bytes, str]) -> tuple[dict[bytes, Activation], Exception | None]:
+        """Activations of ``texts`` by content, without those that the encoder alone refuses, and why it refused any.
+        Raises what the encoder raises when it takes nothing at all."""
+        try:
+            return dict(zip(texts, self.activate(list(texts.values())), strict=True)), None
+        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code
+            self.encode([CANARY])  # raises when it takes nothing at all
+            done: dict[bytes, Activation] = {}
+            for content, text in texts.items():
+                with suppress(Exception):
+                    done[content] = self.activate([text])[0]
+            return done, error
+
+
 class Projection:
     """Feeds the views of one store. ``encoder`` is None for a lexical-only memory, ``recorded`` what the store says of
     it; ``codec`` is what token activations are kept by, None where they are not."""
@@ -90,30 +138,20 @@ class Projection:
     def encode(self, texts: Sequence[str]) -> Encoded:
         """What the encoder makes of ``texts``, pooled rows of length 1 or 0. Raises EncoderError when it returns
         anything else."""
-        if self.encoder is None:
-            raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
-        encoded = self.encoder.encode(texts)
-        pooled = np.asarray(encoded.pooled, np.float32)
-        if pooled.shape != (len(texts), self.encoder.dim) or not np.isfinite(pooled).all():
-            problem = f"encoder {self.encoder.id} returned {pooled.shape}, or values that are not finite"
-            raise EncoderError(problem, mend=f"it must return finite float32[{len(texts)}, {self.encoder.dim}]")
-        tokens = encoded.tokens if self.codec is not None else ()
-        wrong = [each for each in tokens if each.ndim != 2 or each.shape[1] != self.encoder.dim]
-        if wrong or (len(tokens) and len(tokens) != len(texts)) or not all(np.isfinite(each).all() for each in tokens):
-            problem = f"encoder {self.encoder.id} returned token activations of another shape, or not finite"
-            raise EncoderError(problem, mend=f"it must return float32[t, {self.encoder.dim}] for each text, or none")
+        encoded = self._activator().encode(texts)
         self.failure = None
-        lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
-        return Encoded(pooled / np.maximum(lengths, 1) if (lengths > LONGEST).any() else pooled, tokens)
+        return encoded
 
     def activate(self, texts: Sequence[str]) -> list[Activation]:
         """What the ledger keeps of ``texts``. Raises EncoderError."""
-        encoded = self.encode(texts)
-        pooled = encoded.pooled.astype(np.float16)
-        if self.codec is None or not encoded.tokens:
-            return [Activation(row) for row in pooled]
-        packed = self.codec.pack(encoded.tokens)
-        return [Activation(row, tokens or None) for row, tokens in zip(pooled, packed, strict=True)]
+        made = self._activator().activate(texts)
+        self.failure = None
+        return made
+
+    def _activator(self) -> Activator:
+        if self.encoder is None:
+            raise EncoderError("this memory has no encoder", mend="open it with encoder='minilm'")
+        return Activator(self.encoder, self.codec)
 
     def catch_up(
         self, namespace: str | None = None, *, limit: int | None = None, progress: Progress | None = None
@@ -153,17 +191,11 @@ class Projection:
     def activated(self, batch: Sequence[Unencoded]) -> dict[bytes, Activation]:
         """Activations of rows by content, without those of texts that the encoder alone refuses. Raises what the
         encoder raises when it takes nothing at all."""
-        texts = {row.content: row.encoded_text for row in batch}
-        try:
-            return dict(zip(texts, self.activate(list(texts.values())), strict=True))
-        except Exception as error:  # noqa: BLE001 - an encoder may be anyone's code
-            self.encode([CANARY])  # raises when it takes nothing at all
-            done: dict[bytes, Activation] = {}
-            for content, text in texts.items():
-                with suppress(Exception):
-                    done[content] = self.activate([text])[0]
-            self._failed(error)
-            return done
+        done, refused = self._activator().take({row.content: row.encoded_text for row in batch})
+        self.failure = None
+        if refused is not None:
+            self._failed(refused)
+        return done
 
     def restore(self, progress: Progress | None = None) -> None:
         """Make token matrices again that were damaged or are gone, from their texts, and those still to be made."""

@@ -114,6 +114,30 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """What a bulk ingest has done so far: ``done`` of ``parts`` (files, or pieces of large tables), with so many texts
+    ``read`` (documents and rows), of which ``unchanged`` were here already and were passed over.
+
+    ``segments`` were stored, ``repeated`` were said here before, and texts of so many were ``encoded``; ``pending`` of
+    those stored wait for the encoder, which refused them. ``stripped`` and ``skipped``: see ``Added``. ``failed`` files
+    and rows could not be read: ``problems`` names the first thousand.
+    """
+
+    parts: int = 0
+    done: int = 0
+    read: int = 0
+    unchanged: int = 0
+    segments: int = 0
+    repeated: int = 0
+    encoded: int = 0
+    pending: int = 0
+    stripped: int = 0
+    skipped: int = 0
+    failed: int = 0
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
     """What ``Memory.export_to`` wrote: ``segments`` that are current, ``versions`` with those they replaced, the
     ``bytes`` of all files, and the id of the ``encoder`` whose vectors are in them, None where there are none."""

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from memspan.cli import bulk, output
 from memspan.cli import options as o
-from memspan.cli import output
 from memspan.errors import InvalidInput, MissingExtra
 from memspan.records import Source, as_dict
 
@@ -123,6 +123,14 @@ def ingest(
     valid_from: o.ValidFrom = None,
     valid_to: o.ValidTo = None,
     expires: o.Expires = None,
+    ray: bulk.Ray = None,
+    encoders: bulk.Encoders = None,
+    gpus: bulk.Gpus = 0.0,
+    batch: bulk.Batch = 256,
+    text_column: bulk.TextColumn = "text",
+    id_column: bulk.IdColumn = None,
+    time_column: bulk.TimeColumn = None,
+    meta_columns: bulk.MetaColumns = None,
     namespace: o.Namespace = None,
     user: o.User = None,
     agent: o.Agent = None,
@@ -136,10 +144,19 @@ def ingest(
 
     Each file is one step: ctrl-C keeps what is stored, and running it again goes on, as unchanged files are skipped
     and changed ones replace their older version. Hidden and binary files in directories are left out.
+    With --ray the machines of a Ray cluster read and encode, and each row of a .jsonl or .parquet file is a memory.
     """
     metadata = o.metadata_from(meta)
     skipped: dict[str, str] = {}
-    files = list(_files(paths, glob or [], skipped))
+    files = list(_files(paths, glob or [], skipped, tables=ray is not None))
+    if ray is not None:
+        given: dict[str, Any] = {"category": category, "importance": importance, "metadata": metadata}
+        given |= {"occurred_at": at, "kind": kind, "valid_from": valid_from, "valid_to": valid_to}
+        given |= {"expires_at": expires, **o.scope(user, agent, run, session)}
+        given |= bulk.work(ray, encoders, gpus, batch, text_column, id_column, time_column, meta_columns)
+        with o.open_memory(store, encoder, namespace, redact=redact, create=True, bulk=True) as memory:
+            bulk.ingest(memory, paths, files, skipped, given, json=json)
+        return
     counts: Counter[str] = Counter()
     interrupted = False
     with o.open_memory(store, encoder, namespace, redact=redact, create=True) as memory:
@@ -510,18 +527,19 @@ def _confirm(what: str, filtered: bool, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _files(paths: list[Path], patterns: list[str], skipped: dict[str, str]) -> Iterator[Path]:
-    """The files to ingest, each once, in order; what is left out goes into ``skipped`` with the reason."""
+def _files(paths: list[Path], patterns: list[str], skipped: dict[str, str], *, tables: bool) -> Iterator[Path]:
+    """The files to ingest, each once, in order; what is left out goes into ``skipped`` with the reason. ``tables``:
+    those whose rows are taken, too."""
     seen: set[Path] = set()
     for path in paths:
-        found: Iterator[Path] | list[Path] = _walk(path, patterns, skipped) if path.is_dir() else [path]
+        found: Iterator[Path] | list[Path] = _walk(path, patterns, skipped, tables) if path.is_dir() else [path]
         for file in found:
             if (real := file.resolve()) not in seen:
                 seen.add(real)
                 yield file
 
 
-def _walk(root: Path, patterns: list[str], skipped: dict[str, str]) -> Iterator[Path]:
+def _walk(root: Path, patterns: list[str], skipped: dict[str, str], tables: bool) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         skipped[str(error.filename)] = error.strerror or str(error)
 
@@ -534,13 +552,13 @@ def _walk(root: Path, patterns: list[str], skipped: dict[str, str]) -> Iterator[
                 patterns and not any(fnmatch(name, pattern) or fnmatch(relative, pattern) for pattern in patterns)
             ):
                 continue
-            if reason := _unfit(file):
+            if reason := _unfit(file, tables):
                 skipped[str(file)] = reason
             else:
                 yield file
 
 
-def _unfit(file: Path) -> str | None:
+def _unfit(file: Path, tables: bool) -> str | None:
     """Why a file met in a directory is not worth trying, or None."""
     from memspan.reading import readable
 
@@ -548,6 +566,6 @@ def _unfit(file: Path) -> str | None:
         return "not a regular file"
     if not os.access(file, os.R_OK):
         return "no right to read it"
-    if readable(file):
+    if readable(file) or (tables and bulk.is_table(file)):
         return None
     return "empty" if not file.stat().st_size else "not text"

@@ -146,11 +146,12 @@ def open_memory(
     reranker: str | None = "none",
     redact: str | None = None,
     create: bool | Literal["nothing"] = False,
+    bulk: bool = False,
 ) -> Memory:
     """The memory these options name. Raises NotAStore when there is none and ``create`` is False.
 
     ``reranker`` None is the configured one: only a command that searches needs to load it. ``redact``: what is replaced
-    before it is stored, None as configured.
+    before it is stored, None as configured. ``bulk``: one that a cluster feeds.
 
     A command that only reads never creates a directory, so that a mistyped path is not answered by an empty store; one
     that only tells what it would write has an empty one in memory where there is none (``create`` "nothing").
@@ -161,10 +162,15 @@ def open_memory(
             f"there is no memory at {config.store}",
             mend='store something first (memspan add "...") or name another directory with --store',
         )
+    path = ":memory:" if create == "nothing" and nothing_at(config.store) else None
+    given: dict[str, Any] = {"encoder": encoder or "auto", "namespace": config.namespace, "config": config}
+    if bulk:
+        from memspan.bulk import BulkMemory
+
+        return BulkMemory(path, **given)
     from memspan.memory import Memory
 
-    path = ":memory:" if create == "nothing" and nothing_at(config.store) else None
-    return Memory(path, encoder=encoder or "auto", namespace=config.namespace, config=config)
+    return Memory(path, **given)
 
 
 def directory(store: Path | Database) -> Path:

@@ -424,6 +424,23 @@ def serve_(
 
 
 @bench.command()
+def bulk(
+    segments: Annotated[int, typer.Option("--segments", help="How many are taken in, each time.")] = 20_000,
+    encoder: o.Encoder = None,
+    json: o.Json = False,
+) -> None:
+    """Bulk ingest by a cluster of one machine and of two, each with one core of this one.
+
+    Needs the extra "ray", and two cores.
+    """
+    from memspan.bench import bulk as module
+
+    with output.progress("Bulk ingest", show=not json) as advance:
+        report = module.run(segments, encoder=encoder, progress=advance)
+    output.emit(report) if json else print(module.table(report))
+
+
+@bench.command()
 def speed(
     segments: Annotated[int, typer.Option("--segments", help="How many to search among.")] = 100_000,
     namespaces: Annotated[

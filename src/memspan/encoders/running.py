@@ -19,6 +19,7 @@ _BATCH_TOKENS: Final = 512
 """Tokens computed at once: as fast for each token as any more, and the arrays in between stay small."""
 
 _orphans: list[Any] = []
+_share: int | None = None
 
 
 class Session:
@@ -92,4 +93,11 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def cores() -> int:
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, _share or there)
+
+
+def share(cores: int) -> None:
+    """Have the models that this process loads from now on use at most so many cores, as others run beside it."""
+    global _share
+    _share = cores
