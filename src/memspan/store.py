@@ -35,7 +35,16 @@ from memspan.channels import (
 )
 from memspan.config import Config, Database
 from memspan.encoders.base import Encoder
-from memspan.errors import EncoderError, EncoderMismatch, InvalidInput, NotAStore, NotFound, NotWritable, StoreClosed
+from memspan.errors import (
+    EncoderError,
+    EncoderMismatch,
+    InvalidInput,
+    NotAStore,
+    NotFound,
+    NotWritable,
+    StoreBusy,
+    StoreClosed,
+)
 from memspan.evidence import Evidence, LateInteraction
 from memspan.keys import ASIDE, FILE, LOCK, Key, secret_of, unlock
 from memspan.ledger.base import Ledger, Seqs
@@ -64,6 +73,7 @@ MOST_ROWS = 1_000_000_000
 MOST_SAMPLED = 1_000_000  # texts that a projection is fitted to
 SHIPPED_RECIPE = "default-rerank-tuning"
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
+COPIED = "copied"  # of the store: what it is a copy of, and of when, None until it is whole
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
 
 
@@ -109,10 +119,11 @@ class Store:
             self._ledger = SqliteLedger(None, who)
         elif self.path is not None:
             secret = secret_of(config.secret() if key is None else key)
-            with translated(_directory(self.path)):
+            with translated(directory(self.path)):
                 keys = unlock(self.path, secret)
             self._ledger = SqliteLedger(self.path / "ledger.db", who, keys)
         try:
+            begun(self._ledger, self.path)
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()
@@ -669,10 +680,19 @@ def _on_server(database: Database, actor: str | None, key: Key | None) -> Ledger
 
 
 def _exists(path: Path | None) -> bool:
-    return path is not None and _is_store(path)
+    return path is not None and is_store(path)
 
 
-def _is_store(path: Path) -> bool:
+def begun(ledger: Ledger, path: Path | None) -> None:
+    """Raises StoreBusy for a copy of another store that is not whole yet."""
+    told = ledger.value(COPIED)
+    if told is not None and json.loads(told)["at"] is None:
+        origin = json.loads(told)["from"]
+        command = shlex.join(["memspan", "copy", origin, str(path)])
+        raise StoreBusy(f"{path} is a copy of {origin} that is not whole yet", mend=f"finish it: {command}")
+
+
+def is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
     try:
         inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE, ASIDE}
@@ -692,7 +712,7 @@ def _is_store(path: Path) -> bool:
     return False
 
 
-def _directory(path: Path) -> Path:
+def directory(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
