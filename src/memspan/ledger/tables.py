@@ -13,7 +13,7 @@ from memspan.records import Segment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of which every row belongs to a namespace: the columns that tell a row from others there, and the rest."""
+    """A table whose rows each belong to a namespace: the columns that tell one from others there, and the rest."""
 
     name: str
     key: tuple[str, ...]

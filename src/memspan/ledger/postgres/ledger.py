@@ -22,16 +22,17 @@ from memspan.ledger.postgres import schema
 from memspan.ledger.postgres.activations import PostgresActivations
 from memspan.ledger.postgres.connections import AsSent, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
-from memspan.ledger.recording import Recording
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
 from memspan.ledger.transactions import Connection
+from memspan.ledger.transferring import Transferring
 from memspan.records import Draft
 
 
-class PostgresLedger(PostgresActivations, Recording):
+class PostgresLedger(PostgresActivations, Transferring):
     """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
 
     keys: Keys | None = None
+    apart = True
 
     def __init__(self, url: str, actor: str | None = None) -> None:
         super().__init__(url)
