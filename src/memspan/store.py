@@ -123,7 +123,7 @@ class Store:
                 keys = unlock(self.path, secret)
             self._ledger = SqliteLedger(self.path / "ledger.db", who, keys)
         try:
-            begun(self._ledger, self.path)
+            begun(self._ledger, self.where)
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()
@@ -683,13 +683,13 @@ def _exists(path: Path | None) -> bool:
     return path is not None and is_store(path)
 
 
-def begun(ledger: Ledger, path: Path | None) -> None:
+def begun(ledger: Ledger, place: object) -> None:
     """Raises StoreBusy for a copy of another store that is not whole yet."""
     told = ledger.value(COPIED)
     if told is not None and json.loads(told)["at"] is None:
         origin = json.loads(told)["from"]
-        command = shlex.join(["memspan", "copy", origin, str(path)])
-        raise StoreBusy(f"{path} is a copy of {origin} that is not whole yet", mend=f"finish it: {command}")
+        command = shlex.join(["memspan", "copy", origin, str(place)])
+        raise StoreBusy(f"{place} is a copy of {origin} that is not whole yet", mend=f"finish it: {command}")
 
 
 def is_store(path: Path) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 from memspan import arguments
 from memspan.activations.tokens import LATER, Activation
 from memspan.analysis import VERSION as ANALYSER
-from memspan.config import Config
+from memspan.config import Config, Database
 from memspan.drafting import draft_of
 from memspan.errors import InvalidInput, NotAStore, StoreBusy
 from memspan.keys import FILE, Key, secret_of, unlock
@@ -42,6 +42,7 @@ from memspan.store import COPIED, Store, begun, directory, is_store
 from memspan.views.base import Progress
 
 Row = tuple[Any, ...]
+Place = Path | Database
 
 PAGE = 1_000  # rows in one transaction
 SHORT = 100  # entries of the log, each of which may tell of many rows
@@ -80,18 +81,20 @@ def copy(
     """
     arguments.flags(plaintext=plaintext, verify_only=verify_only)
     arguments.progress(progress)
-    places = (arguments.path(source), arguments.path(target))
-    if os.path.realpath(places[0]) == os.path.realpath(places[1]):
+    places = (arguments.place(source), arguments.place(target))
+    if os.path.realpath(_address(places[0])) == os.path.realpath(_address(places[1])):
         raise InvalidInput("target", f"{places[1]} is the source", mend="name a new place")
     with ExitStack() as opened:
         first = opened.enter_context(closing(_source(places[0], key)))
         if first.keys is not None and target_key is None and not plaintext:
             target_key = key
-            if key is None and not (places[1] / FILE).exists():
+            if key is None and not _encrypted(places[1]):
                 problem = f"{places[0]} is encrypted, and {places[1]} would hold all of it in clear"
                 raise InvalidInput("plaintext", problem, mend="give target_key, or plaintext=True if it may")
+        if isinstance(places[1], Database):
+            target_key = None
         second = opened.enter_context(closing(_target(places[1], target_key, made=not verify_only)))
-        if not opened.enter_context(only_process(places[1], "copy")):
+        if not opened.enter_context(only_process(places[1] if isinstance(places[1], Path) else None, "copy")):
             raise StoreBusy(f"{places[1]} is being copied to by another process", mend="let it finish")
         return _Copy(first, second, places, progress).run(target_key, verify_only=verify_only)
 
@@ -99,7 +102,7 @@ def copy(
 class _Copy:
     """A copy from ``source`` to ``target`` that is being made or compared, at ``places``."""
 
-    def __init__(self, source: Ledger, target: Ledger, places: tuple[Path, Path], progress: Progress | None) -> None:
+    def __init__(self, source: Ledger, target: Ledger, places: tuple[Place, Place], progress: Progress | None) -> None:
         self._source = source
         self._target = target
         self._places = places
@@ -127,7 +130,7 @@ class _Copy:
             if self._removed:  # what is left of it in files goes with the next open
                 self._target.put_values({DUE: json.dumps([store_id, False])}, replace=True)
             self._target.put_values({COPIED: json.dumps({**begun, **whole})}, replace=True)
-            with Store(self._places[1], encoder=None, key=key, config=Config()):
+            with Store(_address(self._places[1]), encoder=None, key=key, config=Config()):
                 pass
         return Copied(
             source=str(self._places[0]),
@@ -431,14 +434,20 @@ def _alike(one: Activation, other: Activation | None) -> bool:
     return tokens and one.pooled.tobytes() == other.pooled.tobytes()
 
 
-def _source(place: Path, key: Key | None) -> SqliteLedger:
+def _address(place: Place) -> str:
+    return place.url if isinstance(place, Database) else str(place)
+
+
+def _encrypted(place: Place) -> bool:
+    return isinstance(place, Path) and (place / FILE).exists()
+
+
+def _source(place: Place, key: Key | None) -> Ledger:
     """The ledger to copy. Raises NotAStore, StoreBusy where it is a copy itself that is not whole yet."""
-    nothing = NotAStore(f"there is no memory at {place}", mend="name the directory of a store")
-    if not is_store(place):
+    nothing = NotAStore(f"there is no memory at {place}", mend="name the directory of a store, or its database")
+    if isinstance(place, Path) and not is_store(place):
         raise nothing
-    with translated(place):
-        keys = unlock(place, secret_of(key) if (place / FILE).exists() else None)
-    ledger = SqliteLedger(place / "ledger.db", keys=keys)
+    ledger = _ledger(place, key if _encrypted(place) else None, "key")
     try:
         if ledger.value("encoder") is None:
             raise nothing
@@ -449,10 +458,19 @@ def _source(place: Path, key: Key | None) -> SqliteLedger:
     return ledger
 
 
-def _target(place: Path, key: Key | None, *, made: bool) -> SqliteLedger:
+def _target(place: Place, key: Key | None, *, made: bool) -> Ledger:
     """The ledger to copy to, which is ``made`` where there is none. Raises NotAStore."""
-    if not is_store(place) and not made:
+    if isinstance(place, Path) and not is_store(place) and not made:
         raise NotAStore(f"there is no memory at {place}", mend="copy one there first, without verify_only")
+    return _ledger(place, key, "target_key")
+
+
+def _ledger(place: Place, key: Key | None, argument: str) -> Ledger:
+    if isinstance(place, Database):
+        from memspan.ledger.postgres.ledger import PostgresLedger
+
+        return PostgresLedger(place.url)
+    secret = secret_of(key, argument)
     with translated(directory(place)):
-        keys = unlock(place, secret_of(key, "target_key"))
+        keys = unlock(place, secret)
     return SqliteLedger(place / "ledger.db", keys=keys)

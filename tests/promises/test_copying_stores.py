@@ -23,6 +23,7 @@ from memspan.cli import main
 from memspan.encoders.base import Encoded
 from memspan.testing import WordEncoder
 from memspan.transfer import copy
+from postgres import database
 
 SPACES = ("default", "other")
 TEXTS = ("The spare key hangs behind the blue door.", "Ana moved to Lisbon.", "Ben sold his boat at the fair.")
