@@ -6,9 +6,9 @@ import json
 import random
 import sqlite3
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from postgres import database
 from running import started
 
 from memspan import InvalidInput, KeyNeeded, Memory, NotAStore, StoreBusy
@@ -23,7 +24,6 @@ from memspan.cli import main
 from memspan.encoders.base import Encoded
 from memspan.testing import WordEncoder
 from memspan.transfer import copy
-from postgres import database
 
 SPACES = ("default", "other")
 TEXTS = ("The spare key hangs behind the blue door.", "Ana moved to Lisbon.", "Ben sold his boat at the fair.")
@@ -116,7 +116,7 @@ class Life:
                 memory.supersede(one, other, namespace=space)
 
 
-def everything(memory: Memory, folder: Path) -> dict[str, Any]:
+def everything(memory: Memory, folder: Path, *, searched: bool = True) -> dict[str, Any]:
     """What a memory answers, to be compared with another one's."""
     told: dict[str, Any] = {"keys": [(key.id, key.namespaces) for key in memory.api_keys()]}
     for space in memory.stats()["namespaces"]:
@@ -131,38 +131,339 @@ def everything(memory: Memory, folder: Path) -> dict[str, Any]:
             "documents": sorted((memory.document(id, namespace=space) for id in documents), key=lambda each: each.id),
             "vectors": memory.embeddings(namespace=space)[1].tobytes(),
         }
-    for space in SPACES:  # a search is counted, so these come last, and in both
+    for space in SPACES if searched else ():  # a search is counted, so these come last, and in both
         for query in ("where is the spare key?", "Lisbon", "boat"):
             hits = memory.search(query, namespace=space, explain=True)
             told[f"{space}: {query}"] = [(hit.id, hit.score, dict(hit.channels)) for hit in hits]
     return told
 
 
-def same(source: Path, target: Path, folder: Path) -> None:
+def same(source: object, target: object, folder: Path, *, searched: bool = True) -> None:
     with opened(source) as memory:
-        wanted = everything(memory, folder)
+        wanted = everything(memory, folder, searched=searched)
     with opened(target) as memory:
-        found = everything(memory, folder)
+        found = everything(memory, folder, searched=searched)
         assert memory.verify()["ok"]
     assert found == wanted
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(WAYS), st.integers(0, 1_000), st.integers(0, 1)), min_size=1, max_size=30)
+STEPS = st.lists(st.tuples(st.sampled_from(WAYS), st.integers(0, 1_000), st.integers(0, 1)), min_size=1, max_size=25)
+Steps = list[tuple[str, int, int]]
 
 
+def lived(path: Path, folder: Path, seed: int = 1, many: int = 60) -> None:
+    """A store in which much has happened."""
+    choose = random.Random(seed)
+    with opened(path) as memory:
+        Life(memory, folder).lead(
+            [(choose.choice(WAYS), choose.randrange(1_000), choose.randrange(2)) for _ in range(many)]
+        )
+
+
+@pytest.mark.parametrize("over", [0, 1, 2], ids=["directly", "over a database", "over two databases"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(before=STEPS, after=STEPS)
 def test_a_copy_answers_like_its_source_and_again_after_more_has_happened(
-    before: list[tuple[str, int, int]], after: list[tuple[str, int, int]], words: WordEncoder
+    over: int, before: Steps, after: Steps, words: WordEncoder, request: pytest.FixtureRequest
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="memspan-copy-") as place:
+    with tempfile.TemporaryDirectory(prefix="memspan-copy-") as place, ExitStack() as made:
         folder = Path(place)
-        source, target = folder / "source", folder / "target"
-        with opened(source) as memory:
-            life = Life(memory, folder)
-            life.lead(before)
-            assert copy(source, target).differences == ()
-            life.lead(after)
+        server = request.getfixturevalue("postgres_server") if over else ""
+        between = [made.enter_context(database(server)) for _ in range(over)]
+        chain = [str(folder / "source"), *between, str(folder / "target")]
+        memory = made.enter_context(opened(chain[0]))
+        life = Life(memory, folder)
+        for steps in (before, after):
+            life.lead(steps)
+            for source, target in pairwise(chain):
+                assert copy(source, target).differences == ()
+        memory.close()  # which writes down what was searched for
+        for source, target in pairwise(chain):
+            done = copy(source, target)
+            assert (done.differences, done.behind) == ((), 0)
+        same(folder / "source", folder / "target", folder)
+
+
+def test_nothing_is_encoded_again(tmp_path: Path) -> None:
+    lived(tmp_path / "source", tmp_path)
+    copy(tmp_path / "source", tmp_path / "target")
+    with opened(tmp_path / "source") as memory, opened(tmp_path / "target", Deaf) as other:
+        assert other.stats()["pending"] == 0
+        wanted, found = (each.stats()["activations"] for each in (memory, other))
+        assert wanted["tensors"] > 0
+        assert [found[name] for name in ("tensors", "references", "lost")] == [
+            wanted[name] for name in ("tensors", "references", "lost")
+        ]
+        assert np.array_equal(memory.embeddings()[1], other.embeddings()[1])
+        assert [row.id for row in other.get_all()] == [row.id for row in memory.get_all()]
+        other.compact()
+
+
+def test_what_waits_for_its_vector_waits_in_the_copy_too(tmp_path: Path) -> None:
+    with Memory(tmp_path / "source", encoder=WordEncoder()):
+        pass
+    with Memory(tmp_path / "source", encoder=None) as memory:
+        memory.add(["One waits."][0])
+    copy(tmp_path / "source", tmp_path / "target")
+    with Memory(tmp_path / "target", encoder=None) as other:
+        assert other.stats()["pending"] == 1
+    with opened(tmp_path / "target") as other:
+        other.compact()
+        assert (other.stats()["pending"], other.search("waits")[0].text) == (0, "One waits.")
+
+
+def test_the_log_between_directories_has_the_same_head(tmp_path: Path) -> None:
+    lived(tmp_path / "source", tmp_path)
+    copy(tmp_path / "source", tmp_path / "target")
+    with opened(tmp_path / "source") as memory, opened(tmp_path / "target") as other:
+        one, two = memory.stats(), other.stats()
+        assert one["log"] == two["log"]
+        assert one["log"]["entries"] > 20
+        assert one["store_id"] != two["store_id"]
+
+
+def test_one_that_is_killed_again_and_again_cannot_be_opened_and_goes_on(tmp_path: Path) -> None:
+    lived(tmp_path / "source", tmp_path, many=150)
+    source, target = tmp_path / "source", tmp_path / "target"
+    choose, kills, steps = random.Random(3), 0, 0
+    while True:
+        steps += choose.randint(1, 6)
+        with started("copy", source, target) as process:
+            for said, told in enumerate(process.lines(), 1):
+                if "brought" in told:
+                    assert told["differences"] == []
+                    break
+                if said == steps:
+                    process.kill()
+            if "brought" in told:
+                break
+            assert process.ended() == -9
+        kills += 1
+        with pytest.raises(StoreBusy, match="not whole yet"):
+            opened(target)
+    assert kills > 1
+    same(source, target, tmp_path)
+
+
+def test_others_write_on_while_it_is_made_and_it_is_of_one_moment(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lived(source, tmp_path)
+    with started("churn", source, "1", "7") as writer:
+        writes = writer.lines()
+        for _ in range(20):
+            next(writes)
         done = copy(source, target)
-        assert (done.differences, done.behind) == ((), 0)
-        same(source, target, folder)
+        assert done.differences == ()
+        assert sum("added" in next(writes) for _ in range(200)) > 0
+    again = copy(source, target)
+    assert (again.differences, again.behind) == ((), 0)
+    assert again.brought > 0
+    same(source, target, tmp_path, searched=False)  # what was compacted is found by indexes that are approximate
+
+
+def test_what_is_erased_meanwhile_is_nowhere_in_the_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with opened(source) as memory:
+        ids = memory.add([{"role": "user", "content": f"The zebulon{n} treaty number {n}."} for n in range(30)]).ids
+        memory.link(ids[0], ids[1], "reply")
+        memory.feedback("which zebulon0?", ids[0])
+        texts = [memory.get(id).text for id in ids]
+        gone = iter([ids[0], ids[4], ids[29]])
+
+        def erasing(done: int, total: int, what: str) -> None:
+            if what == "copying" and (id := next(gone, None)) is not None:
+                memory.erase(id)
+
+        done = copy(source, target, progress=erasing)
+        assert (done.differences, done.segments) == ((), 27)
+        with opened(target) as other:
+            erased = [texts[0], texts[4], texts[29]]
+            assert not other.verify_erasure(erased).found
+            assert [event.event for event in other.history(ids[0])] == ["ERASE"]
+            other.compact()
+        memory.erase(ids[7])
+        assert copy(source, target).removed == 1
+        with opened(target) as other:
+            assert not other.verify_erasure(texts[7]).found
+            memory.export_to(tmp_path / "all.jsonl")
+            assert other.import_from(tmp_path / "all.jsonl").added == 0
+
+
+def test_what_was_erased_before_is_refused_by_the_copy_as_by_its_source(tmp_path: Path) -> None:
+    with opened(tmp_path / "source") as memory:
+        id = memory.add("A secret.").ids[0]
+        memory.export_to(tmp_path / "before.jsonl")
+        memory.erase(id)
+    copy(tmp_path / "source", tmp_path / "target")
+    with opened(tmp_path / "target") as other:
+        taken = other.import_from(tmp_path / "before.jsonl")
+        assert (taken.added, taken.deleted) == (0, 1)
+
+
+def test_a_retry_with_a_key_that_was_used_before_the_copy_adds_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "source") as memory:
+        id = memory.add("Once.", idempotency_key="k").ids[0]
+    copy(tmp_path / "source", tmp_path / "target")
+    with opened(tmp_path / "target") as other:
+        assert other.add("Once.", idempotency_key="k").ids == (id,)
+        assert other.get(id).repeats == 0
+
+
+def test_a_source_that_is_encoded_anew_between_two_runs_is_copied_with_its_new_vectors(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lived(source, tmp_path)
+    copy(source, target)
+    with opened(source) as memory:
+        memory.reencode(tokens="int8")
+    assert copy(source, target).differences == ()
+    same(source, target, tmp_path)
+
+
+def test_a_token_matrix_that_is_damaged_in_the_source_is_made_again_in_the_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lived(source, tmp_path)
+    for arena in (source / "activations").iterdir():
+        raw = bytearray(arena.read_bytes())
+        raw[200:260] = bytes(60)
+        arena.write_bytes(raw)
+    assert copy(source, target).differences == ()
+    with opened(target) as other:
+        assert other.stats()["activations"]["lost"] > 0
+        other.compact()
+        assert other.stats()["activations"]["lost"] == 0
+        assert other.verify()["ok"]
+
+
+# What is refused
+
+
+def test_a_place_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    lived(tmp_path / "source", tmp_path)
+    lived(tmp_path / "other", tmp_path, seed=2)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "note.txt").write_text("mine")
+    before = (tmp_path / "other" / "ledger.db").read_bytes()
+    with pytest.raises(InvalidInput, match="is no copy of a store") as caught:
+        copy(tmp_path / "source", tmp_path / "other")
+    assert caught.value.argument == "target"
+    assert (tmp_path / "other" / "ledger.db").read_bytes() == before
+    copy(tmp_path / "source", tmp_path / "target")
+    with pytest.raises(InvalidInput, match="is a copy of another store"):
+        copy(tmp_path / "other", tmp_path / "target")
+    with pytest.raises(NotAStore, match="holds other files"):
+        copy(tmp_path / "source", tmp_path / "files")
+    with pytest.raises(NotAStore, match="there is no memory"):
+        copy(tmp_path / "nowhere", tmp_path / "new")
+    with pytest.raises(InvalidInput, match="is the source"):
+        copy(tmp_path / "source", tmp_path / "files" / ".." / "source")
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_copy_that_was_written_to_is_not_written_over_but_one_that_was_searched_is_brought_up_to_date(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lived(source, tmp_path)
+    copy(source, target)
+    with opened(target) as other:
+        other.search("key")
+        other.compact()
+    assert copy(source, target).differences == ()
+    with opened(target) as other:
+        id = other.add("Said here.").ids[0]
+    with pytest.raises(InvalidInput, match="was written to"):
+        copy(source, target)
+    with opened(target) as other:
+        assert other.get(id).text == "Said here."
+
+
+def test_a_copy_that_is_not_whole_is_no_source(tmp_path: Path) -> None:
+    lived(tmp_path / "source", tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copy(tmp_path / "source", tmp_path / "target", progress=stop)
+    with pytest.raises(StoreBusy, match="not whole yet"):
+        copy(tmp_path / "target", tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_an_encrypted_store_stays_encrypted_unless_it_is_said_that_it_may_stand_in_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memspan.keys._SCRYPT", {"n": 1 << 8, "r": 8, "p": 1})
+    text = "The zebulon treaty."
+    source = tmp_path / "source"
+    with Memory(source, encoder=WordEncoder(), key="one") as memory:
+        memory.add(text)
+    with pytest.raises(KeyNeeded):
+        copy(source, tmp_path / "no key")
+    copy(source, tmp_path / "sealed", key="one")
+    copy(source, tmp_path / "other key", key="one", target_key="two")
+    copy(source, tmp_path / "clear", key="one", plaintext=True)
+    for name, key in (("sealed", "one"), ("other key", "two"), ("clear", None)):
+        raws = [file.read_bytes() for file in (tmp_path / name).rglob("*") if file.is_file()]
+        assert any(b"zebulon" in raw for raw in raws) == (key is None)
+        with Memory(tmp_path / name, encoder=WordEncoder(), key=key) as other:
+            assert other.search("treaty")[0].text == text
+    copy(tmp_path / "clear", tmp_path / "sealed again", target_key="three")
+    assert copy(source, tmp_path / "sealed", key="one").differences == ()
+
+
+def test_an_encrypted_store_goes_to_a_database_only_in_clear(tmp_path: Path, postgres: str) -> None:
+    with Memory(tmp_path / "source", encoder=WordEncoder(), key=bytes(32)) as memory:
+        memory.add("Ana.")
+    with pytest.raises(InvalidInput, match="in clear") as caught:
+        copy(tmp_path / "source", postgres, key=bytes(32))
+    assert caught.value.argument == "plaintext"
+    assert copy(tmp_path / "source", postgres, key=bytes(32), plaintext=True).differences == ()
+
+
+# The command
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_the_command_copies_compares_and_says_so(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lived(source, tmp_path)
+    code, out, _ = run("copy", source, target, "--json")
+    done = json.loads(out)
+    assert (code, done["differences"], done["removed"], done["behind"]) == (0, [], 0, 0)
+    assert done["brought"] == done["versions"] > 10
+    code, out, _ = run("copy", source, target, "--verify-only")
+    assert (code, out.startswith(f"{target} is the same as {source} was at ")) == (0, True)
+    assert run("copy", source, tmp_path / "nowhere", "--verify-only")[0] == 3
+
+
+def test_what_is_not_the_same_is_named_and_the_exit_code_says_so(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with opened(source) as memory:
+        first, second = (memory.add(text).ids[0] for text in TEXTS[:2])
+        memory.link(first, second, "reply")
+    run("copy", source, target)
+    with closing(sqlite3.connect(target / "ledger.db")) as raw, raw:
+        raw.execute("UPDATE segments SET text = 'The spare key hangs elsewhere.' WHERE seq = 1")
+        raw.execute("DELETE FROM edges")
+    code, _, err = run("copy", source, target, "--verify-only")
+    assert code == 1
+    assert "default: edges: 1 in the source, 0 in the copy" in err
+    assert f"segment {first} (seq 1) is not what was written" in err
+    with opened(source) as memory:
+        memory.add("Later.")
+    code, _, err = run("copy", source, target, "--verify-only", "--json")
+    assert code == 1
