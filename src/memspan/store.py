@@ -108,7 +108,7 @@ class Store:
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
         if self.database is not None:
-            self._ledger: Ledger = _on_server(self.database, who, config.secret() if key is None else key)
+            self._ledger: Ledger = on_server(self.database, who, config.secret() if key is None else key)
         exists = self._ledger.value("encoder") is not None if self.database else _exists(self.path)
         level = config.tokens if tokens == AUTO and not exists else checked(tokens)
         wanted = encoder if exists or encoder != AUTO else config.encoder
@@ -669,11 +669,11 @@ def _codec(about: Mapping[str, Any] | None, basis: str | None) -> TokenCodec | N
     return TokenCodec(about["tokens"], own)
 
 
-def _on_server(database: Database, actor: str | None, key: Key | None) -> Ledger:
+def on_server(database: Database, actor: str | None, key: Key | None, argument: str = "key") -> Ledger:
     """The ledger in a database, which is made ready where it is not. Raises InvalidInput where a key is given."""
     if key is not None:
         mend = "leave the key out, and have the server's disk encrypted"
-        raise InvalidInput("key", "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
+        raise InvalidInput(argument, "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
     from memspan.ledger.postgres.ledger import PostgresLedger
 
     return PostgresLedger(database.url, actor)

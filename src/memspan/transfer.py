@@ -14,7 +14,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -38,7 +38,7 @@ from memspan.ledger.tables import CHANGES, LOG, SEGMENTS, TABLES, Entry, Table, 
 from memspan.projection import only_process
 from memspan.records import Draft
 from memspan.reports import Copied
-from memspan.store import COPIED, Store, begun, directory, is_store
+from memspan.store import COPIED, Store, begun, directory, is_store, on_server
 from memspan.views.base import Progress
 
 Row = tuple[Any, ...]
@@ -86,15 +86,13 @@ def copy(
         raise InvalidInput("target", f"{places[1]} is the source", mend="name a new place")
     with ExitStack() as opened:
         first = opened.enter_context(closing(_source(places[0], key)))
-        if first.keys is not None and target_key is None and not plaintext:
-            target_key = key
-            if key is None and not _encrypted(places[1]):
+        if first.keys is not None and not plaintext:
+            target_key = key if target_key is None else target_key
+            if isinstance(places[1], Database) or (target_key is None and not _encrypted(places[1])):
                 problem = f"{places[0]} is encrypted, and {places[1]} would hold all of it in clear"
                 raise InvalidInput("plaintext", problem, mend="give target_key, or plaintext=True if it may")
-        if isinstance(places[1], Database):
-            target_key = None
         second = opened.enter_context(closing(_target(places[1], target_key, made=not verify_only)))
-        if not opened.enter_context(only_process(places[1] if isinstance(places[1], Path) else None, "copy")):
+        if not opened.enter_context(_alone(places[1], second)):
             raise StoreBusy(f"{places[1]} is being copied to by another process", mend="let it finish")
         return _Copy(first, second, places, progress).run(target_key, verify_only=verify_only)
 
@@ -465,11 +463,18 @@ def _target(place: Place, key: Key | None, *, made: bool) -> Ledger:
     return _ledger(place, key, "target_key")
 
 
+def _alone(place: Place, ledger: Ledger) -> AbstractContextManager[bool]:
+    """Whether this is now the one process that copies to this place."""
+    if isinstance(place, Path):
+        return only_process(place, "copy")
+    from memspan.ledger.postgres.ledger import PostgresLedger
+
+    return ledger.only_process("copy") if isinstance(ledger, PostgresLedger) else nullcontext(True)
+
+
 def _ledger(place: Place, key: Key | None, argument: str) -> Ledger:
     if isinstance(place, Database):
-        from memspan.ledger.postgres.ledger import PostgresLedger
-
-        return PostgresLedger(place.url)
+        return on_server(place, None, key, argument)
     secret = secret_of(key, argument)
     with translated(directory(place)):
         keys = unlock(place, secret)

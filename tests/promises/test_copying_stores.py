@@ -160,28 +160,40 @@ def lived(path: Path, folder: Path, seed: int = 1, many: int = 60) -> None:
         )
 
 
-@pytest.mark.parametrize("over", [0, 1, 2], ids=["directly", "over a database", "over two databases"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+
+
+@settings(suppress_health_check=SLOW)
 @given(before=STEPS, after=STEPS)
 def test_a_copy_answers_like_its_source_and_again_after_more_has_happened(
-    over: int, before: Steps, after: Steps, words: WordEncoder, request: pytest.FixtureRequest
+    before: Steps, after: Steps, words: WordEncoder
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="memspan-copy-") as place, ExitStack() as made:
-        folder = Path(place)
-        server = request.getfixturevalue("postgres_server") if over else ""
-        between = [made.enter_context(database(server)) for _ in range(over)]
-        chain = [str(folder / "source"), *between, str(folder / "target")]
-        memory = made.enter_context(opened(chain[0]))
+    with ExitStack() as made:
+        follow(before, after, [], made)
+
+
+@settings(suppress_health_check=SLOW, max_examples=settings.default.max_examples // 4)
+@given(before=STEPS, after=STEPS)
+def test_so_does_the_copy_of_a_copy_of_a_copy_by_way_of_databases(
+    before: Steps, after: Steps, words: WordEncoder, postgres_server: str
+) -> None:
+    with ExitStack() as made:
+        follow(before, after, [made.enter_context(database(postgres_server)) for _ in range(2)], made)
+
+
+def follow(before: Steps, after: Steps, between: list[str], made: ExitStack) -> None:
+    """Copy a store from place to place, twice while it lives and once in the end; the last is as the first."""
+    folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix="memspan-copy-")))
+    ways = list(pairwise([str(folder / "source"), *between, str(folder / "target")]))
+    with opened(folder / "source") as memory:
         life = Life(memory, folder)
         for steps in (before, after):
             life.lead(steps)
-            for source, target in pairwise(chain):
-                assert copy(source, target).differences == ()
-        memory.close()  # which writes down what was searched for
-        for source, target in pairwise(chain):
-            done = copy(source, target)
-            assert (done.differences, done.behind) == ((), 0)
-        same(folder / "source", folder / "target", folder)
+            assert [copy(*way).differences for way in ways] == [()] * len(ways)
+    # what was searched for was written down when it was closed
+    told = [copy(*way) for way in ways]
+    assert [(done.differences, done.behind) for done in told] == [((), 0)] * len(ways)
+    same(folder / "source", folder / "target", folder)
 
 
 def test_nothing_is_encoded_again(tmp_path: Path) -> None:
@@ -222,9 +234,13 @@ def test_the_log_between_directories_has_the_same_head(tmp_path: Path) -> None:
         assert one["store_id"] != two["store_id"]
 
 
-def test_one_that_is_killed_again_and_again_cannot_be_opened_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("into", ["a directory", "a database"])
+def test_one_that_is_killed_again_and_again_cannot_be_opened_and_goes_on(
+    into: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     lived(tmp_path / "source", tmp_path, many=150)
-    source, target = tmp_path / "source", tmp_path / "target"
+    source = tmp_path / "source"
+    target = tmp_path / "target" if into == "a directory" else request.getfixturevalue("postgres")
     choose, kills, steps = random.Random(3), 0, 0
     while True:
         steps += choose.randint(1, 6)
@@ -245,9 +261,15 @@ def test_one_that_is_killed_again_and_again_cannot_be_opened_and_goes_on(tmp_pat
     same(source, target, tmp_path)
 
 
-def test_others_write_on_while_it_is_made_and_it_is_of_one_moment(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    lived(source, tmp_path)
+@pytest.mark.parametrize("out_of", ["a directory", "a database"])
+def test_others_write_on_while_it_is_made_and_it_is_of_one_moment(
+    out_of: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lived(tmp_path / "source", tmp_path)
+    source, target = str(tmp_path / "source"), tmp_path / "target"
+    if out_of == "a database":
+        source = request.getfixturevalue("postgres")
+        copy(tmp_path / "source", source)
     with started("churn", source, "1", "7") as writer:
         writes = writer.lines()
         for _ in range(20):
@@ -257,7 +279,7 @@ def test_others_write_on_while_it_is_made_and_it_is_of_one_moment(tmp_path: Path
         assert sum("added" in next(writes) for _ in range(200)) > 0
     again = copy(source, target)
     assert (again.differences, again.behind) == ((), 0)
-    assert again.brought > 0
+    assert again.brought + again.removed > 0
     same(source, target, tmp_path, searched=False)  # what was compacted is found by indexes that are approximate
 
 
@@ -420,6 +442,21 @@ def test_an_encrypted_store_goes_to_a_database_only_in_clear(tmp_path: Path, pos
         copy(tmp_path / "source", postgres, key=bytes(32))
     assert caught.value.argument == "plaintext"
     assert copy(tmp_path / "source", postgres, key=bytes(32), plaintext=True).differences == ()
+    with pytest.raises(InvalidInput) as caught:
+        copy(tmp_path / "source", postgres, key=bytes(32), plaintext=True, target_key="another")
+    assert caught.value.argument == "target_key"
+
+
+def test_two_at_once_are_refused(tmp_path: Path, postgres: str) -> None:
+    source = tmp_path / "source"
+    lived(source, tmp_path)
+    for target in (str(tmp_path / "target"), postgres):
+
+        def another(*_: object, target: str = target) -> None:
+            with pytest.raises(StoreBusy, match="by another process"):
+                copy(source, target)
+
+        assert copy(source, target, progress=another).differences == ()
 
 
 # The command

@@ -62,31 +62,36 @@ def record(
         rows.append((ordinal, id, before, after, leaf, salt, other, link))
     told = json.dumps(dict(detail), ensure_ascii=False, separators=(",", ":")) if detail else None
     segments = len({change.id for change in changes if change.other is None})
-    _write(connection, namespace, last, (key, verb, now(), actor, undoes, told, segments, _digest_of(rows)), rows)
+    said = (key, verb, now(), actor, undoes, told, segments, _digest((*row[1:5], row[6]) for row in rows))
+    carry(connection, [(namespace, said, rows)], last)
     return id_text(key)
 
 
-def _write(
+def carry(
     connection: Connection,
-    namespace: int,
+    entries: Iterable[tuple[int, Sequence[Any], Sequence[Sequence[Any]]]],
     last: tuple[int, bytes] | None,
-    said: Sequence[Any],
-    rows: Sequence[tuple[Any, ...]],
 ) -> None:
-    """The entry after the ``last``: ``said`` from its operation to its digest, the ``rows`` of its changes from their
-    ordinal on."""
-    entry, previous = (last[0] + 1, last[1]) if last else (1, _beginning(connection))
-    key, *rest = said
-    whole = (entry, key, namespace, *rest)
-    connection.execute(
+    """Write entries after the ``last``, each following from the one before it: its namespace, what it says from its
+    operation to its digest, and the rows of its changes from their ordinal on."""
+    entry, previous = last or (0, _beginning(connection))
+    told: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
+    for namespace, (key, *rest), rows in entries:
+        entry += 1
+        said = (entry, key, namespace, *rest)
+        previous = _following(previous, said)
+        told.append((*said, previous))
+        changed += [(entry, namespace, *row) for row in rows]
+    connection.executemany(
         "INSERT INTO log (entry, operation, namespace, verb, at, actor, undoes, detail, segments, digest, hash)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*whole, _following(previous, whole)),
+        told,
     )
     connection.executemany(
         "INSERT INTO changes (entry, namespace, ordinal, id, before, after, leaf, salt, other, link)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(entry, namespace, *row) for row in rows],
+        changed,
     )
 
 
@@ -104,11 +109,6 @@ def entries(connection: Connection, namespace: int, after: int, limit: int) -> l
     ):
         changes[entry].append(tuple(change))
     return [Entry(entry, tuple(said), changes[entry]) for entry, *said in found]
-
-
-def carry(connection: Connection, namespace: int, entry: Entry, last: tuple[int, bytes] | None) -> None:
-    """Write down an entry of another ledger's log as the one after the ``last`` here."""
-    _write(connection, namespace, last, entry.said, entry.changes)
 
 
 def head(connection: Connection) -> dict[str, Any]:
@@ -282,11 +282,6 @@ def _beginning(connection: Connection) -> bytes:
     """What stands for the entry before the first: it says which rows there were before there was a log."""
     rows = connection.execute("SELECT value FROM store WHERE key = 'unlogged'").fetchall()
     return sha256(b"memspan log 1\0" + repr(rows).encode()).digest()
-
-
-def _digest_of(rows: Iterable[Sequence[Any]]) -> bytes:
-    """``_digest`` of the rows of changes from their ordinal on."""
-    return _digest((*row[1:5], row[6]) for row in rows)
 
 
 def _leaf(salt: bytes, proven: bytes) -> bytes:

@@ -7,6 +7,7 @@ is not read: it is made where they are written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from memspan.activations.tokens import Activation
@@ -19,10 +20,7 @@ from memspan.ledger.transactions import Connection
 from memspan.records import Draft
 
 WHOLE = f"{COLUMNS}, terms, content, identity, checksum"
-TAKE = (
-    f"INSERT INTO segments (namespace, {WHOLE}) VALUES ({marks(WHOLE.split(','))}, ?)"
-    " ON CONFLICT DO NOTHING RETURNING seq"
-)
+TAKE = f"INSERT INTO segments (namespace, {WHOLE}) VALUES ({marks(WHOLE.split(','))}, ?)"
 
 
 class Transferring(Recording):
@@ -85,11 +83,10 @@ class Transferring(Recording):
         stands in the way of a row that is here is left out. ``activations``: as in ``append``."""
         with self.writing() as connection:
             number = namespace_number(connection, namespace)
-            taken = [
-                (row.values[0], draft)
-                for row, draft in rows
-                if connection.execute(TAKE, (number, *row.values)).fetchone() is not None
-            ]
+            barred = _barred(connection, number, [row for row, _ in rows])
+            new = [(row.values, draft) for row, draft in rows if row.values[0] not in barred]
+            connection.executemany(TAKE, [(number, *values) for values, _ in new])
+            taken = [(values[0], draft) for values, draft in new]
             self._reach(connection, number, max((seq for seq, _ in taken), default=0))
             self.derive(connection, number, taken, activations)
             self.keep(connection, number, given(activations, (draft for _, draft in taken)))
@@ -114,11 +111,10 @@ class Transferring(Recording):
             if gone:
                 self.sweep_away(connection, number, gone)
             connection.executemany(parked, [(number, row[0]) for row in rows])  # versions may have been counted anew
-            # what ended first: it makes way for what says the same
-            for row in sorted(rows, key=lambda row: row[7] is None):
-                seq, _, version, _, identity, checksum, heard_at, ended_at, repeats = row
-                values = (version, identity, checksum, heard_at, ended_at, repeats, number, seq)
-                connection.execute(be, values)
+            for ended in (True, False):  # what ended first: it makes way for what says the same
+                connection.executemany(
+                    be, [(row[2], *row[4:], number, row[0]) for row in rows if (row[7] is not None) == ended]
+                )
             self.ended(connection, number, [row[0] for row in rows if row[7] is not None])
         self.erase_dead()
 
@@ -156,9 +152,9 @@ class Transferring(Recording):
     def take_entries(self, entries: Sequence[tuple[str, Entry]]) -> None:
         """Write down what the log of another ledger tells, each entry of its namespace after those that are here."""
         with self.writing() as connection:
-            for namespace, entry in entries:
-                number = namespace_number(connection, namespace)
-                log.carry(connection, number, entry, self.last_entry(connection, number))
+            for _, part in groupby(entries, key=lambda each: each[0] if self.apart else ""):
+                numbered = [(namespace_number(connection, name), entry.said, entry.changes) for name, entry in part]
+                log.carry(connection, numbered, self.last_entry(connection, numbered[0][0]))
 
     def take_back(self, namespace: str, changes: Sequence[tuple[Any, ...]]) -> None:
         """Have changes that the log tells of, as rows of ``CHANGES``, know no more than these do of what was erased."""
@@ -169,3 +165,25 @@ class Transferring(Recording):
                 "UPDATE changes SET salt = ?, link = ? WHERE namespace = ? AND entry = ? AND ordinal = ?",
                 [(row[salt], row[link], number, *row[:2]) for row in changes],
             )
+
+
+def _barred(connection: Connection, number: int, rows: Sequence[Whole]) -> set[int]:
+    """The seqs of those rows that one which is here stands in the way of: it has the same seq, is the same version of a
+    segment, or says the same and has not ended yet."""
+    seqs, versions, said = set[int](), set[tuple[bytes, int]](), set[bytes]()
+    for chunk in chunks(rows):
+        among = f"FROM segments WHERE namespace = ? AND {{}} IN ({marks(chunk)})"
+        sql = f"SELECT seq {among.format('seq')}"
+        seqs.update(seq for (seq,) in connection.execute(sql, (number, *(row.values[0] for row in chunk))))
+        sql = f"SELECT id, version {among.format('id')}"
+        found = connection.execute(sql, (number, *(row.values[1] for row in chunk)))
+        versions.update((id, version) for id, version in found)
+        sql = f"SELECT identity {among.format('identity')} AND ended_at IS NULL"
+        said.update(identity for (identity,) in connection.execute(sql, (number, *(row.identity for row in chunk))))
+    return {
+        row.values[0]
+        for row in rows
+        if row.values[0] in seqs
+        or row.values[1:3] in versions
+        or (row.segment.ended_at is None and row.identity in said)
+    }
