@@ -81,7 +81,7 @@ def copy(
     """
     arguments.flags(plaintext=plaintext, verify_only=verify_only)
     arguments.progress(progress)
-    places = (arguments.place(source), arguments.place(target))
+    places = (_place("source", source), _place("target", target))
     if os.path.realpath(_address(places[0])) == os.path.realpath(_address(places[1])):
         raise InvalidInput("target", f"{places[1]} is the source", mend="name a new place")
     with ExitStack() as opened:
@@ -106,6 +106,8 @@ class _Copy:
         self._places = places
         self._progress = progress
         self._spread = source.apart and not target.apart
+        self._offsets: dict[str, int] = {}
+        self._encoded = True  # whether the source keeps activations
         self._brought = self._removed = 0
 
     def run(self, key: Key | None, *, verify_only: bool) -> Copied:
@@ -121,15 +123,14 @@ class _Copy:
             at, entries = datetime.now(UTC), self._source.log_head()["entries"]
             if not verify_only:
                 self._even_out()
-            differences = [*self._differences(), *self._problems()]
-            whole = {"at": at.isoformat(), "told": _but_use(self._told(self._target))}
+            told = self._told(self._target)
+            differences = [*self._unlike(told), *self._unlike_activations(), *self._problems()]
             counts = self._source.counts()
         if not verify_only and not differences:
-            if self._removed:  # what is left of it in files goes with the next open
-                self._target.put_values({DUE: json.dumps([store_id, False])}, replace=True)
-            self._target.put_values({COPIED: json.dumps({**begun, **whole})}, replace=True)
+            whole = {**begun, "at": at.isoformat(), "told": _but_use(told)}
+            self._target.put_values({COPIED: json.dumps(whole)}, replace=True)
             with Store(_address(self._places[1]), encoder=None, key=key, config=Config()):
-                pass
+                pass  # it opens, and clears away what is left of what was removed
         return Copied(
             source=str(self._places[0]),
             target=str(self._places[1]),
@@ -212,6 +213,7 @@ class _Copy:
         namespaces = self._settle_in()
         for done, namespace in enumerate(namespaces, 1):
             while gone := self._even_segments(namespace):
+                self._target.put_values({DUE: json.dumps(["", False])}, replace=True)
                 self._target.change_whole(namespace, [], gone)
                 self._removed += len(gone)
             if self._encoded:
@@ -220,9 +222,6 @@ class _Copy:
                 self._even_table(namespace, table)
             self._tell(done, len(namespaces), "evening out")
         self._carry_log(namespaces)
-        for namespace in namespaces:
-            changed = [wanted for wanted, here in self._changes(namespace) if wanted is not None and here is not None]
-            self._target.take_back(namespace, changed)
 
     def _even_segments(self, namespace: str) -> list[bytes]:
         """Change rows that are here and take over those that are not; or only tell which segments are gone."""
@@ -294,24 +293,19 @@ class _Copy:
         if page:
             self._target.take_entries(page)
 
-    def _changes(self, namespace: str) -> Iterator[tuple[Row | None, Row | None]]:
-        """Where what the log tells of changes differs, by the target's numbers of entries."""
-        theirs, ours = _entries(self._source, namespace), _entries(self._target, namespace)
-        known = dict(zip(theirs.tolist(), ours.tolist(), strict=False))
-        wanted = ((known.get(row[0], -row[0]), *row[1:]) for row in _rows(self._source, namespace, CHANGES))
-        return differences(wanted, _rows(self._target, namespace, CHANGES), 2)
-
     # Comparing
 
-    def _differences(self) -> Iterator[str]:
-        """What is not the same in both, for people."""
-        theirs, ours = self._told(self._source), self._told(self._target)
+    def _unlike(self, ours: Mapping[str, list[Any]]) -> Iterator[str]:
+        """Which tables are not the same in both, for people; ``ours`` are those of the target."""
+        theirs = self._told(self._source)
         for name in sorted(theirs.keys() | ours.keys()):
             there, here = (each.get(name, [0, None]) for each in (theirs, ours))
             if there[0] != here[0]:
                 yield f"{name}: {there[0]:,} in the source, {here[0]:,} in the copy"
             elif there != here:
                 yield f"{name}: not the same"
+
+    def _unlike_activations(self) -> Iterator[str]:
         if self._source.value("encoder") == "null":
             return
         for namespace in self._source.namespaces():
@@ -430,6 +424,13 @@ def _alike(one: Activation, other: Activation | None) -> bool:
         return False
     tokens = one.tokens == other.tokens or LATER in (one.tokens, other.tokens)
     return tokens and one.pooled.tobytes() == other.pooled.tobytes()
+
+
+def _place(argument: str, value: object) -> Place:
+    place = arguments.place(value)
+    if isinstance(value, str) and isinstance(place, Path) and (value == ":memory:" or "://" in value):
+        raise InvalidInput(argument, f"{value} is no place to copy", mend="name a directory, or postgresql://...")
+    return place
 
 
 def _address(place: Place) -> str:

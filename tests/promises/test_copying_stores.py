@@ -376,6 +376,9 @@ def test_a_place_that_holds_something_else_is_left_alone(tmp_path: Path) -> None
         copy(tmp_path / "source", tmp_path / "files")
     with pytest.raises(NotAStore, match="there is no memory"):
         copy(tmp_path / "nowhere", tmp_path / "new")
+    for place in (":memory:", "http://localhost:8767"):
+        with pytest.raises(InvalidInput, match="no place to copy"):
+            copy(tmp_path / "source", place)
     with pytest.raises(InvalidInput, match="is the source"):
         copy(tmp_path / "source", tmp_path / "files" / ".." / "source")
     assert not (tmp_path / "new").exists()

@@ -15,7 +15,7 @@ from memspan.ledger import log
 from memspan.ledger.feeding import given
 from memspan.ledger.recording import Recording
 from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, segment_of
-from memspan.ledger.tables import CHANGES, Entry, Table, Whole
+from memspan.ledger.tables import Entry, Table, Whole
 from memspan.ledger.transactions import Connection
 from memspan.records import Draft
 
@@ -27,7 +27,6 @@ class Transferring(Recording):
     """The part of a ledger by which whole stores are copied."""
 
     apart = False
-    """Whether each namespace has seqs and a log of its own; else those of all share one count and one chain."""
 
     # Giving
 
@@ -155,16 +154,6 @@ class Transferring(Recording):
             for _, part in groupby(entries, key=lambda each: each[0] if self.apart else ""):
                 numbered = [(namespace_number(connection, name), entry.said, entry.changes) for name, entry in part]
                 log.carry(connection, numbered, self.last_entry(connection, numbered[0][0]))
-
-    def take_back(self, namespace: str, changes: Sequence[tuple[Any, ...]]) -> None:
-        """Have changes that the log tells of, as rows of ``CHANGES``, know no more than these do of what was erased."""
-        salt, link = CHANGES.columns.index("salt"), CHANGES.columns.index("link")
-        with self.writing() as connection:
-            number = namespace_number(connection, namespace)
-            connection.executemany(
-                "UPDATE changes SET salt = ?, link = ? WHERE namespace = ? AND entry = ? AND ordinal = ?",
-                [(row[salt], row[link], number, *row[:2]) for row in changes],
-            )
 
 
 def _barred(connection: Connection, number: int, rows: Sequence[Whole]) -> set[int]:
