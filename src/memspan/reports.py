@@ -151,6 +151,27 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What ``memspan.transfer.copy`` did: ``target`` is the store at ``source`` as it was ``at`` a moment, with so many
+    ``namespaces``, current ``segments`` and ``versions``, unless there are ``differences``, which say what is not.
+
+    This run ``brought`` so many versions and ``removed`` so many segments that are gone in the source. ``behind``: how
+    many changes the source had since that moment.
+    """
+
+    source: str
+    target: str
+    at: datetime
+    namespaces: int
+    segments: int
+    versions: int
+    brought: int
+    removed: int
+    behind: int
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
     """What ``Memory.import_from`` did, or with ``dry_run`` would do, counted in versions of segments.
 

@@ -62,6 +62,7 @@ MOST_ROWS = 1_000_000_000
 MOST_SAMPLED = 1_000_000  # texts that a projection is fitted to
 SHIPPED_RECIPE = "default-rerank-tuning"
 COMPARED = 16_384  # rows up to which every one is compared to find the similar ones of another
+COPIED = "copied"  # of the store: what it is a copy of, and of when, None until it is whole
 BEAM = 16  # leaves looked into beyond: .94 of the nearest eight are found there
 
 
@@ -103,6 +104,7 @@ class Store:
         who = arguments.name("actor", actor)
         self._ledger = opening.ledger_at(place, who, config.secret() if key is None else key)
         try:
+            opening.refuse_half(self._ledger, self.where)
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()

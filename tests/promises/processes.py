@@ -17,7 +17,7 @@ from collections.abc import Callable
 import faiss  # noqa: F401 - as all that is imported here, once for all processes
 
 import memspan.store
-from memspan import Memory, importing, projection
+from memspan import Memory, importing, projection, transfer
 from memspan.activations import arena
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.testing import WordEncoder
@@ -253,7 +253,14 @@ def back_up(store: str, path: str, seed: str) -> None:
             say(number=done.number, segments=held)
 
 
+def copy(store: str, place: str) -> None:
+    """Copy the store, and say so after each step."""
+    transfer.PAGE = transfer.SHORT = 16
+    done = transfer.copy(store, place, progress=lambda done, total, what: say(done=done, what=what))
+    say(brought=done.brought, differences=done.differences)
+
+
 TASKS: dict[str, Callable[..., None]] = {
     task.__name__: task
-    for task in (churn, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
+    for task in (churn, copy, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
 }

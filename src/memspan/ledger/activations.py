@@ -20,7 +20,7 @@ import numpy as np
 
 from memspan.activations.arena import START, Arenas
 from memspan.activations.sealed import SealedArenas
-from memspan.activations.tokens import Activation, Matrices
+from memspan.activations.tokens import LATER, Activation, Matrices
 from memspan.errors import StoreBusy, StoreCorrupt
 from memspan.keys import Keys
 from memspan.ledger.base import Seqs, Unencoded, Vectors
@@ -100,6 +100,34 @@ class Activations(Connections):
                 return found
         self.damaged.update(place[1:3] for place in places if not self._proven(*place[1:]))
         return found
+
+    def activations(self, namespace: str, contents: Sequence[bytes]) -> dict[bytes, Activation]:
+        """What is kept of these texts of a namespace, as it is kept. A token matrix that was lost, or is not what was
+        written, is LATER."""
+        sql = (
+            "SELECT a.content, a.pooled, a.tokens, t.arena, t.offset, t.size FROM activations AS a"
+            f" LEFT JOIN tensors AS t ON t.key = a.tokens WHERE a.encoding = {ENCODING} AND a.content IN ({{}})"
+            " AND EXISTS (SELECT 1 FROM segments AS s WHERE s.namespace = ? AND s.content = a.content)"
+        )
+        found: dict[bytes, Activation] = {}
+        for moment in (self.reading, self.newest):  # an arena may have been moved since this moment
+            with moment() as connection:
+                number = namespace_number(connection, namespace)
+                left = [content for content in contents if content not in found or found[content].tokens == LATER]
+                for chunk in chunks(left):
+                    for content, pooled, key, *place in connection.execute(sql.format(marks(chunk)), (*chunk, number)):
+                        tokens = self._matrix(*place) if key else key
+                        found[content] = Activation(np.frombuffer(pooled, np.float16), tokens)
+            if all(each.tokens != LATER for each in found.values()):
+                break
+        return found
+
+    def _matrix(self, arena: int, offset: int, size: int) -> bytes:
+        """A token matrix, LATER where it is not what was written."""
+        try:
+            return self._arenas.read(arena, offset, size) if self._proven(arena, offset, size) else LATER
+        except StoreCorrupt:
+            return LATER
 
     def _places(self, connection: Connection, namespace: str, seqs: Sequence[int]) -> list[tuple[int, int, int, int]]:
         """(seq, arena, offset, size) of these rows' token matrices, by seq."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from memspan.ledger.base import instant, now
 from memspan.ledger.rows import chunks, id_bytes, id_text, marks, namespace_number, uuid7
+from memspan.ledger.tables import CHANGES, LOG, Entry
 from memspan.ledger.transactions import Connection
 from memspan.records import NOTHING, Operation
 
@@ -52,35 +53,62 @@ def record(
     """Write down what this transaction changed, after the ``last`` entry; the id of the operation, a new one unless it
     goes on with one."""
     key = operation or uuid7()
-    entry, previous = (last[0] + 1, last[1]) if last else (1, _beginning(connection))
     salts = os.urandom(SALT * len(changes))
     rows: list[tuple[Any, ...]] = []
     for ordinal, (id, before, after, proof, other, link) in enumerate(changes):
         proven = proof if link is None else link.encode()
         salt = None if proven is None else salts[SALT * ordinal : SALT * (ordinal + 1)]
         leaf = None if salt is None or proven is None else _leaf(salt, proven)
-        rows.append((entry, ordinal, namespace, id, before, after, leaf, salt, other, link))
+        rows.append((ordinal, id, before, after, leaf, salt, other, link))
     told = json.dumps(dict(detail), ensure_ascii=False, separators=(",", ":")) if detail else None
     segments = len({change.id for change in changes if change.other is None})
-    said = (
-        entry,
-        key,
-        namespace,
-        verb,
-        now(),
-        actor,
-        undoes,
-        told,
-        segments,
-        _digest((*row[3:7], row[8]) for row in rows),
-    )
-    connection.execute(
+    said = (key, verb, now(), actor, undoes, told, segments, _digest((*row[1:5], row[6]) for row in rows))
+    carry(connection, [(namespace, said, rows)], last)
+    return id_text(key)
+
+
+def carry(
+    connection: Connection,
+    entries: Iterable[tuple[int, Sequence[Any], Sequence[Sequence[Any]]]],
+    last: tuple[int, bytes] | None,
+) -> None:
+    """Write entries after the ``last``, each following from the one before it: its namespace, what it says from its
+    operation to its digest, and the rows of its changes from their ordinal on."""
+    entry, previous = last or (0, _beginning(connection))
+    told: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
+    for namespace, (key, *rest), rows in entries:
+        entry += 1
+        said = (entry, key, namespace, *rest)
+        previous = _following(previous, said)
+        told.append((*said, previous))
+        changed += [(entry, namespace, *row) for row in rows]
+    connection.executemany(
         "INSERT INTO log (entry, operation, namespace, verb, at, actor, undoes, detail, segments, digest, hash)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*said, _following(previous, said)),
+        told,
     )
-    connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    return id_text(key)
+    connection.executemany(
+        "INSERT INTO changes (entry, namespace, ordinal, id, before, after, leaf, salt, other, link)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        changed,
+    )
+
+
+def entries(connection: Connection, namespace: int, after: int, limit: int) -> list[Entry]:
+    """Entries on a namespace after the entry ``after``, in order, at most ``limit``, with what they changed."""
+    found = connection.execute(
+        f"SELECT {', '.join(LOG.columns)} FROM log WHERE namespace = ? AND entry > ? ORDER BY entry LIMIT ?",
+        (namespace, after, limit),
+    ).fetchall()
+    changes: dict[int, list[tuple[Any, ...]]] = {entry: [] for entry, *_ in found}
+    for entry, *change in connection.execute(
+        f"SELECT {', '.join(CHANGES.columns)} FROM changes WHERE namespace = ? AND entry > ? AND entry <= ?"
+        " ORDER BY entry, ordinal",
+        (namespace, after, max(changes, default=after)),
+    ):
+        changes[entry].append(tuple(change))
+    return [Entry(entry, tuple(said), changes[entry]) for entry, *said in found]
 
 
 def head(connection: Connection) -> dict[str, Any]:

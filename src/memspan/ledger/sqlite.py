@@ -17,14 +17,14 @@ from memspan.ledger.activations import Activations
 from memspan.ledger.base import Seqs
 from memspan.ledger.feeding import seqs_of
 from memspan.ledger.proving import find_problems
-from memspan.ledger.recording import Recording
 from memspan.ledger.rows import chunks, marks, namespace_number
 from memspan.ledger.transactions import Connection
+from memspan.ledger.transferring import Transferring
 from memspan.ledger.where import Clauses
 from memspan.records import Draft
 
 
-class SqliteLedger(Activations, Recording):
+class SqliteLedger(Activations, Transferring):
     """``Ledger`` over SQLite. ``path`` is the database file, or None for one that lives in memory only.
     ``actor`` is who the log says changed something; ``keys`` are those of an encrypted one."""
 

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 
-from memspan.activations.tokens import Activation, Matrices
+from memspan.activations.tokens import LATER, Activation, Matrices
 from memspan.errors import StoreBusy
 from memspan.ledger.base import Seqs, Unencoded, Vectors
 from memspan.ledger.postgres.connections import PostgresConnections
@@ -55,8 +56,7 @@ class PostgresActivations(PostgresConnections):
         seqs = np.array([seq for seq, _ in rows], np.int64)
         if not rows:
             return seqs, np.zeros((0, 0), np.float32)
-        # as PostgreSQL sends it: two bytes of how many, two unused, the values, the greater end first
-        flat = np.frombuffer(b"".join(raw[4:] for _, raw in rows), ">f2" if self.half else ">f4")
+        flat = np.frombuffer(b"".join(raw[4:] for _, raw in rows), ">f2" if self.half else ">f4")  # as in ``_values``
         return seqs, flat.reshape(len(rows), -1).astype(np.float32)
 
     def tokens_of(self, namespace: str, seqs: Sequence[int]) -> Matrices:
@@ -76,6 +76,27 @@ class PostgresActivations(PostgresConnections):
             np.array([len(matrix) for _, matrix in sound], np.int64),
             np.frombuffer(b"".join(matrix for _, matrix in sound), np.uint8),
         )
+
+    def activations(self, namespace: str, contents: Sequence[bytes]) -> dict[bytes, Activation]:
+        """What is kept of these texts of a namespace, as it is kept. A token matrix that was lost, or is not what was
+        written, is LATER."""
+        sql = (
+            "SELECT a.content, a.pooled, a.tokens, m.matrix, m.checksum FROM activations AS a LEFT JOIN matrices AS m"
+            " ON m.namespace = a.namespace AND m.content = a.content AND m.encoding = a.encoding"
+            f" WHERE a.namespace = ? AND a.encoding = {ENCODING} AND a.content = ANY(?)"
+        )
+        with self.reading() as connection:
+            rows = connection.binary(sql, (namespace_number(connection, namespace), list(contents)))
+        found: dict[bytes, Activation] = {}
+        for content, pooled, tokens, matrix, checksum in rows:
+            sound = matrix is not None and zlib.crc32(matrix) == checksum
+            kept = None if tokens is None else bytes(matrix) if sound else LATER
+            found[bytes(content)] = Activation(self._values(pooled), kept)
+        return found
+
+    def _values(self, raw: bytes) -> NDArray[np.float16]:
+        """A vector as PostgreSQL sends it: two bytes of how many, two unused, the values, the greater end first."""
+        return np.frombuffer(raw[4:], ">f2" if self.half else ">f4").astype(np.float16)
 
     def known(self, namespace: str, contents: Sequence[bytes]) -> set[bytes]:
         """Those of ``contents`` whose activation the namespace keeps already."""
@@ -123,8 +144,7 @@ class PostgresActivations(PostgresConnections):
                     "SELECT content, pooled, checksum FROM activations WHERE namespace = ?", number
                 )
                 for content, pooled, checksum in rows:
-                    values = np.frombuffer(pooled[4:], ">f2" if self.half else ">f4").astype(np.float16)
-                    if zlib.crc32(values.tobytes()) != checksum:
+                    if zlib.crc32(self._values(pooled).tobytes()) != checksum:
                         yield f"the vector of content {content.hex()} is not what was written"
                 matrices = "SELECT content, matrix, checksum FROM matrices WHERE namespace = ?"
                 for content, matrix, checksum in connection.stream(matrices, number):

@@ -8,6 +8,7 @@ of ours: no trigger fires on a distributed table.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -22,15 +23,16 @@ from memspan.ledger.postgres.activations import PostgresActivations
 from memspan.ledger.postgres.connections import AsSent, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
 from memspan.ledger.postgres.words import COPIED, PostgresWords
-from memspan.ledger.recording import Recording
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
 from memspan.ledger.transactions import Connection
+from memspan.ledger.transferring import Transferring
 
 
-class PostgresLedger(PostgresActivations, PostgresWords, Recording):
+class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
     """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
 
     keys: Keys | None = None
+    apart = True
 
     def __init__(self, url: str, actor: str | None = None) -> None:
         super().__init__(url)
@@ -75,8 +77,14 @@ class PostgresLedger(PostgresActivations, PostgresWords, Recording):
             self.hide_words(connection, number, seqs)
 
     def alone(self, connection: Connection, key: str) -> None:
-        lock = int.from_bytes(sha256(b"memspan value\0" + key.encode()).digest()[:8], signed=True)
-        connection.execute("SELECT pg_advisory_xact_lock(?)", (lock,))
+        connection.execute("SELECT pg_advisory_xact_lock(?)", (_lock(f"value {key}"),))
+
+    @contextmanager
+    def only_process(self, what: str) -> Iterator[bool]:
+        """Whether this is now the one process that is at ``what`` in this database; a crash lets go."""
+        with self.connected() as raw, raw.transaction():
+            (taken,) = raw.execute("SELECT pg_try_advisory_xact_lock(%s)", (_lock(what),)).fetchone() or (False,)
+            yield taken
 
     def schema(self, connection: Connection) -> int:
         return int(connection.execute("SELECT max(number) FROM migrations").fetchone()[0])
@@ -178,6 +186,11 @@ class PostgresLedger(PostgresActivations, PostgresWords, Recording):
         with self.connected() as raw:
             for table in TABLES:
                 raw.execute(f"ANALYZE memspan.{table}")
+
+
+def _lock(what: str) -> int:
+    """The number of an advisory lock."""
+    return int.from_bytes(sha256(b"memspan lock\0" + what.encode()).digest()[:8], signed=True)
 
 
 HANGING = (
