@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Final
 
 from memspan.config import Database
 from memspan.errors import InvalidInput, NotAStore, NotWritable, StoreBusy
@@ -13,7 +14,8 @@ from memspan.ledger.base import Ledger
 from memspan.ledger.connections import translated
 from memspan.ledger.sqlite import SqliteLedger
 
-COPIED = "copied"  # of the store: what it is a copy of, and of when, None until it is whole
+COPIED: Final = "copied"
+"""The value in which a store says what it is a copy of, and ``at`` which moment, None until it is whole."""
 
 
 def exists(place: Path | Database | None) -> bool:
@@ -22,37 +24,36 @@ def exists(place: Path | Database | None) -> bool:
         from memspan.ledger.postgres.schema import made
 
         return made(place.url)
-    return place is not None and is_store(place)
+    return place is not None and _is_store(place)
 
 
-def ledger_at(place: Path | Database | None, actor: str | None, key: Key | None, argument: str = "key") -> Ledger:
-    """The ledger of the store, which is made where there is none. Raises StoreError, and InvalidInput naming
-    ``argument`` for a key where it is in a database."""
+def ledger_at(place: Path | Database | None, actor: str | None, key: Key | None) -> Ledger:
+    """The ledger of the store, which is made where there is none. Raises StoreError, and InvalidInput for a key where
+    it is in a database."""
     if place is None:
         return SqliteLedger(None, actor)
     if isinstance(place, Path):
-        with translated(directory(place)):
-            keys = unlock(place, secret_of(key, argument))
+        with translated(_directory(place)):
+            keys = unlock(place, secret_of(key))
         return SqliteLedger(place / "ledger.db", actor, keys)
     if key is not None:
         mend = "leave the key out, and have the server's disk encrypted"
-        problem = "is for stores in a directory: a database is not encrypted by memspan"
-        raise InvalidInput(argument, problem, mend=mend)
+        raise InvalidInput("key", "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
     from memspan.ledger.postgres.ledger import PostgresLedger
 
     return PostgresLedger(place.url, actor)
 
 
-def refuse_half(ledger: Ledger, place: object) -> None:
-    """Raises StoreBusy for a copy of another store that is not whole yet."""
+def whole(ledger: Ledger, place: Path | Database | None) -> None:
+    """Raises StoreBusy where the store at ``place`` is a copy of another one that is not whole yet."""
     told = ledger.value(COPIED)
     if told is not None and json.loads(told)["at"] is None:
         origin = json.loads(told)["from"]
-        command = shlex.join(["memspan", "copy", origin, str(place)])
-        raise StoreBusy(f"{place} is a copy of {origin} that is not whole yet", mend=f"finish it: {command}")
+        mend = f"finish it: {shlex.join(['memspan', 'copy', origin, str(place)])}"
+        raise StoreBusy(f"{place} is a copy of {origin} that is not whole yet", mend=mend)
 
 
-def is_store(path: Path) -> bool:
+def _is_store(path: Path) -> bool:
     """Whether ``path`` holds a store; False where a new one can be made. Raises NotAStore for anything else."""
     try:
         inside = {entry.name for entry in path.iterdir()} - {LOCK, FILE, ASIDE}
@@ -72,8 +73,7 @@ def is_store(path: Path) -> bool:
     return False
 
 
-def directory(path: Path) -> Path:
-    """The directory, made where it is not there. Raises NotWritable."""
+def _directory(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

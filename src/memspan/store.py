@@ -104,7 +104,7 @@ class Store:
         who = arguments.name("actor", actor)
         self._ledger = opening.ledger_at(place, who, config.secret() if key is None else key)
         try:
-            opening.refuse_half(self._ledger, self.where)
+            opening.whole(self._ledger, place)
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
             self._wire(self._recorded)
             self._tokenizer = counter or self._default_tokenizer()

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from memspan import arguments
+from memspan import arguments, opening
 from memspan.activations.tokens import LATER, Activation
 from memspan.analysis import VERSION as ANALYSER
 from memspan.config import Config, Database
@@ -33,7 +33,7 @@ from memspan.keys import FILE, Key
 from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.removing import DUE
 from memspan.ledger.tables import CHANGES, LOG, SEGMENTS, TABLES, Entry, Table, Whole
-from memspan.opening import COPIED, is_store, ledger_at, refuse_half
+from memspan.opening import COPIED
 from memspan.projection import only_process
 from memspan.records import Draft
 from memspan.reports import Copied
@@ -443,13 +443,13 @@ def _encrypted(place: Place) -> bool:
 def _source(place: Place, key: Key | None) -> Ledger:
     """The ledger to copy. Raises NotAStore, StoreBusy where it is a copy itself that is not whole yet."""
     nothing = NotAStore(f"there is no memory at {place}", mend="name the directory of a store, or its database")
-    if isinstance(place, Path) and not is_store(place):
+    if not opening.exists(place):
         raise nothing
-    ledger = ledger_at(place, None, key if _encrypted(place) else None)
+    ledger = opening.ledger_at(place, None, key if _encrypted(place) else None)
     try:
         if ledger.value("encoder") is None:
             raise nothing
-        refuse_half(ledger, place)
+        opening.whole(ledger, place)
     except BaseException:
         ledger.close()
         raise
@@ -458,9 +458,12 @@ def _source(place: Place, key: Key | None) -> Ledger:
 
 def _target(place: Place, key: Key | None, *, made: bool) -> Ledger:
     """The ledger to copy to, which is ``made`` where there is none. Raises NotAStore."""
-    if isinstance(place, Path) and not is_store(place) and not made:
+    if key is not None and isinstance(place, Database):
+        problem = "is for directories: memspan does not encrypt what a database keeps"
+        raise InvalidInput("target_key", problem, mend="leave it out, and have the server's disk encrypted")
+    if not opening.exists(place) and not made:
         raise NotAStore(f"there is no memory at {place}", mend="copy one there first, without verify_only")
-    return ledger_at(place, None, key, "target_key")
+    return opening.ledger_at(place, None, key)
 
 
 def _alone(place: Place, ledger: Ledger) -> AbstractContextManager[bool]:

@@ -69,7 +69,7 @@ def both(postgres_server: str) -> Iterator[tuple[Memory, Memory]]:
         early(patch)
         for memory in (embedded, served):
             fill(memory)
-        assert "default/vectors" in served.compact()["rewritten"]
+        served.compact()
         assert served.stats()["views"]["vectors"]["rows"] == ROWS
         yield embedded, served
 
@@ -156,7 +156,7 @@ def compared_with_embedded(url: str, patch: pytest.MonkeyPatch) -> None:
     with Memory(url, encoder="hash:64") as served, Memory(":memory:", encoder="hash:64") as embedded:
         for memory in (served, embedded):
             fill(memory)
-        assert "default/vectors" in served.compact()["rewritten"]
+        served.compact()
         told = plans(patch)
         for user in (None, "u1", "u2", "u4"):
             there, here = (

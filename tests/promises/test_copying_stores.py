@@ -6,7 +6,7 @@ import json
 import random
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from postgres import database
 from running import started
 
-from memspan import InvalidInput, KeyNeeded, Memory, NotAStore, StoreBusy
+from memspan import EncoderError, InvalidInput, KeyNeeded, Memory, NotAStore, StoreBusy
 from memspan.cli import main
 from memspan.encoders.base import Encoded
 from memspan.testing import WordEncoder
@@ -168,24 +168,29 @@ SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 def test_a_copy_answers_like_its_source_and_again_after_more_has_happened(
     before: Steps, after: Steps, words: WordEncoder
 ) -> None:
-    with ExitStack() as made:
-        follow(before, after, [], made)
+    with tempfile.TemporaryDirectory(prefix="memspan-copy-") as place:
+        source, target = Path(place, "source"), Path(place, "target")
+        follow(before, after, [source, target], Path(place))
+        same(source, target, Path(place))
 
 
-@settings(suppress_health_check=SLOW, max_examples=settings.default.max_examples // 4)
+@settings(suppress_health_check=SLOW, max_examples=settings.default.max_examples // 5)
 @given(before=STEPS, after=STEPS)
-def test_so_does_the_copy_of_a_copy_of_a_copy_by_way_of_databases(
+def test_so_does_the_copy_of_a_copy_of_a_copy_from_a_database_to_a_directory_and_back_and_again(
     before: Steps, after: Steps, words: WordEncoder, postgres_server: str
 ) -> None:
-    with ExitStack() as made:
-        follow(before, after, [made.enter_context(database(postgres_server)) for _ in range(2)], made)
+    with tempfile.TemporaryDirectory(prefix="memspan-copy-") as place, ExitStack() as made:
+        first, second = (made.enter_context(database(postgres_server)) for _ in range(2))
+        one, other = Path(place, "one"), Path(place, "other")
+        follow(before, after, [first, one, second, other], Path(place))
+        same(first, other, Path(place), searched=False)
+        same(one, other, Path(place))
 
 
-def follow(before: Steps, after: Steps, between: list[str], made: ExitStack) -> None:
-    """Copy a store from place to place, twice while it lives and once in the end; the last is as the first."""
-    folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix="memspan-copy-")))
-    ways = list(pairwise([str(folder / "source"), *between, str(folder / "target")]))
-    with opened(folder / "source") as memory:
+def follow(before: Steps, after: Steps, chain: list[Any], folder: Path) -> None:
+    """Copy a store from place to place, twice while it lives and once in the end."""
+    ways = list(pairwise(chain))
+    with opened(chain[0]) as memory:
         life = Life(memory, folder)
         for steps in (before, after):
             life.lead(steps)
@@ -193,7 +198,6 @@ def follow(before: Steps, after: Steps, between: list[str], made: ExitStack) -> 
     # what was searched for was written down when it was closed
     told = [copy(*way) for way in ways]
     assert [(done.differences, done.behind) for done in told] == [((), 0)] * len(ways)
-    same(folder / "source", folder / "target", folder)
 
 
 def test_nothing_is_encoded_again(tmp_path: Path) -> None:
@@ -341,6 +345,48 @@ def test_a_source_that_is_encoded_anew_between_two_runs_is_copied_with_its_new_v
     same(source, target, tmp_path)
 
 
+def test_texts_that_a_new_encoder_of_the_source_refused_wait_in_the_copy_too(tmp_path: Path) -> None:
+    class Picky(WordEncoder):
+        def __init__(self) -> None:
+            super().__init__(64)
+
+        def encode(self, texts: Sequence[str]) -> Encoded:
+            if any("Lisbon" in text for text in texts):
+                raise EncoderError("no towns", mend="name none")
+            return super().encode(texts)
+
+    with opened(tmp_path / "source") as memory:
+        for text in TEXTS:
+            memory.add(text)
+        copy(tmp_path / "source", tmp_path / "target")
+        memory.reencode(encoder=Picky())
+        assert memory.stats()["pending"] == 1
+        assert copy(tmp_path / "source", tmp_path / "target").differences == ()
+    with Memory(tmp_path / "target", encoder=None) as other:
+        assert other.stats()["pending"] == 1
+
+
+def test_versions_that_are_counted_anew_between_two_runs_are_in_the_copy(tmp_path: Path) -> None:
+    with opened(tmp_path / "source") as memory, opened(tmp_path / "elsewhere") as elsewhere:
+        id = memory.add("Said first.").ids[0]
+        memory.export_to(tmp_path / "first.jsonl")
+        elsewhere.import_from(tmp_path / "first.jsonl")
+        elsewhere.update(id, "Said elsewhere.")
+        for text in ("Said second.", "Said third.", "Said fourth."):
+            memory.update(id, text)
+        copy(tmp_path / "source", tmp_path / "target")
+        elsewhere.export_to(tmp_path / "elsewhere.jsonl")
+        assert memory.import_from(tmp_path / "elsewhere.jsonl").added == 1
+        assert copy(tmp_path / "source", tmp_path / "target").differences == ()
+        told = [(event.version, event.text) for event in memory.history(id)]
+    assert [text for _, text in told] == [
+        "Said first.", "Said elsewhere.", "Said second.", "Said third.", "Said fourth.",
+    ]  # fmt: skip
+    with opened(tmp_path / "target") as other:
+        assert [(event.version, event.text) for event in other.history(id)] == told
+        assert other.verify()["ok"]
+
+
 def test_a_token_matrix_that_is_damaged_in_the_source_is_made_again_in_the_copy(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     lived(source, tmp_path)
@@ -354,6 +400,26 @@ def test_a_token_matrix_that_is_damaged_in_the_source_is_made_again_in_the_copy(
         other.compact()
         assert other.stats()["activations"]["lost"] == 0
         assert other.verify()["ok"]
+
+
+def test_a_copy_goes_on_as_a_memory_of_its_own(tmp_path: Path, postgres: str) -> None:
+    lived(tmp_path / "source", tmp_path)
+    with opened(tmp_path / "source") as memory:
+        id = memory.add("Taken back.").ids[0]
+        memory.delete(id)
+        (deleted,) = memory.operations(id, limit=1)
+    chain: list[Any] = [tmp_path / "source", postgres, tmp_path / "target"]
+    for number, (source, target) in enumerate(pairwise(chain)):
+        copy(source, target)
+        with opened(target) as other:
+            for space in SPACES:
+                added = other.add(f"Said at place {number}.", namespace=space).ids[0]
+                assert other.get_all(namespace=space, limit=1_000)[-1].id == added
+                assert other.search(f"said at place {number}", namespace=space)[0].id == added
+            if number == 0:
+                other.undo(deleted.id)
+            assert other.get(id).text == "Taken back."
+            assert other.verify()["problems"] == []
 
 
 # What is refused

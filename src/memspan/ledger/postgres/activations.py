@@ -4,11 +4,14 @@ and content. Nothing is shared between namespaces, so that nothing tells one wha
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 
@@ -29,6 +32,8 @@ MISSING = (
     " AND a.content = s.content AND a.encoding = ?)"
 )
 THERE, LOST = 1, 0
+INDEXING = 0x6D73_7076  # "mspv": the advisory lock of whoever works on indexes over vectors
+TURN = 0.1  # seconds between two looks whether somebody else is done
 
 
 class PostgresActivations(PostgresConnections):
@@ -258,6 +263,21 @@ class PostgresActivations(PostgresConnections):
     def collect(self) -> None:
         """Nothing: the server gives space back by itself."""
 
+    @contextmanager
+    def indexing(self, *, wait: bool = True) -> Iterator[bool]:
+        """Whether nobody else works on the indexes over vectors, of any namespace, until this ends: who makes one waits
+        for every transaction, so two would wait for each other. Whoever waits here looks again and again, as a
+        transaction that waits is waited for too; without ``wait`` it is False where somebody is at it."""
+        turn = threading.Event()  # which nobody sets
+        with self.connected() as raw:
+            while not (mine := _locked(raw)) and wait:
+                turn.wait(TURN)
+            try:
+                yield mine
+            finally:
+                if mine and not raw.closed:
+                    raw.execute("SELECT pg_advisory_unlock(%s)", (INDEXING,))
+
     # Encoding anew, beside the encoding in use
 
     def begin_encoding(self, encoder: str) -> int:
@@ -353,6 +373,11 @@ class PostgresActivations(PostgresConnections):
                 sql = f"DELETE FROM {table} WHERE encoding <> {ENCODING} AND encoding <> ?"
                 connection.execute(sql, (begun,))
             connection.execute("DELETE FROM store WHERE key = 'dropping'")
+
+
+def _locked(raw: psycopg.Connection[Any]) -> bool:
+    row = raw.execute("SELECT pg_try_advisory_lock(%s)", (INDEXING,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _wanted(connection: Connection, number: int, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:

@@ -176,16 +176,16 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
 
         ``vacuum``: write the tables anew, as even pages in use may hold copies of what stood there before.
         """
-        with self.connected() as raw:
-            for table in TABLES:
+        with self.indexing(wait=False) as mine, self.connected() as raw:
+            for table in TABLES if mine else (each for each in TABLES if each != "activations"):
                 raw.execute(f"VACUUM {'(FULL) ' if vacuum else ''}memspan.{table}")
-        return []
+        return [] if mine else ["vectors: another process is making an index over them"]
 
     def tidy(self) -> None:
         """Have the server refresh its statistics."""
         with self.connected() as raw:
             for table in TABLES:
-                raw.execute(f"ANALYZE memspan.{table}")
+                raw.execute(f"ANALYZE (SKIP_LOCKED) memspan.{table}")  # an index in the making would wait for us
 
 
 def _lock(what: str) -> int:

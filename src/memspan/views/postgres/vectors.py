@@ -12,9 +12,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from math import ceil, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +48,15 @@ _MEMORY = (  # at least so many kilobytes
 )
 _NONE = Scored(np.zeros(0, np.int64), np.zeros(0, np.float32))
 _JOINED = "JOIN activations AS a ON a.namespace = ? AND a.content = s.content AND a.encoding = ?"
+
+
+class _Work(NamedTuple):
+    """What there is to do in a namespace: graphs that go, how many rows need a ``fresh`` one, and are to be folded."""
+
+    head: Head
+    gone: list[str]
+    fresh: int
+    late: int
 
 
 class PostgresVectors:
@@ -240,26 +248,34 @@ class PostgresVectors:
 
         ``force`` makes it anew. Raises NotWritable where the role may not make indexes.
         """
+        if self._ledger.moment() is not None:  # an index waits for every transaction, and so for ours
+            return False
+        if not any(self._work(namespace, force)[1:]):
+            self.failure = None
+            return False
+        with self._ledger.indexing():  # somebody else may have done it meanwhile
+            head, gone, fresh, late = self._work(namespace, force)
+            for each in gone:
+                self._say(f"DROP INDEX CONCURRENTLY IF EXISTS {SCHEMA}.{each}")
+            folded = self._folded(head, late, None if fresh else progress)
+            if fresh:
+                self._made_anew(head, fresh, progress)
+        self.failure = None
+        return bool(gone or fresh or folded)
+
+    def _work(self, namespace: str, force: bool) -> _Work:
         with self._ledger.reading() as connection:
             head = head_of(connection, namespace)
             rows = _count(connection, head, "TRUE")
             graphs = _graphs(connection, head.number)
+            late = _count(connection, head, "NOT folded")
         name = graph_of(head.number, head.encoding)
-        stays = rows >= (GRAPH_ROWS // 2 if graphs.get(name) else GRAPH_ROWS) and rows > 0
+        stays = rows >= (GRAPH_ROWS // 2 if graphs.get(name) else GRAPH_ROWS)
         gone = [each for each, whole in graphs.items() if each != name or force or not whole or not stays]
-        fresh = stays and (name in gone or name not in graphs)
-        with self._alone(head.number) as mine:
-            if not mine:
-                return False
-            for each in gone:
-                self._say(f"DROP INDEX CONCURRENTLY IF EXISTS {SCHEMA}.{each}")
-            folded = self._folded(head, rows, None if fresh else progress) if stays else 0
-            if fresh:
-                self._made_anew(head, rows, progress)
-        self.failure = None
-        return bool(gone or fresh or folded)
+        made = graphs.get(name, False) and not force
+        return _Work(head, gone, rows if stays and not made else 0, late if stays else 0)
 
-    def _folded(self, head: Head, rows: int, progress: Progress | None) -> int:
+    def _folded(self, head: Head, late: int, progress: Progress | None) -> int:
         """Let late rows into the graph, and tell how many; they are as good as in one that is made afterwards."""
         sql = (
             f"UPDATE {SCHEMA}.activations SET folded = TRUE WHERE namespace = %s AND encoding = %s AND content = ANY("
@@ -268,7 +284,7 @@ class PostgresVectors:
         )
         done = 0
         with self._ledger.connected() as raw:
-            while done < rows:
+            while done < late:
                 with raw.transaction():
                     raw.execute(f"SET LOCAL {SETTING} = '{head.number}'")
                     came = raw.execute(sql, (head.number, head.encoding) * 2).rowcount
@@ -276,7 +292,7 @@ class PostgresVectors:
                     break
                 done += came
                 if progress is not None:
-                    progress(min(done, rows), rows, self.name)
+                    progress(min(done, late), late, self.name)
         return done
 
     def _made_anew(self, head: Head, rows: int, progress: Progress | None) -> None:
@@ -329,19 +345,6 @@ class PostgresVectors:
                 row = raw.execute(sql).fetchone()
             if row is not None and row[0]:
                 progress(min(int(row[0]), rows), rows, self.name)
-
-    @contextmanager
-    def _alone(self, number: int) -> Iterator[bool]:
-        """Whether this is now the one process that makes or folds into this namespace's graph."""
-        lock = int.from_bytes(sha256(f"memspan vectors\0{number}".encode()).digest()[:8], signed=True)
-        with self._ledger.connected() as raw:
-            row = raw.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone()
-            mine = row is not None and bool(row[0])
-            try:
-                yield mine
-            finally:
-                if mine and not raw.closed:
-                    raw.execute("SELECT pg_advisory_unlock(%s)", (lock,))
 
     def status(self, namespace: str) -> dict[str, Any]:
         """``position`` and ``rows`` of the graph, rows in the ``tail`` beside it, and the last ``failure``."""
