@@ -39,7 +39,7 @@ def served(postgres: str) -> Iterator[Memory]:
 @pytest.fixture
 def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A selection is large from 100 rows on, so that a few hundred go the way of millions."""
-    for name, value in {"EXACT": 100, "SAMPLE": 100, "BUDGET": 100, "LEAST": 50}.items():
+    for name, value in {"EXACT": 100, "SAMPLE": 100, "BUDGET": 100, "SHARE": 4, "LEAST": 50}.items():
         monkeypatch.setattr(f"memspan.views.postgres.lexical.{name}", value)
 
 

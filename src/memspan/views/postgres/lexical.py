@@ -24,13 +24,14 @@ from memspan.ledger.postgres.connections import PostgresConnection
 from memspan.ledger.postgres.ledger import PostgresLedger
 from memspan.ledger.postgres.words import OCCURRENCE, words_of
 from memspan.ledger.rows import namespace_number
-from memspan.views.base import Matches, Progress, Scored, Scorer, Selection, find_sorted
+from memspan.views.base import Matches, Progress, Scored, Scorer, Selection
 from memspan.views.lexical import BATCH, Weighing, outdated
 from memspan.views.postgres.selections import PostgresSelection, on_server
 
 EXACT = 8_192  # rows of a selection in which all that hold a term are read
 SAMPLE = 2_048  # rows of a larger one of which the words are kept here, some 250 KB
-BUDGET = 2_048  # rows that are proposed, as the sample has it: of the 64 best 99.5% are among them (docs/decisions)
+BUDGET = 2_048  # rows that the rare terms propose at most, and each set of others, as the sample has it
+SHARE = 16  # and one of so many of the selection's rows: the index is of the whole namespace, of which it may be a part
 COMMON = 4  # of the terms that are not rare, the rarest, which propose the rows that hold several of them
 LEAST = 256  # rows to be proposed, where there are so many: as many as a search asks for
 MOST = 16_384  # rows that are read, whatever the sample said
@@ -73,10 +74,11 @@ class _Read:
         )
 
     def find(self, words: Words) -> _Findings:
+        inside = np.isin(self.words, words)
         order = np.argsort(words)
-        at, inside = find_sorted(words[order], self.words)
+        terms = order[np.searchsorted(words[order], self.words[inside])]
         rows = np.repeat(np.arange(len(self.seqs)), self.lengths)[inside]
-        found, counts = np.unique(rows * len(words) + order[at[inside]], return_counts=True)
+        found, counts = np.unique(rows * len(words) + terms, return_counts=True)
         return _Findings(*np.divmod(found, len(words)), counts.astype(np.float32))
 
     def scored(self, found: _Findings, weighing: Weighing) -> Scored:
@@ -129,7 +131,7 @@ class _Sample:
     def proposals(self, words: Words, held: NDArray[np.bool_], rows: int) -> tuple[_Proposals, NDArray[np.bool_]]:
         """What to read for ``words`` of a selection of so many rows, and of which of them that is every row."""
         each = rows / max(len(self.seqs), 1)
-        most = BUDGET / each  # rows of the sample
+        most = min(BUDGET, rows / SHARE) / each  # rows of the sample
         expected = np.maximum(held.sum(axis=1), UNSEEN)
         order = np.argsort(expected, kind="stable")
         few = order[np.cumsum(expected[order]) <= most]
