@@ -413,6 +413,10 @@ class Recording(Changing):
             row = connection.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
             put_value(connection, key, change(None if row is None else str(row[0])))
 
+    def covers(self) -> list[str] | None:
+        """Which namespaces are meant by the whole store, where that is not all of them."""
+        return None
+
     def counts(self) -> dict[str, Any]:
         """How much there is, store-wide and per namespace."""
         with self.reading() as connection:
