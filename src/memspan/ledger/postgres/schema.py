@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from memspan.errors import MissingExtra, NewerStore, NotAStore, NotWritable, StoreCorrupt
-from memspan.ledger.postgres import tenants
+from memspan.ledger.postgres import distribution, tenants
 from memspan.ledger.postgres.connections import SCHEMA, mapped
 from memspan.ledger.schema import Migration, migrations
 
@@ -22,8 +22,8 @@ OLDEST = 150_000  # PostgreSQL 15
 class Capabilities:
     """What a server can do, asked and not concluded from versions. ``vector``: the version of pgvector, (0, 0) where it
     is not installed; ``half``: it has vectors of float16; ``iterative``: an index goes on until a filter has enough;
-    ``fold``: how it folds case, "{}" the text; ``citus``: it distributes tables; ``bound``: this role sees the namespace it is bound to only; ``lexical``: an
-    extension for BM25."""
+    ``fold``: how it folds case, "{}" the text; ``citus``: it distributes tables; ``bound``: this role sees the
+    namespace it is bound to only; ``lexical``: an extension for BM25."""
 
     server: int
     vector: tuple[int, ...] = (0, 0)
@@ -90,35 +90,39 @@ def migrate(raw: psycopg.Connection[Any], where: str) -> list[int]:
     known = migrations("postgres")
     raw.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
     try:
-        applied = _applied(raw)
-        if len(applied) == len(known):
-            _prove(applied, known, where)
+        there = applied(raw)
+        if len(there) == len(known):
+            prove(there, known, where)
             return []
-        if applied and applied[-1][0] > known[-1].number:
+        if there and there[-1][0] > known[-1].number:
             raise NewerStore(
-                f"{where} has schema {applied[-1][0]}, this memspan knows up to {known[-1].number}",
+                f"{where} has schema {there[-1][0]}, this memspan knows up to {known[-1].number}",
                 mend="upgrade memspan (pip install -U memspan); the store was not touched",
             )
-        _prove(applied, known[: len(applied)], where)
-        _own(raw, where, bool(applied))
+        prove(there, known[: len(there)], where)
+        _own(raw, where, bool(there))
         can = _ready(raw, where)
-        for migration in known[len(applied) :]:
+        for migration in known[len(there) :]:
             _apply(raw, migration, can)
-        return [migration.number for migration in known[len(applied) :]]
+        if distribution.spread(raw):  # so that new tables are too
+            distribution.distribute(raw, where)
+        return [migration.number for migration in known[len(there) :]]
     finally:
         if not raw.closed:
             raw.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
-def _applied(raw: psycopg.Connection[Any]) -> list[tuple[int, str]]:
+def applied(raw: psycopg.Connection[Any]) -> list[tuple[int, str]]:
+    """The migrations that were applied: number and hash of each, in order."""
     there = raw.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.migrations",)).fetchone()
     if there is None or there[0] is None:
         return []
     return raw.execute(f"SELECT number, sha256 FROM {SCHEMA}.migrations ORDER BY number").fetchall()
 
 
-def _prove(applied: list[tuple[int, str]], known: list[Migration], where: str) -> None:
-    if applied != [(migration.number, migration.sha256) for migration in known]:
+def prove(there: list[tuple[int, str]], known: list[Migration], where: str) -> None:
+    """Raises StoreCorrupt unless these migrations were applied."""
+    if there != [(migration.number, migration.sha256) for migration in known]:
         raise StoreCorrupt(
             f"the schema of {where} was not made by the migrations of this memspan",
             mend="open it with the version that wrote it, or restore a backup",

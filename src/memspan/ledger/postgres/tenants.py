@@ -67,8 +67,8 @@ def guard(raw: psycopg.Connection[Any]) -> None:
         raw.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
         for command, rule in policies.items():
             name = sql.Identifier(f"tenant_{command.lower()}")
-            made = sql.SQL("CREATE POLICY {} ON {} FOR {} ").format(name, place, sql.SQL(command))  # type: ignore[arg-type]
-            raw.execute(made + sql.SQL(rule))  # type: ignore[arg-type]  # ours
+            made = sql.SQL("CREATE POLICY {} ON {} FOR {} ").format(name, place, sql.SQL(command))
+            raw.execute(made + sql.SQL(rule))  # ours
 
 
 def grants(raw: psycopg.Connection[Any]) -> Iterator[str]:
@@ -90,7 +90,7 @@ def there(raw: psycopg.Connection[Any]) -> bool:
 def grant(raw: psycopg.Connection[Any]) -> None:
     """Let the role do what applications do. The caller owns the tables, and the role is there."""
     for statement in grants(raw):
-        raw.execute(statement)  # type: ignore[arg-type]  # ours
+        raw.execute(statement)  # ours
 
 
 def bound(raw: psycopg.Connection[Any]) -> bool:
