@@ -12,13 +12,15 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from filelock import FileLock
 
 TEMPLATE = "memspan_template"
+APPLICATION = "memspan_test_application"
 
 
 def served(directory: Path) -> str:
@@ -84,4 +86,28 @@ def postgres(postgres_server: str) -> Iterator[str]:
         yield url
 
 
-__all__ = ["database", "postgres", "postgres_server"]
+@pytest.fixture
+def tenant(postgres: str) -> str:
+    """The address of the same database for a role that row-level security applies to."""
+    return restricted(postgres)
+
+
+def restricted(url: str) -> str:
+    """The address of a database for a login role that is a member of memspan_tenant, which is made where it is not."""
+    import psycopg
+
+    from memspan import postgres as servers
+
+    with psycopg.connect(url, autocommit=True) as raw:
+        for role in (f"{APPLICATION} LOGIN PASSWORD '{APPLICATION}'", "memspan_tenant NOLOGIN"):
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                raw.execute(f"CREATE ROLE {role}")
+        with suppress(psycopg.errors.InternalError):  # another process has just said the same
+            raw.execute(f"GRANT memspan_tenant TO {APPLICATION}")
+    servers.init(url, role=APPLICATION)
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{APPLICATION}:{APPLICATION}@{host}"))
+
+
+__all__ = ["database", "postgres", "postgres_server", "restricted", "tenant"]

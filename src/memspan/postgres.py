@@ -130,6 +130,8 @@ def _tried(raw: psycopg.Connection[Any], statement: str) -> list[str]:
         raw.execute(statement)  # ours
     except psycopg.errors.InsufficientPrivilege:
         return [statement]
+    except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # somebody has just made it
+        pass
     return []
 
 

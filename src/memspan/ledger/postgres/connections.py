@@ -349,7 +349,7 @@ ERRORS: Mapping[str, tuple[type[StoreError], str, str]] = {
     "08": (StoreBusy, "cannot be reached", "see that the server runs, then repeat the call"),
     "28": (NotWritable, "lets nobody in like that", "check user and password in the address"),
     "3D000": (NotAStore, "does not exist", "createdb it, then: memspan pg init"),
-    "42501": (NotWritable, "does not allow it", "grant the role what `memspan pg doctor` names"),
+    "42501": (NotWritable, "does not allow it", "have its owner do it; `memspan pg doctor` tells who this role is"),
     "25006": (NotWritable, "is read only", "connect to the primary server"),
     "42P01": (NotAStore, "holds no store", "make one: memspan pg init"),
     "3F000": (NotAStore, "holds no store", "make one: memspan pg init"),

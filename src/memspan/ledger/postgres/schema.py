@@ -131,9 +131,8 @@ def prove(there: list[tuple[int, str]], known: list[Migration], where: str) -> N
 
 def _own(raw: psycopg.Connection[Any], where: str, there: bool) -> None:
     sql = (
-        "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = %s"
-        if there
-        else "SELECT has_database_privilege(current_database(), 'CREATE') WHERE to_regnamespace(%s) IS NULL"
+        "SELECT coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = %s),"
+        " has_database_privilege(current_database(), 'CREATE'))"
     )
     row = raw.execute(sql, (SCHEMA,)).fetchone()
     if row is not None and not row[0]:
