@@ -3,7 +3,7 @@ for the namespaces that were named to this ledger, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -89,8 +89,13 @@ class BoundLedger(PostgresLedger):
     def lost(self, limit: int) -> list[Unencoded]:
         return [row for _ in self.each() for row in super(BoundLedger, self).lost(limit)][:limit]
 
-    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
-        return sum(super(BoundLedger, self).encoded(activations, encoder) for _ in self.each())
+    def encoded(
+        self,
+        activations: Mapping[bytes, Activation],
+        encoder: str | None = None,
+        namespaces: Collection[str] | None = None,
+    ) -> int:
+        return super().encoded(activations, encoder, self.covers() if namespaces is None else namespaces)
 
     # The store itself: what is kept under "what:namespace" is that namespace's
 
