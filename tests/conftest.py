@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from postgres import postgres, postgres_server
+from postgres import postgres, postgres_server, tenant
 
 from memspan import Memory
 from memspan.encoders.hash import HashEncoder
 
-__all__ = ["postgres", "postgres_server"]
+__all__ = ["postgres", "postgres_server", "tenant"]
 
 # A property is shown by a few examples each time the tests run; `make soak` looks for the rare ones.
 settings.register_profile("suite", settings(), max_examples=20, deadline=None)

@@ -12,13 +12,15 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from filelock import FileLock
 
 TEMPLATE = "memspan_template"
+APPLICATION = "memspan_test_application"
 
 
 def served(directory: Path) -> str:
@@ -79,9 +81,78 @@ def database(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def postgres(postgres_server: str) -> Iterator[str]:
-    """The address of a database of the test's own, with our schema."""
+    """The address of a database of the test's own, with our schema. Every statement that the test issues there keeps
+    the rule of ``distribution``."""
+    STATEMENTS.listen()
     with database(postgres_server) as url:
         yield url
+        broken = STATEMENTS.offences(url)
+    assert not broken, f"no single machine could answer: {broken}"
 
 
-__all__ = ["database", "postgres", "postgres_server"]
+class Statements:
+    """What was said to PostgreSQL in this process, each statement once."""
+
+    def __init__(self) -> None:
+        self.new: set[str] = set()
+        self.known: set[str] = set()
+
+    def listen(self) -> None:
+        """Hear all that is said from now on."""
+        from memspan.ledger.postgres import connections, dialect
+
+        def heard(sql: str) -> dialect.Translated:
+            translated = dialect.translated(sql)
+            if translated.sql not in self.known:
+                self.new.add(translated.sql)
+            return translated
+
+        connections.translated = heard
+
+    def offences(self, url: str) -> dict[str, list[str]]:
+        """What of the new ones breaks the rule, by statement."""
+        import psycopg
+        from distribution import offences
+
+        columns: dict[str, list[str]] = {}
+        with psycopg.connect(url) as raw:
+            for table, column in raw.execute(COLUMNS).fetchall():
+                columns.setdefault(table, []).append(column)
+        columns = {table: names for table, names in columns.items() if "namespace" in names}
+        told, self.new = self.new, set()
+        self.known |= told
+        return {statement: broken for statement in told if (broken := offences(statement, columns))}
+
+
+STATEMENTS = Statements()
+COLUMNS = (
+    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'memspan'"
+    " ORDER BY table_name, ordinal_position"
+)
+
+
+@pytest.fixture
+def tenant(postgres: str) -> str:
+    """The address of the same database for a role that row-level security applies to."""
+    return restricted(postgres)
+
+
+def restricted(url: str) -> str:
+    """The address of a database for a login role that is a member of memspan_tenant, which is made where it is not."""
+    import psycopg
+
+    from memspan import postgres as servers
+
+    with psycopg.connect(url, autocommit=True) as raw:
+        for role in (f"{APPLICATION} LOGIN PASSWORD '{APPLICATION}'", "memspan_tenant NOLOGIN"):
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                raw.execute(f"CREATE ROLE {role}")
+        with suppress(psycopg.errors.InternalError):  # another process has just said the same
+            raw.execute(f"GRANT memspan_tenant TO {APPLICATION}")
+    servers.init(url, role=APPLICATION)
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{APPLICATION}:{APPLICATION}@{host}"))
+
+
+__all__ = ["database", "postgres", "postgres_server", "restricted", "tenant"]

@@ -27,9 +27,12 @@ def exists(place: Path | Database | None) -> bool:
     return place is not None and _is_store(place)
 
 
-def ledger_at(place: Path | Database | None, actor: str | None, key: Key | None) -> Ledger:
-    """The ledger of the store, which is made where there is none. Raises StoreError, and InvalidInput for a key where
-    it is in a database."""
+def ledger_at(
+    place: Path | Database | None, actor: str | None, key: Key | None, namespace: str | None = None
+) -> Ledger:
+    """The ledger of the store, which is made where there is none. ``namespace``: one that it is going to be asked about;
+    a role on a server may be told of those that were named only. Raises StoreError, and InvalidInput for a key where it
+    is in a database."""
     if place is None:
         return SqliteLedger(None, actor)
     if isinstance(place, Path):
@@ -39,9 +42,9 @@ def ledger_at(place: Path | Database | None, actor: str | None, key: Key | None)
     if key is not None:
         mend = "leave the key out, and have the server's disk encrypted"
         raise InvalidInput("key", "is for stores in a directory: a database is not encrypted by memspan", mend=mend)
-    from memspan.ledger.postgres.ledger import PostgresLedger
+    from memspan.ledger.postgres.bound import opened
 
-    return PostgresLedger(place.url, actor)
+    return opened(place.url, actor, namespace)
 
 
 def whole(ledger: Ledger, place: Path | Database | None) -> None:

@@ -185,7 +185,7 @@ class Projection:
 
     def _encode_batch(self, batch: Sequence[Unencoded]) -> None:
         done = self.activated(batch)
-        self._ledger.encoded(done, self.recorded)
+        self._ledger.encoded(done, self.recorded, {row.namespace for row in batch})
         self._refused.update((row.namespace, row.seq) for row in batch if row.content not in done)
 
     def activated(self, batch: Sequence[Unencoded]) -> dict[bytes, Activation]:
@@ -208,7 +208,7 @@ class Projection:
             if not batch:
                 return
             done = self.activated(batch)
-            self._ledger.encoded(done, self.recorded)
+            self._ledger.encoded(done, self.recorded, {row.namespace for row in batch})
             refused.update(row.content for row in batch if row.content not in done or done[row.content].tokens is None)
             made += len(batch)
             if progress is not None:

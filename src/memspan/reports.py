@@ -11,6 +11,16 @@ from memspan.records import Kind, Operation, Reason, Segment, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was found of one thing. ``mend`` says what to do where ``ok`` is False."""
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """A place where something of what was erased still stands: in ``file`` (relative to the store, with the member
     after a "!" where it is an archive), at byte ``offset`` of it; ``what``: "text", "word", "term", "name", "hash",

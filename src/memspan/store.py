@@ -102,7 +102,7 @@ class Store:
         self._reranker = rerankers.make(config.reranker if reranker == AUTO else reranker)
         counter = None if tokenizer is None else tokenizer_of(tokenizer)
         who = arguments.name("actor", actor)
-        self._ledger = opening.ledger_at(place, who, config.secret() if key is None else key)
+        self._ledger = opening.ledger_at(place, who, config.secret() if key is None else key, self.namespace)
         try:
             opening.whole(self._ledger, place)
             self._encoder = self._agreed(wanted if exists else made, config.encoder, level)
@@ -242,7 +242,10 @@ class Store:
     # Care
 
     def stats(self) -> dict[str, Any]:
-        """Where the store is, what is in it, what it weighs, how far each view is and what last failed."""
+        """Where the store is, what is in it, what it weighs, how far each view is and what last failed.
+
+        On a server, a role that is bound to namespaces is told of those that were named to this Memory: ``covers``.
+        """
         self._scope(None, None, None, None, None)
         counts = self._ledger.counts()
         namespaces = list(counts["namespaces"])
@@ -265,6 +268,7 @@ class Store:
             "repeats": counts["repeats"],
             "tombstones": counts["tombstones"],
             "namespaces": counts["namespaces"],
+            **self._covering(),
             "encoder": None
             if about is None
             else {**about, "active": self._encoder is not None, "failure": self._projection.failure},
@@ -294,6 +298,11 @@ class Store:
             },
         }
 
+    def _covering(self) -> dict[str, Any]:
+        """Which namespaces are covered, where that is not all of them."""
+        covers = self._ledger.covers()
+        return {} if covers is None else {"covers": covers}
+
     def _begun(self) -> dict[str, Any] | None:
         """What is being encoded anew beside what is in use: by which encoder, tokens at which level, how many texts are
         left; None where nothing is."""
@@ -312,7 +321,8 @@ class Store:
         self._ledger.put_values({"analyser": ANALYSER}, replace=True)
         self._ledger.tidy()
         self._scrub(wait=False)
-        return {"rewritten": rewritten, "bytes_before": before, "bytes_after": self.stats()["bytes"]["total"]}
+        after = self.stats()["bytes"]["total"]
+        return {"rewritten": rewritten, "bytes_before": before, "bytes_after": after, **self._covering()}
 
     def _scrub(self, first: dict[str, int] | None = None, *, wait: bool) -> Scrubbed:
         """Do what erasures have left to do: see ``memspan.scrubbing``. ``wait`` where another process is at it."""
@@ -329,6 +339,7 @@ class Store:
         the log, and compare the rows it names.
 
         Returns ``{"ok": bool, "segments": int, "problems": [str]}``; ``problems`` names each damaged segment or file.
+        A role that is bound to namespaces reads those that were named to this Memory: ``covers``.
         """
         self._scope(None, None, None, None, None)
         arguments.flags(log_only=log_only)
@@ -342,7 +353,7 @@ class Store:
             problems += self._projection.problems(self._ledger.namespaces())
         if self._ledger.harmed:
             self._ledger.lose()
-        return {"ok": not problems, "segments": done, "problems": problems}
+        return {"ok": not problems, "segments": done, "problems": problems, **self._covering()}
 
     def rebuild(self, *, encoder: str | Encoder | None = AUTO, progress: Progress | None = None) -> dict[str, Any]:
         """Build every view anew from the ledger; with another ``encoder``, after ``reencode`` with it.

@@ -23,6 +23,7 @@ from memspan.cli import (
     erasure,
     mcp,
     memories,
+    pg,
     pictures,
     portability,
     serving,
@@ -115,7 +116,7 @@ UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__n
 
 @cache  # making it takes longer than most commands do, and a process may run several
 def application() -> Callable[..., Any]:
-    """The command tree: COMMANDS, their hidden aliases, ``cube``, ``keys``, ``mcp`` and ``bench``."""
+    """The command tree: COMMANDS, their hidden aliases, ``cube``, ``keys``, ``mcp``, ``pg`` and ``bench``."""
     app = typer.Typer(
         name="memspan",
         help="Long-term memory for language models: embedded, offline, no key.",
@@ -131,6 +132,7 @@ def application() -> Callable[..., Any]:
     app.add_typer(cubes.cube, name="cube", rich_help_panel=MOVE)
     app.add_typer(serving.keys, name="keys", rich_help_panel=SERVE)
     app.add_typer(mcp.mcp, name="mcp", rich_help_panel=SERVE)
+    app.add_typer(pg.pg, name="pg", rich_help_panel=CARE)
     app.add_typer(trials.bench, name="bench", rich_help_panel=TRY)
     app.callback(invoke_without_command=True)(_version)
     return typer.main.get_command(app)

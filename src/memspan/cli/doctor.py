@@ -9,8 +9,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,19 +23,10 @@ from memspan.cli import options as o
 from memspan.cli import output
 from memspan.config import Config, Database
 from memspan.errors import MemspanError
+from memspan.reports import Check
 
 LEAST_FREE = 200 * 1024**2
 LEAST_SQLITE = (3, 35)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One finding. ``mend`` says what to do where ``ok`` is False."""
-
-    name: str
-    ok: bool
-    detail: str
-    mend: str = ""
 
 
 def doctor(
@@ -46,16 +38,19 @@ def doctor(
 ) -> None:
     """Check that memory works here: Python, SQLite, the models, a real add and search, your store, the disk."""
     config = Config.load(store=store, encoder=encoder, reranker=reranker, namespace=namespace)
+    report((check for name, examine in CHECKS for check in _examined(name, examine, config)), json=json)
+
+
+def report(found: Iterable[Check], *, json: bool) -> None:
+    """Show each check as it is made, or all as one JSON document; exits with 1 where any has failed."""
     checks: list[Check] = []
-    for name, examine in CHECKS:
-        for check in _examined(name, examine, config):
-            checks.append(check)
-            if not json:
-                _show(check)
+    for check in found:
+        checks.append(check)
+        if not json:
+            _show(check)
     failed = sum(not check.ok for check in checks)
     if json:
-        found = [{"name": c.name, "ok": c.ok, "detail": c.detail, "mend": c.mend} for c in checks]
-        output.emit({"ok": not failed, "checks": found})
+        output.emit({"ok": not failed, "checks": [asdict(check) for check in checks]})
     else:
         typer.echo(f"{output.plural(failed, 'problem')} found" if failed else "All is well.")
     if failed:
@@ -161,6 +156,35 @@ def _engine(config: Config) -> Iterator[Check]:
         report = memory.verify()
         yield _views(memory.stats(), "views")
         yield Check(name="verify", ok=report["ok"], detail=_problems(report), mend="please report this")
+
+
+def server(config: Config) -> Iterator[Check]:
+    """The server of a store that lies on one, and a real add, search and erase there, of which nothing is left."""
+    if not isinstance(config.store, Database):
+        return
+    from memspan import postgres
+    from memspan.memory import Memory
+
+    ready = True
+    for check in postgres.examine(config.store.url):
+        ready = ready and (check.ok or check.name not in NEEDED)
+        yield check
+    if not ready:
+        return
+    place, namespace = config.store.url, f"doctor {uuid.uuid4()}"
+    if not postgres.opened_before(place):
+        yield Check(name="memory there", ok=True, detail="nobody opened it yet: who does first decides on its encoder")
+        return
+    started = time.perf_counter()
+    try:
+        with Memory(place, encoder=None, namespace=namespace, reranker=None, config=config) as memory:
+            key = memory.add("The spare key hangs behind the blue door.").ids[0]
+            found = [hit.id for hit in memory.search("where is the spare key?", k=1)] == [key]
+            left = memory.erase(key).segments == 1 and not memory.search("where is the spare key?")
+        detail = f"added, found and erased in {_since(started)}" if found and left else "did not find what it stored"
+        yield Check(name="memory there", ok=found and left, detail=detail, mend="please report this with doctor --json")
+    finally:
+        postgres.forget(place, namespace)
 
 
 def _reranker(config: Config) -> Iterator[Check]:
@@ -297,5 +321,8 @@ CHECKS: tuple[tuple[str, Callable[[Config], Iterator[Check]]], ...] = (
     ("directory", _disk),
     ("encoder", _engine),
     ("reranker", _reranker),
+    ("server", server),
     ("store", _store),
 )
+NEEDED = ("server", "pgvector", "schema")
+"""What has to be in order before a memory on a server can be tried."""

@@ -176,10 +176,16 @@ class Activations(Connections):
             [(content,) for content in contents],
         ).rowcount
 
-    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
+    def encoded(
+        self,
+        activations: Mapping[bytes, Activation],
+        encoder: str | None = None,
+        namespaces: Collection[str] | None = None,
+    ) -> int:
         """Keep activations that rows of any namespace wait for; returns how many rows they served.
 
-        ``encoder``: as in ``append``. Raises EncoderMismatch.
+        ``encoder``: as in ``append``. ``namespaces``: who is known to wait for them; here one serves all. Raises
+        EncoderMismatch.
         """
         with self.writing() as connection:
             agreed(connection, encoder)

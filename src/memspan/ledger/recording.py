@@ -413,15 +413,22 @@ class Recording(Changing):
             row = connection.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
             put_value(connection, key, change(None if row is None else str(row[0])))
 
+    def covers(self) -> list[str] | None:
+        """Which namespaces are meant by the whole store, where that is not all of them."""
+        return None
+
     def counts(self) -> dict[str, Any]:
         """How much there is, store-wide and per namespace."""
         with self.reading() as connection:
-            spaces = connection.execute(
-                "SELECT n.name, count(s.seq), coalesce(sum(s.tokens), 0), coalesce(max(s.seq), 0),"
-                " (SELECT count(*) FROM pending AS p WHERE p.namespace = n.number)"
-                " FROM namespaces AS n LEFT JOIN segments AS s ON s.namespace = n.number AND s.ended_at IS NULL"
-                " GROUP BY n.number ORDER BY n.number"
-            ).fetchall()
+            spaces = connection.execute("SELECT number, name FROM namespaces ORDER BY number").fetchall()
+            held = {
+                number: about
+                for number, *about in connection.execute(
+                    "SELECT namespace, count(*), sum(tokens), max(seq) FROM segments WHERE ended_at IS NULL"
+                    " GROUP BY namespace"
+                )
+            }
+            waiting = dict(connection.execute("SELECT namespace, count(*) FROM pending GROUP BY namespace").fetchall())
             total = {
                 "documents": "SELECT count(*) FROM documents WHERE ended_at IS NULL",
                 "versions": "SELECT count(*) FROM segments",
@@ -433,8 +440,9 @@ class Recording(Changing):
             result: dict[str, Any] = {name: connection.execute(sql).fetchone()[0] for name, sql in total.items()}
             result["schema"] = self.schema(connection)
         result["namespaces"] = {
-            name: {"segments": segments, "tokens": tokens, "position": position, "pending": pending}
-            for name, segments, tokens, position, pending in spaces
+            name: {"segments": segments, "tokens": tokens, "position": position, "pending": waiting.get(number, 0)}
+            for number, name in spaces
+            for segments, tokens, position in (held.get(number, (0, 0, 0)),)
         }
         return result
 

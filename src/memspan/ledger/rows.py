@@ -207,19 +207,27 @@ def marks(chunk: Sequence[Any]) -> str:
 def unencoded(connection: Connection, tables: str, values: tuple[Any, ...], limit: int) -> list[Unencoded]:
     """Rows of ``tables``, among them segments as s, as what an encoder and the analyser need to know of them."""
     rows = connection.execute(
-        "SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at,"
-        f" (SELECT name FROM namespaces WHERE number = s.namespace) FROM {tables} ORDER BY s.seq LIMIT ?",
+        f"SELECT s.seq, s.content, s.text, s.speaker, s.heading, s.occurred_at, s.namespace FROM {tables}"
+        " ORDER BY s.seq LIMIT ?",
         (*values, limit),
-    )
+    ).fetchall()
+    numbers = list({row[-1] for row in rows})
+    names = {
+        number: name
+        for chunk in chunks(numbers)
+        for number, name in connection.execute(
+            f"SELECT number, name FROM namespaces WHERE number IN ({marks(chunk)})", tuple(chunk)
+        )
+    }
     return [
         Unencoded(
             seq=seq,
-            namespace=name,
+            namespace=names[number],
             content=content,
             text=text,
             speaker=speaker,
             heading=path_of(heading),
             occurred_at=None if occurred_at is None else instant(occurred_at),
         )
-        for seq, content, text, speaker, heading, occurred_at, name in rows
+        for seq, content, text, speaker, heading, occurred_at, number in rows
     ]

@@ -204,22 +204,19 @@ class PostgresActivations(PostgresConnections):
             (number, list(contents)),
         ).rowcount
 
-    def encoded(self, activations: Mapping[bytes, Activation], encoder: str | None = None) -> int:
-        """Keep activations that rows of any namespace wait for; returns how many rows they served.
+    def encoded(
+        self,
+        activations: Mapping[bytes, Activation],
+        encoder: str | None = None,
+        namespaces: Collection[str] | None = None,
+    ) -> int:
+        """Keep activations that rows of these ``namespaces`` wait for, or where None are given of any; returns how many
+        rows they served.
 
         ``encoder``: as in ``append``. Raises EncoderMismatch.
         """
-        waiting = (
-            "SELECT name FROM namespaces WHERE number IN (SELECT s.namespace FROM pending AS p JOIN segments AS s"
-            " ON s.namespace = p.namespace AND s.seq = p.seq WHERE s.content = ANY(?1)"
-            f" UNION SELECT namespace FROM activations WHERE tokens = 0 AND encoding = {ENCODING}"
-            " AND content = ANY(?1))"
-        )
-        with self.reading() as connection:
-            agreed(connection, encoder)
-            found = connection.execute(waiting, (list(activations),)).fetchall()
         served = 0
-        for (namespace,) in found:
+        for namespace in self._waiting(activations, encoder) if namespaces is None else namespaces:
             with self.writing() as connection:
                 agreed(connection, encoder)
                 number = namespace_number(connection, namespace)
@@ -228,16 +225,29 @@ class PostgresActivations(PostgresConnections):
                 served += self.served(connection, number, there)
         return served
 
+    def _waiting(self, activations: Collection[bytes], encoder: str | None) -> list[str]:
+        """The namespaces that wait for any of these contents."""
+        waiting = (
+            "SELECT name FROM namespaces WHERE number IN (SELECT s.namespace FROM pending AS p JOIN segments AS s"
+            " ON s.namespace = p.namespace AND s.seq = p.seq WHERE s.content = ANY(?1)"
+            f" UNION SELECT namespace FROM activations WHERE tokens = 0 AND encoding = {ENCODING}"
+            " AND content = ANY(?1))"
+        )
+        with self.reading() as connection:
+            agreed(connection, encoder)
+            return [name for (name,) in connection.execute(waiting, (list(activations),)).fetchall()]
+
     def keeps(self, activation: Activation) -> bool:
         """Whether this very vector, or this token matrix, is kept of any text."""
         made: type[HalfVector] | type[Vector] = HalfVector if self.half else Vector
         with self.reading() as connection:
+            pooled = made(np.asarray(activation.pooled, np.float16))
             return any(
-                connection.execute(
-                    "SELECT 1 WHERE EXISTS (SELECT 1 FROM activations WHERE pooled = ?)"
-                    " OR EXISTS (SELECT 1 FROM matrices WHERE matrix = ?)",
-                    (made(np.asarray(activation.pooled, np.float16)), activation.tokens or b""),
-                ).fetchall()
+                connection.execute(sql, (value,)).fetchone()
+                for sql, value in (
+                    ("SELECT 1 FROM activations WHERE pooled = ? LIMIT 1", pooled),
+                    ("SELECT 1 FROM matrices WHERE matrix = ? LIMIT 1", activation.tokens or b""),
+                )
             )
 
     def unaccounted(self) -> Iterator[tuple[str, int]]:
@@ -288,8 +298,9 @@ class PostgresActivations(PostgresConnections):
             row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
             begun = json.loads(row[0]) if row else None
             if begun is None or begun["encoder"] != encoder:
-                used = connection.execute(f"SELECT greatest({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
-                begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
+                (used,) = connection.execute(f"SELECT {ENCODING}").fetchone()
+                (kept,) = connection.execute("SELECT coalesce(max(encoding), 0) FROM activations").fetchone()
+                begun = {"encoder": encoder, "number": max(used, kept) + 1}
                 put_value(connection, "dropping", "")  # there are encodings for ``drop_encodings``
                 put_value(connection, "next", json.dumps(begun))
             return int(begun["number"])

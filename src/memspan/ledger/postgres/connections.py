@@ -32,6 +32,7 @@ try:
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Format
+    from psycopg.sql import SQL, Literal
     from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 except ImportError as error:
     raise MissingExtra("a store on PostgreSQL needs psycopg", mend='pip install "memspan[postgres]"') from error
@@ -41,7 +42,7 @@ STATEMENT_SECONDS = 60
 LOCK_SECONDS = 60
 POOL = 8  # connections at most: searches of so many threads at once
 TRIES = 4  # of a transaction that did nothing yet, or was refused because of another one
-SETTING = "memspan.namespace"
+SETTING, NAME = "memspan.namespace", "memspan.name"  # of the namespace a transaction is bound to: its number, its name
 NOWHERE = 0  # the number of no namespace
 PLANS = (  # compiling and starting workers cost more than a search; a plan is made for the scope that is asked for;
     "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL plan_cache_mode = force_custom_plan;"
@@ -120,23 +121,29 @@ class PostgresConnection:
         if number == NOWHERE:
             number = self._looked_up(name, create)
         if number != self._entered:
-            self.raw.execute(f"SET LOCAL {SETTING} = '{number}'")
+            self._bind(number, name)
             self._entered = number
             if self.writes and number != NOWHERE:
                 self.execute("SELECT seq FROM heads WHERE namespace = ? FOR UPDATE", (number,)).fetchone()
         return number
 
     def _looked_up(self, name: str, create: bool) -> int:
-        known = "SELECT number FROM namespaces WHERE name = ?"
-        row = self.execute(known, (name,)).fetchone()
-        if row is None and create:
-            self.execute("INSERT INTO namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING", (name,))
-            row = self.execute(known, (name,)).fetchone()
-            self.raw.execute(f"SET LOCAL {SETTING} = '{row[0]}'")
-            self.execute("INSERT INTO heads (namespace) VALUES (?) ON CONFLICT (namespace) DO NOTHING", (row[0],))
-        elif row is not None:
-            self._numbers[name] = int(row[0])  # one that is being made may yet be rolled back
-        return NOWHERE if row is None else int(row[0])
+        number = self._number(name, make=False)
+        if number is None and create:
+            number = self._number(name, make=True)
+            self._numbers[name] = NOWHERE  # it may yet be rolled back
+            self._bind(int(number), name)
+            self.execute("INSERT INTO heads (namespace) VALUES (?) ON CONFLICT (namespace) DO NOTHING", (number,))
+        elif number is not None and not (self.writes and name in self._numbers):
+            self._numbers[name] = int(number)
+        return NOWHERE if number is None else int(number)
+
+    def _number(self, name: str, *, make: bool) -> Any:
+        return self.execute("SELECT namespace_number(CAST(? AS TEXT), CAST(? AS BOOLEAN))", (name, make)).fetchone()[0]
+
+    def _bind(self, number: int, name: str) -> None:
+        binding = SQL(f"SET LOCAL {SETTING} = '{number}'; SET LOCAL {NAME} = {{}}")
+        self.raw.execute(binding.format(Literal(name)))
 
 
 class PostgresConnections(Transactions):
@@ -242,7 +249,8 @@ class PostgresConnections(Transactions):
         """What holds for every transaction."""
         return (
             f"SET LOCAL search_path = {SCHEMA}, public; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s';"
-            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'; {PLANS}"
+            f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL {SETTING} = '{NOWHERE}'; SET LOCAL {NAME} = '';"
+            f" {PLANS}"
         )
 
     @contextmanager
@@ -343,7 +351,7 @@ ERRORS: Mapping[str, tuple[type[StoreError], str, str]] = {
     "08": (StoreBusy, "cannot be reached", "see that the server runs, then repeat the call"),
     "28": (NotWritable, "lets nobody in like that", "check user and password in the address"),
     "3D000": (NotAStore, "does not exist", "createdb it, then: memspan pg init"),
-    "42501": (NotWritable, "does not allow it", "grant the role what `memspan pg doctor` names"),
+    "42501": (NotWritable, "does not allow it", "have its owner do it; `memspan pg doctor` tells who this role is"),
     "25006": (NotWritable, "is read only", "connect to the primary server"),
     "42P01": (NotAStore, "holds no store", "make one: memspan pg init"),
     "3F000": (NotAStore, "holds no store", "make one: memspan pg init"),

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from memspan.errors import MissingExtra, NewerStore, NotAStore, StoreCorrupt
+from memspan.errors import MissingExtra, NewerStore, NotAStore, NotWritable, StoreCorrupt
+from memspan.ledger.postgres import distribution, tenants
 from memspan.ledger.postgres.connections import SCHEMA, mapped
 from memspan.ledger.schema import Migration, migrations
 
@@ -21,7 +22,8 @@ OLDEST = 150_000  # PostgreSQL 15
 class Capabilities:
     """What a server can do, asked and not concluded from versions. ``vector``: the version of pgvector, (0, 0) where it
     is not installed; ``half``: it has vectors of float16; ``iterative``: an index goes on until a filter has enough;
-    ``fold``: how it folds case, "{}" the text; ``citus``: it distributes tables; ``lexical``: an extension for BM25."""
+    ``fold``: how it folds case, "{}" the text; ``citus``: it distributes tables; ``bound``: this role sees the
+    namespace it is bound to only; ``lexical``: an extension for BM25."""
 
     server: int
     vector: tuple[int, ...] = (0, 0)
@@ -29,6 +31,7 @@ class Capabilities:
     iterative: bool = False
     fold: str = "lower({})"
     citus: bool = False
+    bound: bool = False
     lexical: str | None = None
 
     @property
@@ -66,6 +69,7 @@ def capabilities(raw: psycopg.Connection[Any]) -> Capabilities:
         iterative="hnsw.iterative_scan" in known,
         fold=fold,
         citus="citus" in extensions,
+        bound=tenants.bound(raw),
         lexical=next((name for name in ("pg_search", "vchord_bm25") if name in extensions), None),
     )
 
@@ -80,43 +84,61 @@ FOLDS = {
 def migrate(raw: psycopg.Connection[Any], where: str) -> list[int]:
     """Bring the database to the newest schema; returns the numbers applied. One process at a time.
 
-    Raises NotAStore (no pgvector, or what stands in the schema is not ours), NewerStore, StoreCorrupt.
+    Raises NotAStore (no pgvector, or what stands in the schema is not ours), NewerStore, StoreCorrupt, and NotWritable
+    where there is something to do that this role may not.
     """
     known = migrations("postgres")
     raw.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
     try:
-        applied = _applied(raw)
-        if len(applied) == len(known):
-            _prove(applied, known, where)
+        there = applied(raw)
+        if len(there) == len(known):
+            prove(there, known, where)
             return []
-        if applied and applied[-1][0] > known[-1].number:
+        if there and there[-1][0] > known[-1].number:
             raise NewerStore(
-                f"{where} has schema {applied[-1][0]}, this memspan knows up to {known[-1].number}",
+                f"{where} has schema {there[-1][0]}, this memspan knows up to {known[-1].number}",
                 mend="upgrade memspan (pip install -U memspan); the store was not touched",
             )
-        _prove(applied, known[: len(applied)], where)
+        prove(there, known[: len(there)], where)
+        _own(raw, where, bool(there))
         can = _ready(raw, where)
-        for migration in known[len(applied) :]:
+        for migration in known[len(there) :]:
             _apply(raw, migration, can)
-        return [migration.number for migration in known[len(applied) :]]
+        if distribution.spread(raw):  # so that new tables are too
+            distribution.distribute(raw, where)
+        return [migration.number for migration in known[len(there) :]]
     finally:
         if not raw.closed:
             raw.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
-def _applied(raw: psycopg.Connection[Any]) -> list[tuple[int, str]]:
+def applied(raw: psycopg.Connection[Any]) -> list[tuple[int, str]]:
+    """The migrations that were applied: number and hash of each, in order."""
     there = raw.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.migrations",)).fetchone()
     if there is None or there[0] is None:
         return []
     return raw.execute(f"SELECT number, sha256 FROM {SCHEMA}.migrations ORDER BY number").fetchall()
 
 
-def _prove(applied: list[tuple[int, str]], known: list[Migration], where: str) -> None:
-    if applied != [(migration.number, migration.sha256) for migration in known]:
+def prove(there: list[tuple[int, str]], known: list[Migration], where: str) -> None:
+    """Raises StoreCorrupt unless these migrations were applied."""
+    if there != [(migration.number, migration.sha256) for migration in known]:
         raise StoreCorrupt(
             f"the schema of {where} was not made by the migrations of this memspan",
             mend="open it with the version that wrote it, or restore a backup",
         )
+
+
+def _own(raw: psycopg.Connection[Any], where: str, there: bool) -> None:
+    sql = (
+        "SELECT coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = %s),"
+        " has_database_privilege(current_database(), 'CREATE'))"
+    )
+    row = raw.execute(sql, (SCHEMA,)).fetchone()
+    if row is not None and not row[0]:
+        what = "an older schema" if there else "no store"
+        mend = f"have its owner run memspan pg {'migrate' if there else 'init'}"
+        raise NotWritable(f"{where} has {what}, and this role may not change that", mend=mend)
 
 
 def _ready(raw: psycopg.Connection[Any], where: str) -> Capabilities:
@@ -146,3 +168,6 @@ def _apply(raw: psycopg.Connection[Any], migration: Migration, can: Capabilities
             "INSERT INTO migrations VALUES (%s, %s, %s, %s)",
             (migration.number, migration.name, migration.sha256, time.time_ns() // 1000),
         )
+        tenants.guard(raw)
+        if tenants.there(raw):
+            tenants.grant(raw)

@@ -14,6 +14,21 @@ CREATE TABLE namespaces (
     name   TEXT COLLATE "C" NOT NULL UNIQUE
 );
 
+-- The number of a namespace by its name, which is the one thing that a role bound to a namespace asks before it is; NULL
+-- where there is no such one, unless it is to be made.
+CREATE FUNCTION namespace_number(wanted TEXT, make BOOLEAN) RETURNS BIGINT
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = memspan, pg_temp AS $$
+DECLARE
+    known BIGINT;
+BEGIN
+    SELECT number INTO known FROM namespaces WHERE name = wanted;
+    IF known IS NULL AND make THEN
+        INSERT INTO namespaces (name) VALUES (wanted) ON CONFLICT (name) DO NOTHING;
+        SELECT number INTO known FROM namespaces WHERE name = wanted;
+    END IF;
+    RETURN known;
+END $$;
+
 -- What is counted in each namespace. Whoever writes there locks its row first: so numbers are given in commit order.
 CREATE TABLE heads (
     namespace BIGINT PRIMARY KEY,
