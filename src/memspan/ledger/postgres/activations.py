@@ -28,6 +28,8 @@ MISSING = (
     " AND a.content = s.content AND a.encoding = ?)"
 )
 THERE, LOST = 1, 0
+NOBODY_WRITES = "LOCK TABLE heads IN EXCLUSIVE MODE"
+"""Waits for all who hold the head of a namespace, and has all others wait."""
 
 
 class PostgresActivations(PostgresConnections):
@@ -196,8 +198,8 @@ class PostgresActivations(PostgresConnections):
         served = 0
         for (namespace,) in found:
             with self.writing() as connection:
-                agreed(connection, encoder)
                 number = namespace_number(connection, namespace)
+                agreed(connection, encoder)
                 there = _wanted(connection, number, activations)
                 self.keep(connection, number, there)
                 served += self.served(connection, number, there)
@@ -297,7 +299,7 @@ class PostgresActivations(PostgresConnections):
         """
         with self.writing() as connection:
             _begun(connection, encoding)
-            connection.execute("LOCK TABLE heads IN SHARE ROW EXCLUSIVE MODE")  # nobody writes a row meanwhile
+            connection.execute(NOBODY_WRITES)
             came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
             for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
                 if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
@@ -315,6 +317,7 @@ class PostgresActivations(PostgresConnections):
     def forget_activations(self, encoder: str) -> None:
         """Record ``encoder``, which needs none, and drop every activation."""
         with self.writing() as connection:
+            connection.execute(NOBODY_WRITES)
             for table in ("activations", "matrices", "pending"):
                 connection.execute(f"DELETE FROM {table}")
             connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
@@ -327,6 +330,7 @@ class PostgresActivations(PostgresConnections):
             if connection.execute("SELECT 1 FROM store WHERE key = 'dropping'").fetchone() is None:
                 return
         with self.writing() as connection:
+            self.alone(connection, "next")
             row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
             begun = json.loads(row[0])["number"] if row else 0
             for table in ("activations", "matrices"):
