@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from postgres import database, of_database
+from postgres import database
 from postgres_faults import Killable
 from running import Process, started
 from test_crash import campaign
@@ -27,6 +27,7 @@ from memspan import Memory
 from memspan.testing import WordEncoder
 
 psycopg = pytest.importorskip("psycopg")
+address = pytest.importorskip("memspan.ledger.postgres.connections").database
 
 
 class OnPostgres(Store):
@@ -206,7 +207,7 @@ def heard(process: Process, more: int) -> list[dict[str, Any]]:
 
 
 def crashes(server: Killable, kills: int, writers: int = 3) -> None:
-    url = of_database(server.url, "promises")
+    url = address(server.url, "promises")
     Memory(url, encoder="hash").close()
     with ExitStack() as stack, ThreadPoolExecutor(writers) as pool:
         processes = [

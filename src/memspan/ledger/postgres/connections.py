@@ -178,8 +178,7 @@ class PostgresConnections(Transactions):
         self._closed = False
         self._numbers: dict[str, int] = {}
         self._prepared: int | None = 2  # how often a statement is said before it is prepared; None: never
-        with mapped(url):
-            self._settings = conninfo_to_dict(url)
+        self._settings = settings_of(url)
         self.statement_timeout, self.lock_timeout = f"{STATEMENT_SECONDS}s", f"{LOCK_SECONDS}s"
         self._server: object = None
         self._patience = float(self._settings.get("connect_timeout") or 0) or GIVEN_SECONDS
@@ -213,8 +212,7 @@ class PostgresConnections(Transactions):
 
     def conninfo(self) -> str:
         """How to connect."""
-        settings: dict[str, Any] = {**CONNECTING, **self._settings}
-        return make_conninfo("", **settings)
+        return conninfo(self.url)
 
     def configure(self, raw: psycopg.Connection[Any]) -> None:
         """Prepare a new connection."""
@@ -490,12 +488,28 @@ def mapped(url: str) -> Iterator[None]:
         raise mapped_error(error, place(url)) from error
 
 
+def settings_of(url: str) -> dict[str, Any]:
+    """What an address says. Raises InvalidInput where it is none: without what libpq says of it, which may hold a part
+    of a password in which special characters are not quoted."""
+    try:
+        parts: dict[str, Any] = conninfo_to_dict(url)
+    except psycopg.Error:
+        parts = {"host": "@"}
+    ports = str(parts.get("port", "")).replace(",", "")
+    if any("@" in str(parts.get(name, "")) for name in ("host", "dbname")) or not (ports.isdigit() or not ports):
+        mend = "postgresql://user@host:5432/database, special characters of user and password quoted, as %40 is @"
+        raise InvalidInput("path", "is no address of a database", mend=mend)
+    return parts
+
+
+def conninfo(url: str) -> str:
+    """How to connect to the database at ``url``. Raises InvalidInput where that is no address."""
+    return make_conninfo("", **{**CONNECTING, **settings_of(url)})
+
+
 def place(url: str) -> str:
     """Where a store is, without the password: for messages and the log."""
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.Error:
-        return "the database"
+    parts = settings_of(url)
     host = str(parts.get("host", "localhost"))
     port = f":{parts['port']}" if "port" in parts else ""
     return f"postgresql://{host}{port}/{parts.get('dbname', '')}"
@@ -518,10 +532,6 @@ def mapped_error(error: Exception, where: str) -> StoreError | InvalidInput:
         )
     if isinstance(error, PoolClosed):
         return StoreClosed("this memory was closed", mend="open a new Memory on the same path")
-    if isinstance(error, psycopg.ProgrammingError) and not code:
-        return InvalidInput(
-            "path", f"is no address of a database ({said})", mend="postgresql://user@host:5432/database"
-        )
     if isinstance(error, psycopg.DataError) and "NUL" in said:
         return InvalidInput("text", "holds a NUL character, which PostgreSQL does not store", mend="leave it out")
     for prefix, (kind, problem, mend) in ERRORS.items():
