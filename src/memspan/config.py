@@ -28,7 +28,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 
@@ -39,6 +38,7 @@ def _data() -> Path:
     return Path(platformdirs.user_data_dir("memspan", appauthor=False))
 
 
+SECRET = ("password=", "sslpassword=")
 SCHEMES = ("postgresql://", "postgres://")
 
 
@@ -54,11 +54,11 @@ class Database:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        parts = urlsplit(self.url)
-        user, at, host = parts.netloc.rpartition("@")
-        query = "&".join(part for part in parts.query.split("&") if not part.startswith("password="))
-        shown: str = urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
-        return shown
+        scheme, slashes, rest = self.url.partition("://")
+        user, at, rest = rest.rpartition("@")  # the last: whoever writes the address may have forgotten to quote others
+        there, mark, query = rest.partition("?")
+        told = "&".join(part for part in query.split("&") if not part.startswith(SECRET))
+        return scheme + slashes + user.partition(":")[0] + at + there + (mark and told and mark) + told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

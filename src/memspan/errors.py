@@ -17,6 +17,7 @@
     │   ├── NotWritable                 the directory or database cannot be written
     │   ├── StoreFull                   the disk is full; nothing of the write was kept
     │   ├── StoreBusy                   another process held the write lock for longer than the timeout
+    │   ├── InDoubt                     the server was lost while it committed: whether it did is not known
     │   ├── StoreCorrupt                bytes on disk are not what was written
     │   ├── StoreClosed                 the memory was closed
     │   ├── Unreachable                 the server that holds the store does not answer as one
@@ -125,6 +126,11 @@ class StoreFull(StoreError):
 
 class StoreBusy(StoreError):
     """The write lock was not free within the timeout. Nothing was written."""
+
+
+class InDoubt(StoreError):
+    """The server of the store was lost while it committed a write, and cannot be asked whether that was done. To repeat
+    it with the same ``idempotency_key`` is safe."""
 
 
 class StoreCorrupt(StoreError):

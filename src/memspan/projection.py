@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from memspan.activations.tokens import Activation, TokenCodec
 from memspan.encoders.base import Encoded, Encoder
@@ -95,7 +93,6 @@ class Projection:
         encoder: Encoder | None,
         recorded: str,
         views: Sequence[View],
-        directory: Path | None,
         codec: TokenCodec | None = None,
     ) -> None:
         self.encoder = encoder
@@ -104,7 +101,6 @@ class Projection:
         self.views = views
         self.failure: str | None = None
         self._ledger = ledger
-        self._directory = directory
         self._turn = threading.Lock()
         self._wake = threading.Condition()
         self._asked = self._stopping = False
@@ -165,7 +161,7 @@ class Projection:
             return 0
         served, total = 0, 0
         while (limit is None or served < limit) and self._waiting(namespace, 1):
-            with self._turn, only_process(self._directory, "encode") as alone:
+            with self._turn, self._ledger.turn("encode") as alone:
                 batch = self._waiting(namespace, min(BATCH, BATCH if limit is None else limit - served))
                 if not batch or not alone:
                     break
@@ -367,21 +363,3 @@ class Projection:
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
         self.write_uses()
-
-
-@contextmanager
-def only_process(directory: Path | None, what: str) -> Iterator[bool]:
-    """Whether this is now the one process that is at ``what`` in the store in ``directory``, None for one in memory."""
-    if directory is None:
-        yield True
-        return
-    lock = FileLock(directory / f"{what}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from memspan.activations.tokens import Basis, unit
 from memspan.encoders.base import Encoder
 from memspan.errors import EncoderError, InvalidInput, StoreBusy
 from memspan.ledger.base import Ledger
-from memspan.projection import BATCH, CANARY, Projection, only_process
+from memspan.projection import BATCH, CANARY, Projection
 from memspan.views.base import Progress
 
 
@@ -24,7 +23,6 @@ def reencode(
     ledger: Ledger,
     target: Projection,
     basis: str,
-    directory: Path | None,
     *,
     vectors: bool,
     progress: Progress | None = None,
@@ -36,7 +34,7 @@ def reencode(
     Raises StoreBusy where another process is at it, and what the encoder raises when it takes nothing at all: then the
     store is as it was.
     """
-    with alone(directory):
+    with alone(ledger):
         target.encode([CANARY])
         encoding = ledger.begin_encoding(target.recorded)
         made, after = 0, dict[str, int]()
@@ -54,11 +52,11 @@ def reencode(
 
 
 @contextmanager
-def alone(directory: Path | None) -> Iterator[None]:
+def alone(ledger: Ledger) -> Iterator[None]:
     """No other process encodes this store anew meanwhile. Raises StoreBusy where one does."""
-    with only_process(directory, "reencode") as only:
+    with ledger.turn("reencode") as only:
         if not only:
-            problem = f"{directory} is being encoded anew by another process"
+            problem = "the store is being encoded anew by another process"
             raise StoreBusy(problem, mend="let it finish: `memspan stats` shows how far it is")
         yield
 

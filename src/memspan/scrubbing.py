@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from memspan.activations.arena import MARK
 from memspan.archives import cube
@@ -25,7 +24,6 @@ from memspan.views.base import SnapshotFiles, View
 from memspan.views.vectors import holds
 
 PRUNED = "pruned"  # the directory of archives of what was pruned
-FOREVER = -1
 LARGEST_HEADER = 1 << 20  # bytes; of an encrypted file the size is not there to be read
 
 
@@ -43,24 +41,6 @@ class Scrubbed:
             yield
         except (MemspanError, OSError) as error:
             self.due.append(f"{what}: {error}")
-
-
-@contextmanager
-def turn(directory: Path | None, *, wait: bool) -> Iterator[bool]:
-    """Whether this is now the one that scrubs the store; ``wait`` for whoever is at it."""
-    if directory is None:
-        yield True
-        return
-    lock = FileLock(directory / "scrub.lock", timeout=FOREVER if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def scrub(

@@ -46,7 +46,7 @@ from memspan.reencoding import alone, fitted, reencode
 from memspan.reports import Tuned
 from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
-from memspan.scrubbing import Scrubbed, scrub, turn
+from memspan.scrubbing import Scrubbed, scrub
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
 from memspan.views.base import Progress, Selecting, Selection, Selections, View
 from memspan.views.graph import GraphView, NearestIn
@@ -142,7 +142,7 @@ class Store:
         )
         codec = None if self._encoder is None else _codec(known, self._ledger.value("basis"))
         late = None if codec is None else LateInteraction(self._ledger, codec)
-        self._projection = Projection(self._ledger, self._encoder, recorded, views, self.path, codec)
+        self._projection = Projection(self._ledger, self._encoder, recorded, views, codec)
         self._retrieval = Retrieval(
             self._ledger,
             self._selections,
@@ -331,7 +331,7 @@ class Store:
             self._encoder is None and known is not None and self.path is not None
         ):  # its vectors have an index all the same
             views.append(VectorView(self._ledger, self.path / "views", known["dim"]))
-        with turn(self.path, wait=wait) as mine:
+        with self._ledger.turn("scrub", wait=wait) as mine:
             return scrub(self._ledger, views, self.path, first) if mine else Scrubbed(due=["another process is at it"])
 
     def verify(self, *, log_only: bool = False, progress: Progress | None = None) -> dict[str, Any]:
@@ -365,7 +365,7 @@ class Store:
         self._scope(None, None, None, None, None)
         if encoder is None or encoder == "none":
             if self._recorded != "null":
-                with self._turning, alone(self.path):
+                with self._turning, alone(self._ledger):
                     self._projection.close()
                     self._ledger.forget_activations("null")
                     self._rewire(None)
@@ -536,12 +536,12 @@ class Store:
         about, packed = _about(encoder, level, basis)
         if json.loads(about) == known:
             if self._ledger.value("next") is not None:
-                with alone(self.path):
+                with alone(self._ledger):
                     self._ledger.give_up_encoding()
             return 0
-        target = Projection(self._ledger, encoder, about, (), None, _codec(json.loads(about), packed))
+        target = Projection(self._ledger, encoder, about, (), _codec(json.loads(about), packed))
         with self._turning:  # whoever meets the switch in this process waits here until all is wired anew
-            made = reencode(self._ledger, target, packed, self.path, vectors=not same, progress=progress)
+            made = reencode(self._ledger, target, packed, vectors=not same, progress=progress)
             self._projection.close()
             self._rewire(encoder)
         self._ledger.drop_encodings()

@@ -14,7 +14,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -34,7 +34,6 @@ from memspan.ledger.base import Ledger, Seqs
 from memspan.ledger.removing import DUE
 from memspan.ledger.tables import CHANGES, LOG, SEGMENTS, TABLES, Entry, Table, Whole
 from memspan.opening import COPIED
-from memspan.projection import only_process
 from memspan.records import Draft
 from memspan.reports import Copied
 from memspan.store import Store
@@ -91,7 +90,7 @@ def copy(
                 problem = f"{places[0]} is encrypted, and {places[1]} would hold all of it in clear"
                 raise InvalidInput("plaintext", problem, mend="give target_key, or plaintext=True if it may")
         second = opened.enter_context(closing(_target(places[1], target_key, made=not verify_only)))
-        if not opened.enter_context(_alone(places[1], second)):
+        if not opened.enter_context(second.turn("copy")):
             raise StoreBusy(f"{places[1]} is being copied to by another process", mend="let it finish")
         return _Copy(first, second, places, progress).run(target_key, verify_only=verify_only)
 
@@ -464,12 +463,3 @@ def _target(place: Place, key: Key | None, *, made: bool) -> Ledger:
     if not opening.exists(place) and not made:
         raise NotAStore(f"there is no memory at {place}", mend="copy one there first, without verify_only")
     return opening.ledger_at(place, None, key)
-
-
-def _alone(place: Place, ledger: Ledger) -> AbstractContextManager[bool]:
-    """Whether this is now the one process that copies to this place."""
-    if isinstance(place, Path):
-        return only_process(place, "copy")
-    from memspan.ledger.postgres.ledger import PostgresLedger
-
-    return ledger.only_process("copy") if isinstance(ledger, PostgresLedger) else nullcontext(True)

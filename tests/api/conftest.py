@@ -1,6 +1,7 @@
 """Memories to test with: no model, no network, nothing of the user's own settings.
 
-With MEMSPAN_TEST_SERVED=1 they are memories of a server, over real sockets: the same tests, the same answers.
+With MEMSPAN_TEST_SERVED=1 they are memories of a server, over real sockets; with MEMSPAN_TEST_POSTGRES=1 they are kept
+in databases of a PostgreSQL server, one for each place: the same tests, the same answers.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from postgres import database
 from served import served
 
 from memspan import Memory
 
 Open = Callable[..., Memory]
+Place = Callable[[object], object]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,12 +35,39 @@ def _no_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 SERVED = bool(os.environ.get("MEMSPAN_TEST_SERVED"))
+POSTGRES = bool(os.environ.get("MEMSPAN_TEST_POSTGRES"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if POSTGRES and (about := item.get_closest_marker("embedded")) is not None:
+            item.add_marker(pytest.mark.skip(reason=about.args[0]))
 
 
 @pytest.fixture
-def memory() -> Iterator[Memory]:
+def placed(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """What opens the store at a place: the place itself, or where that is asked for the database that stands for it."""
+    if not POSTGRES:
+        yield lambda where: where
+        return
+    server = request.getfixturevalue("postgres_server")
     with ExitStack() as stack:
-        yield over_http(stack, stack.enter_context(Memory(":memory:", encoder="hash")))
+        known: dict[str, str] = {}
+
+        def at(where: object) -> object:
+            if where == ":memory:":
+                return stack.enter_context(database(server))
+            if str(where) not in known:
+                known[str(where)] = stack.enter_context(database(server))
+            return known[str(where)]
+
+        yield at
+
+
+@pytest.fixture
+def memory(placed: Place) -> Iterator[Memory]:
+    with ExitStack() as stack:
+        yield over_http(stack, stack.enter_context(Memory(placed(":memory:"), encoder="hash")))  # type: ignore[arg-type]
 
 
 def over_http(stack: ExitStack, memory: Memory) -> Memory:
@@ -54,13 +84,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Open]:
+def opened(path: Path, placed: Place) -> Iterator[Open]:
     """Opens stores and closes them at the end: the one at ``path`` with the hash encoder unless told otherwise."""
     with ExitStack() as stack:
 
         def at(where: object = None, **options: object) -> Memory:
             options.setdefault("encoder", "hash")
-            made = stack.enter_context(Memory(path if where is None else where, **options))  # type: ignore[arg-type]
+            made = stack.enter_context(Memory(placed(path if where is None else where), **options))  # type: ignore[arg-type]
             return over_http(stack, made)
 
         yield at

@@ -143,7 +143,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sixty days ago, until it is set."""
     clock = Clock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=60))
-    for module in ("sqlite", "changing", "rows", "log", "where"):
+    for module in ("archiving", "changing", "feeding", "log", "recording", "rows", "where"):
         monkeypatch.setattr(f"memspan.ledger.{module}.now", clock)
     return clock
 

@@ -19,6 +19,7 @@ import faiss  # noqa: F401 - as all that is imported here, once for all processe
 import memspan.store
 from memspan import Memory, importing, projection, transfer
 from memspan.activations import arena
+from memspan.errors import InDoubt, StoreBusy
 from memspan.ledger.sqlite import SqliteLedger
 from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
@@ -91,13 +92,32 @@ def churn(store: str, run: str, seed: str) -> None:
             say(compacted=True)
 
 
-def write(store: str, number: str, count: str) -> None:
+def write(store: str, number: str, count: str, namespace: str = "default") -> None:
     """Add ``count`` segments, telling each."""
     with opened(store) as memory:
         for step in range(int(count)):
             unique = word(int(number), step)
             text = f"{unique} writer {number} notes kettle {step % 7}"
-            say(id=memory.add(text, user_id=f"user{number}").ids[0], word=unique, text=text)
+            added = memory.add(text, user_id=f"user{number}", namespace=namespace)
+            say(id=added.ids[0], word=unique, text=text)
+
+
+def persist(store: str, number: str, namespace: str) -> None:
+    """Add numbered texts until stdin is closed, each again with its key until it is there; tell each."""
+    ending = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ending.set()), daemon=True).start()
+    with opened(store) as memory:
+        say(ready=True)
+        step = 0
+        while not ending.is_set():
+            text = f"{word(int(number), step)} persists"
+            try:
+                id = memory.add(text, namespace=namespace, user_id=number, idempotency_key=text).ids[0]
+            except (StoreBusy, InDoubt) as error:
+                say(busy=str(error))
+            else:
+                say(id=id, text=text)
+                step += 1
 
 
 def read(store: str) -> None:
@@ -262,5 +282,19 @@ def copy(store: str, place: str) -> None:
 
 TASKS: dict[str, Callable[..., None]] = {
     task.__name__: task
-    for task in (churn, copy, erase, write, read, compact, open_new, fork, fork_busily, take, count_up, back_up)
+    for task in (
+        churn,
+        copy,
+        erase,
+        write,
+        persist,
+        read,
+        compact,
+        open_new,
+        fork,
+        fork_busily,
+        take,
+        count_up,
+        back_up,
+    )
 }

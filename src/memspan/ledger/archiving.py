@@ -238,9 +238,9 @@ class Archiving(Feeding):
         """
         restored = Restored()
         with self.writing() as connection:
-            agreed(connection, encoder)
             connection.execute("SAVEPOINT restoring")
             number = namespace_number(connection, namespace, create=True)
+            agreed(connection, encoder)
             for filing in batch.filings:
                 self._file(connection, number, filing, reopen=False)
             for filing in batch.refiled:

@@ -44,8 +44,8 @@ class Changing(Removing):
         ``distinct``.
         """
         with self.writing() as connection:
-            agreed(connection, encoder)
             number = namespace_number(connection, namespace, create=not revisions)  # the log tells of what changed none
+            agreed(connection, encoder)
             olds = [_last(connection, number, revision, namespace) for revision in revisions]
             if any(
                 (old.version, old.ended_at is not None) != (revision.version, revision.ended)

@@ -20,6 +20,7 @@ from memspan.errors import NotWritable, StoreBusy, StoreClosed, StoreCorrupt, St
 from memspan.keys import LOCK, Keys
 
 BUSY_SECONDS = 60.0
+FOREVER = -1
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000")
 
 
@@ -152,6 +153,23 @@ class Connections:
                     with self._quiet:
                         self._reading -= 1
                         self._quiet.notify_all()
+
+    @contextmanager
+    def turn(self, name: str, *, wait: bool = False) -> Iterator[bool]:
+        """Whether this is now the only one that is at ``name`` in this store; ``wait`` for whoever is at it."""
+        if self.path is None:
+            yield True
+            return
+        lock = FileLock(self.path.with_name(f"{name}.lock"), timeout=FOREVER if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def fold(self) -> bool:
         """Fold the write-ahead log into the database file and cut it to nothing; False where a reader of an earlier

@@ -315,8 +315,8 @@ class Feeding(Transactions):
         """Make it the one in use. Raises EncoderMismatch where the store no longer records the ``encoder`` that what is
         in it comes from."""
         with self.writing() as connection:
-            agreed(connection, encoder)
             number = namespace_number(connection, snapshot.namespace)
+            agreed(connection, encoder)
             connection.execute(
                 "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, view) DO UPDATE"
                 " SET position = excluded.position, rows = excluded.rows, file = excluded.file,"

@@ -72,8 +72,8 @@ class Recording(Changing):
         something that a draft is derived from is not there any more.
         """
         with self.writing() as connection:
-            agreed(connection, encoder)
             number = namespace_number(connection, namespace, create=True)
+            agreed(connection, encoder)
             if idempotency is not None and (done := _replayed(connection, number, idempotency)) is not None:
                 return done
             moment = now()

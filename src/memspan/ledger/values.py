@@ -15,7 +15,8 @@ def put_value(connection: Connection, key: str, value: str) -> None:
 
 
 def agreed(connection: Connection, encoder: str | None) -> None:
-    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any."""
+    """Raises EncoderMismatch unless the store still records this ``encoder``; None is any. A transaction that writes to
+    a namespace asks once it may write there: who changes the encoder has all others wait."""
     if encoder is not None:
         row = connection.execute("SELECT value FROM store WHERE key = 'encoder'").fetchone()
         if row is None or row[0] != encoder:

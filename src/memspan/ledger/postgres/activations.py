@@ -34,6 +34,8 @@ MISSING = (
 THERE, LOST = 1, 0
 INDEXING = 0x6D73_7076  # "mspv": the advisory lock of whoever works on indexes over vectors
 TURN = 0.1  # seconds between two looks whether somebody else is done
+NOBODY_WRITES = "LOCK TABLE heads IN EXCLUSIVE MODE"
+"""Waits for all who hold the head of a namespace, and has all others wait."""
 
 
 class PostgresActivations(PostgresConnections):
@@ -218,8 +220,8 @@ class PostgresActivations(PostgresConnections):
         served = 0
         for namespace in self._waiting(activations, encoder) if namespaces is None else namespaces:
             with self.writing() as connection:
-                agreed(connection, encoder)
                 number = namespace_number(connection, namespace)
+                agreed(connection, encoder)
                 there = _wanted(connection, number, activations)
                 self.keep(connection, number, there)
                 served += self.served(connection, number, there)
@@ -348,7 +350,7 @@ class PostgresActivations(PostgresConnections):
         """
         with self.writing() as connection:
             _begun(connection, encoding)
-            connection.execute("LOCK TABLE heads IN SHARE ROW EXCLUSIVE MODE")  # nobody writes a row meanwhile
+            connection.execute(NOBODY_WRITES)
             came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
             for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
                 if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
@@ -366,6 +368,7 @@ class PostgresActivations(PostgresConnections):
     def forget_activations(self, encoder: str) -> None:
         """Record ``encoder``, which needs none, and drop every activation."""
         with self.writing() as connection:
+            connection.execute(NOBODY_WRITES)
             for table in ("activations", "matrices", "pending"):
                 connection.execute(f"DELETE FROM {table}")
             connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
@@ -378,6 +381,7 @@ class PostgresActivations(PostgresConnections):
             if connection.execute("SELECT 1 FROM store WHERE key = 'dropping'").fetchone() is None:
                 return
         with self.writing() as connection:
+            self.alone(connection, "next")
             row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
             begun = json.loads(row[0])["number"] if row else 0
             for table in ("activations", "matrices"):

@@ -7,8 +7,8 @@ of ours: no trigger fires on a distributed table.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import wraps
 from hashlib import sha256
 from typing import Any
 
@@ -20,7 +20,7 @@ from memspan.ledger import log
 from memspan.ledger.base import now
 from memspan.ledger.postgres import schema
 from memspan.ledger.postgres.activations import PostgresActivations
-from memspan.ledger.postgres.connections import AsSent, mapped, place
+from memspan.ledger.postgres.connections import AsSent, lock_of, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
 from memspan.ledger.postgres.words import COPIED, PostgresWords
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
@@ -41,6 +41,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
             with mapped(url), psycopg.connect(self.conninfo(), autocommit=True) as raw:
                 schema.migrate(raw, place(url))
                 self.can = schema.capabilities(raw)
+                self.ask(raw)
         except BaseException:
             self.close()
             raise
@@ -77,14 +78,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
             self.hide_words(connection, number, seqs)
 
     def alone(self, connection: Connection, key: str) -> None:
-        connection.execute("SELECT pg_advisory_xact_lock(?)", (_lock(f"value {key}"),))
-
-    @contextmanager
-    def only_process(self, what: str) -> Iterator[bool]:
-        """Whether this is now the one process that is at ``what`` in this database; a crash lets go."""
-        with self.connected() as raw, raw.transaction():
-            (taken,) = raw.execute("SELECT pg_try_advisory_xact_lock(%s)", (_lock(what),)).fetchone() or (False,)
-            yield taken
+        connection.execute("SELECT pg_advisory_xact_lock(?)", (lock_of("value", key),))
 
     def schema(self, connection: Connection) -> int:
         return int(connection.execute("SELECT max(number) FROM migrations").fetchone()[0])
@@ -191,6 +185,37 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
 def _lock(what: str) -> int:
     """The number of an advisory lock."""
     return int.from_bytes(sha256(b"memspan lock\0" + what.encode()).digest()[:8], signed=True)
+
+
+REPEATED = (
+    "append", "revise", "delete", "delete_scope", "erase", "erase_scope", "done", "prune", "encoded", "link", "unlink",
+    "used", "judge", "forget_judgements", "restore", "put_snapshot", "drop_snapshot", "trim_mentions", "put_values",
+    "change_value", "lose", "begin_encoding", "keep_encoding", "use_encoding", "give_up_encoding", "drop_encodings",
+    "forget_activations",
+    "derived", "erased", "due", "keeps", "get", "fetch", "listing", "history", "versions", "operations", "operation",
+    "forgotten", "relinked", "log_head", "document", "unchanged", "outcomes", "echoes", "titles", "judgements",
+    "verdicts", "replay", "namespaces", "select", "times", "changes_at", "of_kind", "rows", "count_after", "last_row",
+    "last_removal", "removals", "vectors", "vectors_of", "tokens_of", "known", "pending", "count_pending",
+    "pending_seqs", "tail_postings", "tail_terms", "texts", "structure", "links", "standing", "voices", "snapshot",
+    "archive", "rows_of", "stamps", "named", "identities", "value", "counts", "lost", "activation_bytes", "unencoded",
+    "sample", "count_unencoded",
+)  # fmt: skip
+"""Calls that are made again where the server did nothing of them: each makes of its arguments alone what it writes, and
+gives what it read at its end."""
+
+
+def _repeated(name: str) -> Callable[..., Any]:
+    once = getattr(PostgresLedger, name)
+
+    @wraps(once)
+    def call(self: PostgresLedger, *args: Any, **keywords: Any) -> Any:
+        return self.repeating(lambda: once(self, *args, **keywords))
+
+    return call
+
+
+for _name in REPEATED:
+    setattr(PostgresLedger, _name, _repeated(_name))
 
 
 HANGING = (

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from memspan.errors import MissingExtra, NewerStore, NotAStore, NotWritable, StoreCorrupt
 from memspan.ledger.postgres import distribution, tenants
-from memspan.ledger.postgres.connections import SCHEMA, mapped
+from memspan.ledger.postgres.connections import SCHEMA, conninfo, mapped
 from memspan.ledger.schema import Migration, migrations
 
 LOCK = 0x6D73_706E  # "mspn": the advisory lock of whoever migrates
@@ -42,7 +42,7 @@ class Capabilities:
 
 def made(url: str) -> bool:
     """Whether the database holds a store. Raises StoreError where it cannot be asked."""
-    with mapped(url), psycopg.connect(url, connect_timeout=10, autocommit=True) as raw:
+    with mapped(url), psycopg.connect(conninfo(url), autocommit=True) as raw:
         known = raw.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.store",)).fetchone()
         if known is None or known[0] is None:
             return False
