@@ -24,9 +24,9 @@ def exists(place: Path | Database | None) -> bool:
 def ledger_at(
     place: Path | Database | None, actor: str | None, key: Key | None, namespace: str | None = None
 ) -> Ledger:
-    """The ledger of the store, which is made where there is none. ``namespace``: one that it is going to be asked about;
-    a role on a server may be told of those that were named only. Raises StoreError, and InvalidInput for a key where it
-    is in a database."""
+    """The ledger of the store, which is made where there is none. ``namespace``: one that it is going to be asked
+    about; a role on a server may be told of those that were named only. Raises StoreError, and InvalidInput for a key
+    where it is in a database."""
     if place is None:
         return SqliteLedger(None, actor)
     if isinstance(place, Path):
