@@ -1,7 +1,7 @@
 """A real PostgreSQL server for tests: one for all of them, a database of its own for each.
 
 ``MEMSPAN_TEST_PG_DSN`` names another one, on which the user may create databases; ``MEMSPAN_TEST_CITUS_DSN`` a database
-on a distributed one, in which everything is distributed by namespace.
+of nobody's on a distributed one, where the schema is made and distributed anew for each test (so without xdist).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def room() -> Path:
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a server with a template that has our schema; the same one in all processes of a run."""
     psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    if spread := os.environ.get("MEMSPAN_TEST_CITUS_DSN"):
+        return spread
     given = os.environ.get("MEMSPAN_TEST_PG_DSN")
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
@@ -63,15 +65,35 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def database(server: str) -> Iterator[str]:
-    """The address of a new database with our schema, which is dropped afterwards."""
+def distributed(url: str) -> Iterator[str]:
+    """The address of the database on a distributed server, with our schema made and distributed anew: there none can
+    be cloned. Tests that use it run one after the other."""
     import psycopg
 
+    from memspan import postgres as servers
+
+    with psycopg.connect(url, autocommit=True) as raw:
+        raw.execute("CREATE EXTENSION IF NOT EXISTS citus")
+        raw.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        raw.execute("DROP SCHEMA IF EXISTS memspan CASCADE")
+    servers.init(url, distribute=True)
+    yield url
+
+
+@contextmanager
+def database(server: str, template: str = TEMPLATE) -> Iterator[str]:
+    """The address of a new database with our schema, or as another ``template`` has it, which is dropped afterwards."""
+    import psycopg
+
+    if template == TEMPLATE and (given := os.environ.get("MEMSPAN_TEST_CITUS_DSN")):
+        with distributed(given) as url:
+            yield url
+        return
     from memspan.ledger.postgres.connections import database as address
 
     name = f"memspan_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server, autocommit=True) as raw:
-        raw.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        raw.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield address(server, name)
     finally:

@@ -95,12 +95,6 @@ def examine(url: str) -> Iterator[Check]:
         yield from _distribution(raw)
 
 
-def opened_before(url: str) -> bool:
-    """Whether a memory was opened there: then the store has its encoder. Raises StoreError."""
-    with _connected(url) as raw:
-        return raw.execute(f"SELECT 1 FROM {SCHEMA}.store WHERE key = 'encoder'").fetchone() is not None
-
-
 def forget(url: str, namespace: str) -> None:
     """Remove a namespace with all that is in it, the log too, as if it had never been: for one made to try something.
 

@@ -162,7 +162,7 @@ def server(config: Config) -> Iterator[Check]:
     """The server of a store that lies on one, and a real add, search and erase there, of which nothing is left."""
     if not isinstance(config.store, Database):
         return
-    from memspan import postgres
+    from memspan import opening, postgres
     from memspan.memory import Memory
 
     ready = True
@@ -172,7 +172,7 @@ def server(config: Config) -> Iterator[Check]:
     if not ready:
         return
     place, namespace = config.store.url, f"doctor {uuid.uuid4()}"
-    if not postgres.opened_before(place):
+    if not opening.exists(config.store):
         yield Check(name="memory there", ok=True, detail="nobody opened it yet: who does first decides on its encoder")
         return
     started = time.perf_counter()
