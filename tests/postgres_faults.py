@@ -62,12 +62,12 @@ class Cut:
             while said := client.recv(BUFFER):
                 heard = self.after if self.after.search(said) else heard
                 if heard is self.after and self._meant(said):
+                    self.closed = self.closes
                     if self.answered:
                         client.shutdown(socket.SHUT_WR)  # what comes back is lost from here on
                         server.sendall(said)
                         server.shutdown(socket.SHUT_WR)
                         back.join()
-                    self.closed = self.closes
                     server.shutdown(socket.SHUT_RDWR)  # to close it would not wake who reads from it
                     return
                 server.sendall(said)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ class Erasing(Revising):
         namespace: str | None = None,
         progress: Progress | None = None,
     ) -> Receipt:
-        """Look for what was erased, which the caller has kept, in the raw bytes of every file of the store.
+        """Look for what was erased, which the caller has kept, in the raw bytes of every file of the store, or of every
+        table where it is in a database.
 
         ``erased``: texts, or segments as they were; of those also metadata, categories and names are looked for. Found
         is a text or a part of it of some 100 characters, a word of 6 bytes or more, a term or a name it was indexed by,
@@ -114,12 +116,12 @@ class Erasing(Revising):
         if encoded and self._encoder is not None:
             activations = dict(zip(encoded, self._projection.activate(encoded), strict=True))
         wanted = traces.needles(given, activations)
-        looked, found = traces.Looked([], 0, []), list[Trace]()
-        if self.path is not None:
-            directory = self.path
-            looked = traces.look(directory, wanted, progress)
-            alike = lambda text: self._ledger.keeps(activations[text])  # noqa: E731
-            found = traces.unsaid(looked.found, self._said(directory), self._encoded, alike)
+        directory = self.path
+        files = () if directory is None else traces.files(directory, progress)
+        looked = traces.look(chain(files, self._ledger.contents()), wanted)
+        alike = lambda text: self._ledger.keeps(activations[text])  # noqa: E731
+        found = traces.unsaid(looked.found, self._said(), self._encoded, alike)
+        if directory is not None:
             found += [Trace(file=file, offset=0, what="index") for file in remaining(self._ledger, directory)]
             found += [
                 Trace(file=Path(file).relative_to(directory).as_posix(), offset=offset, what="tokens")
@@ -171,11 +173,12 @@ class Erasing(Revising):
                     content += [each for each in (document.title, document.uri) if each]
         return content
 
-    def _said(self, directory: Path) -> Iterator[str]:
-        yield from headers(directory)
+    def _said(self) -> Iterator[str]:
         yield from self._ledger.said()
-        for record in archived(self._ledger, directory):
-            yield jsonl.line_of(record).decode()
+        if self.path is not None:
+            yield from headers(self.path)
+            for record in archived(self._ledger, self.path):
+                yield jsonl.line_of(record).decode()
 
     def _encoded(self) -> Iterator[str]:
         for namespace in self._ledger.namespaces():

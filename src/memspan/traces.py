@@ -87,6 +87,8 @@ def needles(erased: Iterable[Erasable], activations: Mapping[str, Activation]) -
         if (activation := activations.get(each.encoded)) is not None:
             raws: tuple[tuple[What, bytes], ...] = (
                 ("vector", activation.pooled.tobytes()),
+                ("vector", activation.pooled.astype(">f2").tobytes()),  # as a server sends it
+                ("vector", activation.pooled.astype(">f4").tobytes()),
                 ("tokens", activation.tokens or b""),
             )
             for what, raw in raws:
@@ -176,24 +178,29 @@ class Looked(NamedTuple):
     found: list[tuple[str, int, Needle]]
 
 
-def look(directory: Path, wanted: Sequence[Needle], progress: Progress | None = None) -> Looked:
-    """Look through every file below ``directory``, and through what zip files among them hold."""
+def look(contents: Iterable[tuple[str, Iterable[bytes]]], wanted: Sequence[Needle]) -> Looked:
+    """Look through all contents, each with its name and in blocks."""
     haystack, looked, total = Haystack(wanted), Looked([], 0, []), 0
+    for name, blocks in contents:
+        looked.files.append(name)
+
+        def counted(blocks: Iterable[bytes] = blocks) -> Iterator[bytes]:
+            nonlocal total
+            for block in blocks:
+                total += len(block)
+                yield block
+
+        looked.found.extend((name, offset, wanted[number]) for offset, number in haystack.search(counted()))
+    return looked._replace(bytes=total)
+
+
+def files(directory: Path, progress: Progress | None = None) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The contents of every file below ``directory``, and of what zip files among them hold."""
     paths = sorted(file for file in directory.rglob("*") if file.is_file())
     for done, path in enumerate(paths):
         if progress is not None:
             progress(done, len(paths), "looking")
-        for name, blocks in _contents(path, path.relative_to(directory).as_posix()):
-            looked.files.append(name)
-
-            def counted(blocks: Iterator[bytes] = blocks) -> Iterator[bytes]:
-                nonlocal total
-                for block in blocks:
-                    total += len(block)
-                    yield block
-
-            looked.found.extend((name, offset, wanted[number]) for offset, number in haystack.search(counted()))
-    return looked._replace(bytes=total)
+        yield from _contents(path, path.relative_to(directory).as_posix())
 
 
 def _contents(path: Path, name: str) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -397,6 +397,8 @@ def test_a_full_or_unwritable_disk_is_said_and_costs_no_earlier_backup(
     script = """
 import subprocess, sys
 from memspan import Memory, NotWritable, StoreFull, backups
+
+pytestmark = pytest.mark.embedded("backups are of files")
 store, disk = sys.argv[1:]
 with Memory(store, encoder="hash") as memory:
     memory.backup(disk + "/backups")

@@ -389,6 +389,7 @@ def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
     untouched(tmp_path, StoreCorrupt)
 
 
+@pytest.mark.embedded("takes away a file of it")
 def test_a_store_without_its_ledger_is_not_begun_anew(opened: Open, path: Path) -> None:
     opened().add("Words.")
     opened().close()

@@ -185,6 +185,7 @@ def test_another_namespace_keeps_its_categories_and_every_scope_of_this_one_move
     assert paths(memory, user_id="ana") == {"One.": ("B",)}
 
 
+@pytest.mark.embedded("writes to its file past the engine")
 def test_a_move_that_fails_leaves_all_where_they_are(opened: Open) -> None:
     memory = opened()
     turns = [{"role": "user", "content": f"Note {number} " + f"{number} " * 40} for number in range(400)]

@@ -17,7 +17,6 @@ from memspan.cli import main
 from memspan.encoders.base import Encoded
 from memspan.encoders.hash import HashEncoder
 from memspan.entities import entities
-from memspan.ledger.sqlite import SqliteLedger
 
 Open = Callable[..., Memory]
 USE = {"recency", "frequency", "relevance"}  # what a search itself changes, or the time that passes
@@ -75,6 +74,7 @@ def test_a_row_nearly_the_same_is_similar_to_one_that_knows_many_weaker_ones(ope
         memory.compact()
 
 
+@pytest.mark.embedded("folds rows into files")
 @pytest.mark.usefixtures("small_snapshots")
 def test_rows_that_had_no_vector_when_they_were_folded_in_find_similar_ones_once_they_have(opened: Open) -> None:
     opened().close()
@@ -235,13 +235,14 @@ def test_a_category_is_renamed_though_one_of_its_rows_is_deleted_meanwhile(
 ) -> None:
     memory, other = opened(), opened()
     ids = [memory.add(f"note {number}", category="A / B").ids[0] for number in range(3)]
-    revise = SqliteLedger.revise
+    ledger = type(memory._ledger)
+    revise = ledger.revise
 
     def late(*arguments: Any, **named: Any) -> Any:
         other.erase(ids[1])
         return revise(*arguments, **named)
 
-    monkeypatch.setattr(SqliteLedger, "revise", late)
+    monkeypatch.setattr(ledger, "revise", late)
     assert memory.move_category("A", "C") == 2
     assert {segment.id: segment.category for segment in memory.get_all()} == dict.fromkeys(ids[::2], ("C", "B"))
 
@@ -314,6 +315,7 @@ def test_a_score_does_not_jump_as_a_fifth_row_comes_that_has_nothing_to_do_with_
 # Who is asked for
 
 
+@pytest.mark.embedded("opens it by its path")
 def test_the_themes_on_the_command_line_are_those_of_the_user_asked_for(
     opened: Open, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

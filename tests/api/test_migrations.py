@@ -232,6 +232,8 @@ import sys
 from memspan import Memory
 from memspan.ledger import schema
 
+pytestmark = pytest.mark.embedded("of the file that SQLite keeps")
+
 known = schema.migrations("sqlite")
 more = [schema.Migration(known[-1].number + 1, "extra", sys.argv[2])] if sys.argv[2] else []
 schema.migrations = lambda dialect: [*known, *more]

@@ -179,6 +179,7 @@ def test_reading_changes_no_answer_of_the_default(opened: Open) -> None:
     assert answer(memory) == first
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_uses_are_written_down_with_how_often_when_and_how_well(opened: Open, path: Path) -> None:
     memory = opened()
     ids = fill(memory)
@@ -221,6 +222,7 @@ def test_an_access_makes_what_happened_long_ago_recent(opened: Open) -> None:
     assert parts(opened(), id, "the war")["recency"] == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_a_new_version_keeps_its_uses_and_a_deletion_forgets_them(opened: Open, path: Path) -> None:
     memory = opened()
     ids = fill(memory)
@@ -241,6 +243,7 @@ def test_a_new_version_keeps_its_uses_and_a_deletion_forgets_them(opened: Open, 
     assert memory.verify()["ok"]
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_many_uses_are_written_in_batches_and_each_counts_once(
     opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +255,7 @@ def test_many_uses_are_written_in_batches_and_each_counts_once(
     assert sum(accesses for accesses, _ in usage(path).values()) == returned
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_uses_in_many_namespaces_are_written_down_before_the_store_is_closed(
     opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +269,7 @@ def test_uses_in_many_namespaces_are_written_down_before_the_store_is_closed(
         assert time.monotonic() < deadline
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_a_search_does_not_wait_for_who_writes(opened: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memspan.projection.USES", 1)
     monkeypatch.setattr("memspan.ledger.connections.BUSY_SECONDS", 0.05)
@@ -280,6 +285,7 @@ def test_a_search_does_not_wait_for_who_writes(opened: Open, path: Path, monkeyp
     writer.close()
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_a_store_that_cannot_be_written_to_answers_and_counts_nothing(opened: Open, path: Path) -> None:
     memory = opened()
     ids = fill(memory)

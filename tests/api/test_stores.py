@@ -144,6 +144,7 @@ def test_a_path_is_meant_from_where_it_was_opened(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "here" / "ledger.db").is_file()
 
 
+@pytest.mark.embedded("says what its directory is called")
 def test_what_a_memory_is_can_be_seen(opened: Open, path: Path) -> None:
     memory = opened(namespace="work")
     assert repr(memory) == f"<Memory {str(path)!r} namespace='work' encoder='hash-256'>"
@@ -250,12 +251,13 @@ def test_none_as_a_name_is_none(opened: Open, monkeypatch: pytest.MonkeyPatch) -
         memory.add("Words.")
 
 
-def test_a_store_made_without_an_encoder_stays_without_until_it_is_rebuilt(opened: Open, path: Path) -> None:
-    opened(encoder=None).add("Ana lives in Lisbon.")
+def test_a_store_made_without_an_encoder_stays_without_until_it_is_rebuilt(opened: Open) -> None:
+    memory = opened(encoder=None)
+    memory.add("Ana lives in Lisbon.")
     with pytest.raises(EncoderMismatch, match="no encoder") as caught:
         opened(encoder="hash")
-    assert f"memspan rebuild --store {path} --encoder hash" in caught.value.mend
-    memory = opened(encoder=None)
+    where = shlex.quote(memory.stats()["path"])
+    assert f"memspan rebuild --store {where} --encoder hash" in caught.value.mend
     assert memory.rebuild(encoder="hash")["encoder"] == "hash-256"
     assert memory.search("Ana in Lisbon", recipe="semantic")[0].text == "Ana lives in Lisbon."
     assert opened(encoder="hash").verify()["ok"]

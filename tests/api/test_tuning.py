@@ -212,6 +212,7 @@ with Memory(sys.argv[1]) as memory:
 """
 
 
+@pytest.mark.embedded("opens it by its path")
 def test_others_who_have_the_store_open_and_later_ones_use_it_at_their_next_search(opened: Open, path: Path) -> None:
     query = "what of ambermill?"
     with opened() as memory, opened() as other:
@@ -246,6 +247,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(memory: Memory, notes: Not
 # What is kept of feedback
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_feedback_is_kept_once_and_can_be_taken_back(opened: Open, path: Path) -> None:
     with opened() as memory:
         (id,) = memory.add("The kettle sings.").ids
@@ -266,6 +268,7 @@ def test_feedback_is_kept_once_and_can_be_taken_back(opened: Open, path: Path) -
         assert memory.stats()["judgements"] == 1
 
 
+@pytest.mark.embedded("reads its file past the engine")
 def test_what_was_said_of_a_deleted_segment_is_nowhere_on_disk(opened: Open, path: Path) -> None:
     secret = "qxzzyvork"
     with opened() as memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from postgres import database
 from postgres_faults import Killable
 from running import Process, started
 from test_crash import campaign
+from test_erasure import everything, filled, only
 from test_processes import writers_and_readers
 from test_state_machine import Store
 from test_truth_state_machine import Truth
@@ -255,3 +257,86 @@ def test_a_killed_writer_leaves_no_lock(postgres: str) -> None:
         others.finish()
     with Memory(postgres) as memory:
         assert memory.verify()["problems"] == []
+
+
+# Erasure
+
+
+def tables(url: str) -> bytes:
+    """All that the tables hold of texts and bytes."""
+    with psycopg.connect(url) as raw:
+        names = raw.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'memspan' ORDER BY 1").fetchall()
+        blocks = []
+        for (name,) in names:
+            with raw.cursor().copy(f"COPY memspan.{name} TO STDOUT (FORMAT BINARY)") as copy:
+                blocks += [bytes(block) for block in copy]
+    return b"".join(blocks).lower()
+
+
+def test_what_was_erased_is_in_no_table_and_all_else_stays(postgres: str, tmp_path: Path, words: WordEncoder) -> None:
+    choose = random.Random(24)
+    with Memory(postgres, encoder=words) as memory, Memory(postgres, encoder=words) as beside:
+        filled(memory, choose, 60, tmp_path)
+        for _ in range(4):
+            current = memory.get_all(limit=100_000)
+            beside.search(current[0].text, k=3)
+            ids = {row.id for row in choose.sample(current, choose.choice((1, 5)))}
+            gone = [row for rows in memory._ledger.versions("default", sorted(ids)).values() for row in rows]
+            stays = everything(memory, tmp_path / "all.jsonl", ids)
+            secrets = {word.lower() for word in only(memory, gone)}
+            assert any(word.encode() in tables(postgres) for word in secrets)
+            erased = memory.erase(sorted(ids), vacuum=True, verify=True)
+            assert (erased.segments, erased.due, erased.vacuumed) == (len(ids), (), True)
+            assert erased.receipt is not None
+            assert erased.receipt.ok
+            assert erased.receipt.bytes > 0
+            assert everything(memory, tmp_path / "all.jsonl", ids) == stays
+            memory.export_to(tmp_path / "all.jsonl")
+            said, held = (tmp_path / "all.jsonl").read_text("utf-8").lower(), tables(postgres)
+            assert [word for word in secrets if word.encode() in held and word not in said] == []
+            assert not {hit.id for hit in beside.search(gone[0].text, k=50)} & ids
+        assert memory.verify()["problems"] == []
+
+
+def test_a_look_for_what_was_erased_finds_what_is_not(postgres: str) -> None:
+    with Memory(postgres, encoder="hash") as memory:
+        memory.add("The kettle Zqbcdfghkmnp sings.")
+        memory.erase(memory.add("rain on tuesday").ids[0])
+        with psycopg.connect(postgres) as raw:
+            raw.execute("UPDATE memspan.segments SET tail = 'a secret Zqpnmkhgfdcb'")
+            raw.execute("INSERT INTO memspan.pending VALUES (1, 1)")
+        receipt = memory.verify_erasure("rain on tuesday")
+        assert receipt.ok
+        vector = memory.verify_erasure("The kettle Zqbcdfghkmnp sings!")
+        assert vector.ok, "what is still said is no trace"
+        with psycopg.connect(postgres) as raw:
+            raw.execute("INSERT INTO memspan.mentions VALUES (99, 1, 'Zqforgotten')")
+        assert {trace.file for trace in memory.verify_erasure("It was Zqforgotten.").found} == {"table mentions"}
+
+
+def test_what_was_erased_is_in_no_file_of_the_tables_of_a_server(server: Killable, words: WordEncoder) -> None:
+    url = address(server.url, "promises")
+    with Memory(url, encoder=words) as memory:
+        memory.add([{"role": "user", "content": f"Zqbcdfg{step} is to go"} for step in range(60)], user_id="gone")
+        memory.add([{"role": "user", "content": f"Zqkmnpv{step} stays"} for step in range(60)], user_id="kept")
+        memory.compact()
+        assert memory.erase(user_id="gone", vacuum=True).due == ()
+    with psycopg.connect(url, autocommit=True) as raw:
+        raw.execute("CHECKPOINT")
+        (oid,) = raw.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+    held = b"".join(file.read_bytes() for file in (server.directory / "base" / str(oid)).iterdir()).lower()
+    assert b"zqkmnpv" in held
+    assert b"zqbcdfg" not in held
+
+
+def test_an_erasure_that_somebody_reads_past_stays_due_until_they_have_gone(postgres: str) -> None:
+    with Memory(postgres, encoder="hash") as memory, psycopg.connect(postgres) as raw:
+        id = memory.add("rain on tuesday").ids[0]
+        raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        raw.execute("SELECT 1")
+        erased = memory.erase(id, vacuum=True)
+        assert "reading" in "".join(erased.due)
+        assert memory._ledger.due() is not None
+        raw.rollback()
+        memory.compact()
+        assert memory._ledger.due() is None

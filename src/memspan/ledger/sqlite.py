@@ -157,6 +157,10 @@ class SqliteLedger(Activations, Transferring):
             return ["the write-ahead log: somebody has been reading in the store all the while"]
         return []
 
+    def contents(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Nothing: all of it is in files."""
+        return iter(())
+
     def said(self) -> Iterator[str]:
         """All that the store says now, row by row, but what is derived from it."""
         yield from super().said()

@@ -58,6 +58,7 @@ REPEATING_SECONDS = 60.0  # after which a call is not begun again
 POOL = 8  # threads of this process that are in transactions at once
 NESTED = 3  # connections that each of them needs at most: a moment, a newer one within it, a write within that
 TURNS = 4  # connections that hold turns, or no transaction
+RECONNECT_SECONDS = 1.0  # from one try to reach a server that is down to the next, as long as somebody waits for it
 TRIES = 4  # of a call of which nothing was done
 PAUSE = 0.1  # seconds before the second try, twice as many before each that follows
 SETTING, NAME = "memspan.namespace", "memspan.name"  # of the namespace a transaction is bound to: its number, its name
@@ -205,6 +206,8 @@ class PostgresConnections(Transactions):
             open=False,
             configure=self.configure,
             timeout=self._patience,
+            reconnect_timeout=RECONNECT_SECONDS,
+            reconnect_failed=_tried_again,
             name="memspan",
         )
         self._pool.open()
@@ -315,9 +318,11 @@ class PostgresConnections(Transactions):
             yield False
             return
         try:
-            with mapped(self.url), self._begun(f"BEGIN; {TURNING}") as (raw, _):
-                got = "pg_advisory_xact_lock(%s) IS NOT NULL" if wait else "pg_try_advisory_xact_lock(%s)"
-                ((only,),) = raw.execute(f"SELECT {got}", (lock_of("turn", name),)).fetchall()
+            got = "pg_advisory_xact_lock({}) IS NOT NULL" if wait else "pg_try_advisory_xact_lock({})"
+            # all in one message, of which no open query is left: that would keep what others erase from being vacuumed
+            begin = f"BEGIN; {TURNING}; SELECT {got.format(lock_of('turn', name))}"
+            with mapped(self.url), self._begun(begin) as (raw, said):
+                only = bool(said.fetchall()[0][0])
                 try:
                     yield only
                 finally:
@@ -486,6 +491,13 @@ def server_of(raw: psycopg.Connection[Any]) -> object:
 def lock_of(kind: str, name: str) -> int:
     """The number of an advisory lock."""
     return int.from_bytes(sha256(f"memspan {kind}\0{name}".encode()).digest()[:8], signed=True)
+
+
+def _tried_again(pool: ConnectionPool[Any]) -> None:
+    """Have a pool that could not connect try again: by itself it would leave those who wait to wait in vain, or, if it
+    were to go on longer, try ever more seldom."""
+    if pool.get_stats().get("requests_waiting"):
+        pool.check()
 
 
 @contextmanager

@@ -123,8 +123,10 @@ class PostgresClauses(Clauses):
             if isinstance(node.value, str):
                 clause = f"CASE WHEN {kind} = 'string' THEN {text} COLLATE \"C\" {order} ? ELSE FALSE END"
             else:
-                clause = f"CASE WHEN {kind} = 'number' THEN CAST({value} AS NUMERIC) {order} ? ELSE FALSE END"
-            return f"coalesce({clause}, FALSE)", [path, path, node.value]
+                number = f"CAST({value} AS NUMERIC) {order} CAST(? AS NUMERIC)"  # as it is written: none is rounded
+                clause = f"CASE WHEN {kind} = 'number' THEN {number} ELSE FALSE END"
+            bound = [path, path, node.value if isinstance(node.value, str) else json.dumps(node.value)]
+            return f"coalesce({clause}, FALSE)", bound
         if node.operator == "contains":
             clause = f"{kind} = 'array' AND {value} @> CAST(? AS JSONB)"
             bound = [path, path, json.dumps(node.value)]

@@ -7,12 +7,14 @@ of ours: no trigger fires on a distributed table.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from hashlib import sha256
 from typing import Any
 
 import psycopg
+import psycopg.errors
 from pgvector.psycopg import register_vector
 
 from memspan.keys import Keys
@@ -166,14 +168,34 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
             yield done, total, None
 
     def scrub(self, *, vacuum: bool) -> list[str]:
-        """Leave nothing of removed rows in the tables' pages; what could not be done, and why.
+        """Leave nothing of removed rows in the tables; what could not be done, and why.
 
-        ``vacuum``: write the tables anew, as even pages in use may hold copies of what stood there before.
+        ``vacuum``: write the tables anew, as pages keep the bytes of what stood there before. Samples of what columns
+        hold, which the server has for its planner, are taken anew. Its log of changes is its own: it is overwritten in
+        time, and archived where that is set up.
         """
+        due = list[str]()
         with self.indexing(wait=False) as mine, self.connected() as raw:
+            moment = raw.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())").fetchall()[0][0]
+            for _ in range(WAITS):
+                if not (older := raw.execute(OLDER, (moment,)).fetchall()[0][0]):
+                    break
+                time.sleep(PAUSE)
+            else:
+                due.append(f"the tables: {older} sessions have been reading all the while, and still see it")
+            if not mine:
+                due.append("vectors: another process is making an index over them")
             for table in TABLES if mine else (each for each in TABLES if each != "activations"):
-                raw.execute(f"VACUUM {'(FULL) ' if vacuum else ''}memspan.{table}")
-        return [] if mine else ["vectors: another process is making an index over them"]
+                due += _vacuumed(raw, f"memspan.{table}", "FULL, ANALYZE" if vacuum else "ANALYZE")
+            _vacuumed(raw, "pg_catalog.pg_statistic", "FULL" if vacuum else "ANALYZE FALSE")  # where the role may
+        return due
+
+    def contents(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """All tables as they come over the wire, in blocks, by their names."""
+        with self.reading() as connection:
+            for table in (*TABLES, "namespaces", "store"):
+                with connection.raw.cursor() as cursor, cursor.copy(f"COPY {table} TO STDOUT (FORMAT BINARY)") as copy:
+                    yield f"table {table}", map(bytes, copy)
 
     def tidy(self) -> None:
         """Have the server refresh its statistics."""
@@ -217,6 +239,34 @@ def _repeated(name: str) -> Callable[..., Any]:
 for _name in REPEATED:
     setattr(PostgresLedger, _name, _repeated(_name))
 
+
+def _vacuumed(raw: psycopg.Connection[Any], table: str, options: str) -> list[str]:
+    """Vacuum a table that nobody holds for long; what kept that from being done."""
+    for _ in range(WAITS):
+        warnings = list[str]()
+
+        def heard(notice: psycopg.errors.Diagnostic, warnings: list[str] = warnings) -> None:
+            if notice.severity_nonlocalized == "WARNING":
+                warnings.append(notice.message_primary or "")
+
+        raw.add_notice_handler(heard)
+        try:
+            raw.execute(f"VACUUM ({options}, SKIP_LOCKED) {table}")
+        finally:
+            raw.remove_notice_handler(heard)
+        if not warnings:
+            break
+        time.sleep(PAUSE)
+    return [f"the table {table}: {each}" for each in warnings]
+
+
+WAITS, PAUSE = 10, 0.2  # so often, and so many seconds, for somebody who holds a table or reads an earlier moment
+OLDER = (
+    "SELECT count(*) FROM (SELECT backend_xmin AS seen FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    " AND datname = current_database() UNION ALL SELECT xmin FROM pg_replication_slots) AS readers"
+    " WHERE age(seen) > age(CAST(CAST(%s AS xid8) AS xid))"
+)
+"""How many may still see what was there before a transaction: of the sessions that this role may look at."""
 
 HANGING = (
     ("edges", "source"),
