@@ -12,6 +12,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -116,18 +117,18 @@ class Activations(Connections):
                 left = [content for content in contents if content not in found or found[content].tokens == LATER]
                 for chunk in chunks(left):
                     for content, pooled, key, *place in connection.execute(sql.format(marks(chunk)), (*chunk, number)):
-                        tokens = self._matrix(*place) if key else key
+                        tokens = self._matrix(key, *place) if key and None not in place else key and LATER
                         found[content] = Activation(np.frombuffer(pooled, np.float16), tokens)
             if all(each.tokens != LATER for each in found.values()):
                 break
         return found
 
-    def _matrix(self, arena: int, offset: int, size: int) -> bytes:
-        """A token matrix, LATER where it is not what was written."""
-        try:
-            return self._arenas.read(arena, offset, size) if self._proven(arena, offset, size) else LATER
-        except StoreCorrupt:
-            return LATER
+    def _matrix(self, key: bytes, arena: int, offset: int, size: int) -> bytes:
+        """A token matrix, LATER where it is not what was written: its text may be erased since this moment."""
+        with suppress(StoreCorrupt):
+            if sha256(matrix := self._arenas.read(arena, offset, size)).digest() == key:
+                return matrix
+        return LATER
 
     def _places(self, connection: Connection, namespace: str, seqs: Sequence[int]) -> list[tuple[int, int, int, int]]:
         """(seq, arena, offset, size) of these rows' token matrices, by seq."""
