@@ -4,8 +4,8 @@ In a selection of at most ``EXACT`` rows each row that holds one of the terms is
 larger one the rare terms propose the rows that hold them, the others those that hold several of them, so that some
 thousands of rows are read however many there are. How common a term is there is counted in what was read, or else in a
 sample of the selection: its rows of least content hash (a bottom-k sketch: E. Cohen and H. Kaplan, "Summarizing data
-using bottom-k sketches", PODC 2007), which are the same
-whatever others write (docs/decisions/0024-postgres-lexical.md).
+using bottom-k sketches", PODC 2007), which are the same whatever others write
+(docs/decisions/0024-postgres-lexical.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from memspan.ledger.postgres.ledger import PostgresLedger
 from memspan.ledger.postgres.words import OCCURRENCE, words_of
 from memspan.ledger.rows import namespace_number
 from memspan.views.base import Matches, Progress, Scored, Scorer, Selection
-from memspan.views.lexical import BATCH, Weighing, outdated
+from memspan.views.lexical import Weighing, outdated
 from memspan.views.postgres.selections import PostgresSelection, on_server
 
 EXACT = 8_192  # rows of a selection in which all that hold a term are read
@@ -34,6 +34,7 @@ BUDGET = 2_048  # rows that the rare terms propose at most, and each set of othe
 SHARE = 16  # and one of so many of the selection's rows: the index is of the whole namespace, of which it may be a part
 COMMON = 4  # of the terms that are not rare, the rarest, which propose the rows that hold several of them
 LEAST = 256  # rows to be proposed, where there are so many: as many as a search asks for
+ANEW = 1_024  # rows that are indexed once more in one transaction, for which the namespace's writers wait
 MOST = 16_384  # rows that are read, whatever the sample said
 UNSEEN = 1 / 16  # of a row in the sample: how common a term is taken to be that is in none
 KEPT = 64  # samples
@@ -264,8 +265,8 @@ class PostgresLexical:
         if not force:
             return False
         total, done, after = self._ledger.count_after(namespace, 0), 0, 0
-        while (last := self._ledger.index_anew(namespace, after, BATCH)) > after:
-            done, after = min(done + BATCH, total), last
+        while (last := self._ledger.index_anew(namespace, after, ANEW)) > after:
+            done, after = min(done + ANEW, total), last
             if progress is not None:
                 progress(done, total, self.name)
         with self._lock:
