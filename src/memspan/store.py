@@ -48,8 +48,9 @@ from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
+from memspan.views.association import NearestIn
 from memspan.views.base import Progress, Selecting, Selection, Selections, View
-from memspan.views.graph import GraphView, NearestIn
+from memspan.views.graph import GraphView
 from memspan.views.lexical import LexicalIndex, LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex, VectorView

@@ -16,8 +16,9 @@ from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Edge, Scope
 from memspan.testing import ViewContract, activations_of, drafts, turns, write
 from memspan.views.adjacency import DEGREE
+from memspan.views.association import NearestIn
 from memspan.views.base import Scored, Selection, Selections, View
-from memspan.views.graph import GraphView, NearestIn
+from memspan.views.graph import GraphView
 from memspan.views.vectors import VectorView
 
 
