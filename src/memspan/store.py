@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ from memspan.views.graph import GraphView
 from memspan.views.lexical import LexicalIndex, LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex, VectorView
+
+if TYPE_CHECKING:
+    from memspan.views.postgres.graph import PostgresGraph
 
 T = TypeVar("T")
 
@@ -133,7 +136,7 @@ class Store:
             led = self._tree if self.database is None else None
             self._nearest = partial(_nearest, vectors, led, self._selections)
         views.append(self._tree)
-        self._graph = GraphView(self._ledger, views_path, self._nearest)
+        self._graph = self._by_association(views_path)
         views.append(self._graph)
         followers = (
             NextFollower(self._graph),
@@ -175,6 +178,16 @@ class Store:
             PostgresLexical(ledger),
             None if dim is None else PostgresVectors(ledger, dim),
         )
+
+    def _by_association(self, directory: Path | None) -> GraphView | PostgresGraph:
+        """The view of edges; a database has its own."""
+        if self.database is None:
+            return GraphView(self._ledger, directory, self._nearest)
+        from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.graph import PostgresGraph
+
+        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
+        return PostgresGraph(self._ledger, self._nearest)
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides, and on the ``level`` of

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.arguments import DERIVED
+from memspan.entities import key_of
 from memspan.ledger.base import Ledger, Seqs, names_in
-from memspan.views.adjacency import DEGREE, FEWEST, Rows, key_of, spans
+from memspan.views.adjacency import DEGREE, FEWEST, Rows, spans
 from memspan.views.base import Scored, Selection, find_sorted
 
 HUB = 100  # a name that more rows of the selection share says nothing about any of them

@@ -22,13 +22,14 @@ from memspan.ledger.postgres import schema
 from memspan.ledger.postgres.activations import PostgresActivations
 from memspan.ledger.postgres.connections import AsSent, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
+from memspan.ledger.postgres.names import PostgresNames
 from memspan.ledger.postgres.words import COPIED, PostgresWords
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
 from memspan.ledger.transactions import Connection
 from memspan.ledger.transferring import Transferring
 
 
-class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
+class PostgresLedger(PostgresActivations, PostgresWords, PostgresNames, Transferring):
     """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
 
     keys: Keys | None = None
@@ -111,7 +112,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
         )
         seqs, contents = [row[0] for row in rows], list({row[3] for row in rows})
         documents = list({row[4] for row in rows} - {None})
-        for table in ("pending", "mentions", "lexical"):
+        for table in ("pending", "mentions", "names", "lexical"):
             connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND seq = ANY(?)", (number, seqs))
         for table in ("activations", "matrices"):
             connection.execute(
@@ -205,7 +206,7 @@ HANGING = (
 
 TABLES = (
     "segments", "documents", "tombstones", "removals", "edges", "operations", "usage", "judgements", "log", "changes",
-    "verdicts", "activations", "matrices", "pending", "mentions", "lexical", "snapshots", "heads",
+    "verdicts", "activations", "matrices", "pending", "mentions", "names", "lexical", "snapshots", "heads",
 )  # fmt: skip
 """What is kept by namespace."""
 
@@ -217,6 +218,8 @@ INCONSISTENCIES = {
         "{} vectors belong to no segment",
     f"SELECT count(*) FROM lexical AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
         "{} entries of the lexical index belong to no segment",
+    f"SELECT count(*) FROM names AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
+        "{} names belong to no segment",
     f"SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical AS t {_BY_SEQ})":
         "{} segments are not in the lexical index: run `memspan rebuild`",
     f"SELECT count(*) FROM lexical AS t WHERE EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ} AND ({_COPIES.format('s')})"
