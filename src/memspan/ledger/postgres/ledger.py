@@ -76,6 +76,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, PostgresNames, Transfer
                 [(number, last - len(seqs) + at, seq) for at, seq in enumerate(seqs, 1)],
             )
             self.hide_words(connection, number, seqs)
+            self.hide_names(connection, number, seqs)
 
     def alone(self, connection: Connection, key: str) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(?)", (_lock(f"value {key}"),))
@@ -220,6 +221,9 @@ INCONSISTENCIES = {
         "{} entries of the lexical index belong to no segment",
     f"SELECT count(*) FROM names AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
         "{} names belong to no segment",
+    "SELECT count(*) FROM names AS t JOIN segments AS s ON s.namespace = t.namespace AND s.seq = t.seq"
+    " WHERE t.user_id IS DISTINCT FROM s.user_id OR t.plain AND s.ended_at IS NOT NULL":
+        "{} names are of another scope than their segments: run `memspan rebuild`",
     f"SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical AS t {_BY_SEQ})":
         "{} segments are not in the lexical index: run `memspan rebuild`",
     f"SELECT count(*) FROM lexical AS t WHERE EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ} AND ({_COPIES.format('s')})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from memspan.ledger.transactions import Connection
 from memspan.records import Draft
 
 _KEEP = (
-    "INSERT INTO names (namespace, seq, key, title, user_id)"
-    " SELECT s.namespace, n.seq, n.key, n.title, s.user_id"
+    "INSERT INTO names (namespace, seq, key, title, user_id, plain)"
+    " SELECT s.namespace, n.seq, n.key, n.title, s.user_id, s.ended_at IS NULL AND s.state IS NULL"
+    " AND s.valid_from IS NULL AND s.valid_to IS NULL AND s.expires_at IS NULL"
     " FROM unnest(CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BOOLEAN[])) AS n (seq, key, title)"
     " JOIN segments AS s ON s.namespace = ? AND s.seq = n.seq ON CONFLICT (namespace, seq, key) DO NOTHING"
 )
@@ -41,6 +42,10 @@ class PostgresNames(PostgresConnections, Feeding):
     ) -> int:
         _keep(connection, number, [(seq, draft.names) for seq, draft in rows])
         return super().derive(connection, number, rows, activations)
+
+    def hide_names(self, connection: Connection, number: int, seqs: Collection[int]) -> None:
+        """Rows have ended: whether they may be seen, they are asked themselves from now on."""
+        connection.execute("UPDATE names SET plain = FALSE WHERE namespace = ? AND seq = ANY(?)", (number, list(seqs)))
 
     def name_anew(self, namespace: str, after: int, limit: int) -> int:
         """Find the names of at most ``limit`` rows after ``after`` once more, in their texts; the last of these rows,

@@ -1,8 +1,8 @@
 """The graph in PostgreSQL: what stands beside a row and who shares its names are asked of tables, in one round trip.
 
-A name is followed only as far as it may tell something: who holds it is read in the order of an index, seen through the
-selection row by row, and given up as soon as it is a hub there. So a name that everybody mentions costs no more than
-one of a hundred rows, and one user's question nothing of what others say of it.
+A name is followed only as far as it may tell something: who holds it is read in the order of an index, and given up as
+soon as it is a hub in the selection. So a name that everybody mentions costs no more than one of a hundred rows, and a
+user's question nothing of what others say of it. Whether a row is in the selection the index tells for most of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from memspan.ledger.base import Seqs
 from memspan.ledger.postgres.ledger import PostgresLedger
 from memspan.ledger.postgres.names import signed
 from memspan.ledger.rows import namespace_number
+from memspan.records import Scope
 from memspan.views import association
 from memspan.views.adjacency import DEGREE, FEWEST, Rows
 from memspan.views.association import Edges, Graph, Holders, Mentions, NearestIn, unnamed
@@ -138,17 +139,25 @@ class PostgresGraph(Graph):
 def _held(selection: PostgresSelection) -> tuple[str, list[Any]]:
     """Joins to keys, k, those rows of the selection that mention each, h.held: seq * 2, and 1 where it is the title.
     A name that too many rows mention is left out."""
-    user = selection.scope.user_id
+    scope, then = selection.scope, selection.then
+    user = scope.user_id
+    told = (  # in such a selection are all plain rows of the user
+        scope == Scope(namespace=scope.namespace, user_id=user)
+        and selection.filters is None
+        and selection.given is None
+        and (then is None or then.known is None)
+    )
     inner, values = selection.source("seq")
+    unless, also = (" AND NOT n.plain", "n.plain OR ") if told else ("", "")
     most, hub = association.MOST_HELD, association.HUB
     every = (
-        "SELECT seq, title, row_number() OVER () AS number FROM names WHERE namespace = ? AND key = k.key"
+        "SELECT seq, title, plain, row_number() OVER () AS number FROM names WHERE namespace = ? AND key = k.key"
         f"{'' if user is None else ' AND user_id = ?'} LIMIT {most + 1}"
     )
     seen = (
         f"SELECT n.seq * 2 + CAST(n.title AS INTEGER) AS held, n.number FROM ({every}) AS n"
-        f" LEFT JOIN LATERAL (SELECT i.seq FROM {inner} AS i WHERE i.seq = n.seq OFFSET 0) AS s ON TRUE"
-        f" WHERE s.seq IS NOT NULL OR n.number > {most} LIMIT {hub + 1}"
+        f" LEFT JOIN LATERAL (SELECT i.seq FROM {inner} AS i WHERE i.seq = n.seq{unless} OFFSET 0) AS s ON TRUE"
+        f" WHERE {also}s.seq IS NOT NULL OR n.number > {most} LIMIT {hub + 1}"
     )
     joined = (
         f", LATERAL (SELECT array_agg(held) AS held, max(number) AS number FROM ({seen}) AS f) AS h"

@@ -249,17 +249,19 @@ CREATE TABLE mentions (
     PRIMARY KEY (namespace, seq)
 );
 
--- The same names by their keys, for whoever looks for the rows that share one; beside them whose row it is, so that
--- nobody reads past what others say of it.
+-- The same names by their keys, for whoever looks for the rows that share one. Beside them whose row it is, so that
+-- nobody reads past what others say of it, and whether it is plain: current, of no state and no validity, so that a
+-- search need not look at the row itself to know that it may be seen.
 CREATE TABLE names (
     namespace BIGINT NOT NULL,
     seq       BIGINT NOT NULL,
     key       BIGINT NOT NULL,
     title     BOOLEAN NOT NULL,              -- it is that row's title
     user_id   TEXT COLLATE "C",
+    plain     BOOLEAN NOT NULL,
     PRIMARY KEY (namespace, seq, key)
 );
-CREATE INDEX names_key ON names (namespace, key, user_id, seq) INCLUDE (title);
+CREATE INDEX names_key ON names (namespace, key, user_id, seq) INCLUDE (title, plain);
 
 -- The words of a row: hashes of its terms mixed with the namespace's number. Beside them, as in segments, what says
 -- whether the row may be seen. Words are written where they are read: a list of pending ones is read by every search.
