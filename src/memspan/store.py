@@ -127,7 +127,7 @@ class Store:
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
         known = json.loads(recorded)
-        self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
+        self._tree = self._by_category(views_path, 1 if known is None else known["dim"])
         self._nearest: NearestIn | None = None
         if vectors is not None:
             views.append(vectors)
@@ -178,6 +178,16 @@ class Store:
             PostgresLexical(ledger),
             None if dim is None else PostgresVectors(ledger, dim),
         )
+
+    def _by_category(self, directory: Path | None, dim: int) -> TreeView:
+        """The view of categories and clusters; a database keeps it itself."""
+        if self.database is None:
+            return TreeView(self._ledger, directory, dim)
+        from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.tree import PostgresTree
+
+        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
+        return PostgresTree(self._ledger, dim)
 
     def _by_association(self, directory: Path | None) -> GraphView | PostgresGraph:
         """The view of edges; a database has its own."""

@@ -207,7 +207,8 @@ HANGING = (
 
 TABLES = (
     "segments", "documents", "tombstones", "removals", "edges", "operations", "usage", "judgements", "log", "changes",
-    "verdicts", "activations", "matrices", "pending", "mentions", "names", "lexical", "snapshots", "heads",
+    "verdicts", "activations", "matrices", "pending", "mentions", "names", "lexical", "snapshots",
+    "snapshot_parts", "heads",
 )  # fmt: skip
 """What is kept by namespace."""
 

@@ -87,6 +87,7 @@ CREATE TABLE segments (
         END) STORED,
     PRIMARY KEY (namespace, seq)
 );
+CREATE INDEX segments_category ON segments (namespace, seq) WHERE category IS NOT NULL;
 CREATE INDEX segments_place ON segments (namespace, place) WHERE place IS NOT NULL;
 CREATE UNIQUE INDEX segments_identity ON segments (namespace, identity) WHERE ended_at IS NULL;
 CREATE UNIQUE INDEX segments_id ON segments (namespace, id, version);
@@ -294,5 +295,15 @@ CREATE TABLE snapshots (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (namespace, view)
 );
+
+-- The bytes of snapshots, by the name that `snapshots` has for them.
+CREATE TABLE snapshot_parts (
+    namespace BIGINT NOT NULL,
+    file      TEXT COLLATE "C" NOT NULL,
+    part      INTEGER NOT NULL,
+    bytes     BYTEA NOT NULL,
+    PRIMARY KEY (namespace, file, part)
+);
+ALTER TABLE snapshot_parts ALTER COLUMN bytes SET STORAGE EXTERNAL;
 
 INSERT INTO store VALUES ('encoding', '1'), ('unlogged', '0');
