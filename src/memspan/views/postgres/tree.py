@@ -95,12 +95,8 @@ class PostgresTree(TreeView):
                 waiting = connection.execute(_WAITING, (number, -1))
                 found = connection.execute(_HOMES, (number, seqs.tolist()))
                 parts = connection.binary(_SUMS, (number, known.upto))
-                row, lost, (first,), homes = (
-                    head.fetchone(),
-                    gone.fetchone(),
-                    waiting.fetchone(),
-                    dict(found.fetchall()),
-                )
+                row, lost, (first,) = head.fetchone(), gone.fetchone(), waiting.fetchone()
+                homes = dict(found.fetchall())
             if row is None:
                 return {}, {}
             seq, removal, encoding = row
