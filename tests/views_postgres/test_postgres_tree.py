@@ -133,25 +133,6 @@ def test_the_tree_is_read_from_the_database_by_another_process(served: Memory, p
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("how", ["gone", "cut"])
-def test_a_damaged_tree_costs_no_row_and_is_reported_and_mended(served: Memory, postgres: str, how: str) -> None:
-    fill(served)
-    whole = served.tree().segments
-    served.compact()
-    with psycopg.connect(postgres) as raw:
-        raw.execute(
-            "DELETE FROM memspan.snapshot_parts"
-            if how == "gone"
-            else "UPDATE memspan.snapshot_parts SET bytes = substring(bytes FOR 100)"
-        )
-    assert not served.verify()["ok"]
-    with Memory(postgres, encoder="hash") as other:
-        assert other.tree().segments == whole
-        other.compact()
-        assert other.verify()["ok"]
-
-
-@pytest.mark.usefixtures("small")
 def test_what_is_erased_is_in_no_snapshot(served: Memory, postgres: str) -> None:
     ids = fill(served)
     served.compact()
