@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +48,12 @@ from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.scrubbing import Scrubbed, scrub, turn
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
-from memspan.views.association import NearestIn
+from memspan.views.association import Graph, NearestIn
 from memspan.views.base import Progress, Selecting, Selection, Selections, View
 from memspan.views.graph import GraphView
 from memspan.views.lexical import LexicalIndex, LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex, VectorView
-
-if TYPE_CHECKING:
-    from memspan.views.postgres.graph import PostgresGraph
 
 T = TypeVar("T")
 
@@ -123,11 +120,11 @@ class Store:
     def _wire(self, recorded: str) -> None:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
-        self._selections, lexical, vectors = self._indexes(views_path)
+        known = json.loads(recorded)
+        dim = 1 if known is None else known["dim"]
+        self._selections, lexical, vectors, self._tree, graph = self._indexes(views_path, dim)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
-        known = json.loads(recorded)
-        self._tree = self._by_category(views_path, 1 if known is None else known["dim"])
         self._nearest: NearestIn | None = None
         if vectors is not None:
             views.append(vectors)
@@ -136,7 +133,7 @@ class Store:
             led = self._tree if self.database is None else None
             self._nearest = partial(_nearest, vectors, led, self._selections)
         views.append(self._tree)
-        self._graph = self._by_association(views_path)
+        self._graph = graph(self._nearest)
         views.append(self._graph)
         followers = (
             NextFollower(self._graph),
@@ -159,16 +156,25 @@ class Store:
             self._reranker,
         )
 
-    def _indexes(self, directory: Path | None) -> tuple[Selecting, LexicalIndex, VectorIndex | None]:
-        """Who gives selections, the view by words, and the one by meaning where there is an encoder; a database has its
-        own of each."""
-        dim = None if self._encoder is None else self._encoder.dim
+    def _indexes(
+        self, directory: Path | None, dim: int
+    ) -> tuple[Selecting, LexicalIndex, VectorIndex | None, TreeView, Callable[[NearestIn | None], Graph]]:
+        """Who gives selections; the view by words, the one by meaning where there is an encoder, that of categories and
+        clusters, and what makes the one of edges; a database has its own of each."""
+        meant = self._encoder is not None
         if self.database is None:
-            vectors = None if dim is None else VectorView(self._ledger, directory, dim)
-            return Selections(self._ledger), LexicalView(self._ledger, directory), vectors
+            return (
+                Selections(self._ledger),
+                LexicalView(self._ledger, directory),
+                VectorView(self._ledger, directory, dim) if meant else None,
+                TreeView(self._ledger, directory, dim),
+                partial(GraphView, self._ledger, directory),
+            )
         from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.graph import PostgresGraph
         from memspan.views.postgres.lexical import PostgresLexical
         from memspan.views.postgres.selections import PostgresSelections
+        from memspan.views.postgres.tree import PostgresTree
         from memspan.views.postgres.vectors import PostgresVectors
 
         ledger = self._ledger
@@ -176,28 +182,10 @@ class Store:
         return (
             PostgresSelections(ledger),
             PostgresLexical(ledger),
-            None if dim is None else PostgresVectors(ledger, dim),
+            PostgresVectors(ledger, dim) if meant else None,
+            PostgresTree(ledger, dim),
+            partial(PostgresGraph, ledger),
         )
-
-    def _by_category(self, directory: Path | None, dim: int) -> TreeView:
-        """The view of categories and clusters; a database keeps it itself."""
-        if self.database is None:
-            return TreeView(self._ledger, directory, dim)
-        from memspan.ledger.postgres.ledger import PostgresLedger
-        from memspan.views.postgres.tree import PostgresTree
-
-        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
-        return PostgresTree(self._ledger, dim)
-
-    def _by_association(self, directory: Path | None) -> GraphView | PostgresGraph:
-        """The view of edges; a database has its own."""
-        if self.database is None:
-            return GraphView(self._ledger, directory, self._nearest)
-        from memspan.ledger.postgres.ledger import PostgresLedger
-        from memspan.views.postgres.graph import PostgresGraph
-
-        assert isinstance(self._ledger, PostgresLedger)  # noqa: S101 - what a database was opened with
-        return PostgresGraph(self._ledger, self._nearest)
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:
         """The encoder this store's vectors come from; the first to open a new store decides, and on the ``level`` of

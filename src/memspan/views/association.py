@@ -23,7 +23,7 @@ from memspan.arguments import DERIVED
 from memspan.entities import key_of
 from memspan.ledger.base import Ledger, Seqs, names_in
 from memspan.views.adjacency import DEGREE, FEWEST, Rows, spans
-from memspan.views.base import Scored, Selection, find_sorted
+from memspan.views.base import Scored, Selection, View, find_sorted
 
 HUB = 100  # a name that more rows of the selection share says nothing about any of them
 MOST_HELD = 64 * HUB  # rows of a name beyond which not even its share in the selection is worth finding out
@@ -100,8 +100,8 @@ class Holders(NamedTuple):
     titles: NDArray[np.bool_]
 
 
-class Graph(ABC):
-    """Rows by association. ``nearest`` finds similar rows; None where there are no vectors.
+class Graph(View, ABC):
+    """``View`` by association. ``nearest`` finds similar rows; None where there are no vectors.
 
     A subclass says where the edges are: those ``beside`` a row, who mentions a name, the nearest rows of each.
     """
