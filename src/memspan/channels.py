@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memspan.ledger.base import Seqs, names_in
+from memspan.views.association import Graph, Origin, Reached
 from memspan.views.base import Scored, Scorer, Selection
-from memspan.views.graph import GraphView, Origin, Reached
 from memspan.views.lexical import LexicalIndex
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex
@@ -126,7 +126,7 @@ class NextFollower:
     name = "next"
     SEEDS = 20
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: Graph) -> None:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
@@ -157,7 +157,7 @@ class MentionsFollower:
     SEEDS = 10
     MOST = 30
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: Graph) -> None:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
@@ -173,7 +173,7 @@ class NamedFollower:
     name = "named"
     MOST = 30
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: Graph) -> None:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:
@@ -187,7 +187,7 @@ class GraphFollower:
     SEEDS = 10
     MOST = 30
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: Graph) -> None:
         self._view = view
 
     def follow(self, question: Question, selection: Selection, seeds: Scored, found: Mapping[str, Found]) -> Found:

@@ -14,8 +14,10 @@ units, pairs of words and most words that open a sentence are known in English o
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 MOST: Final[int] = 32
@@ -34,6 +36,12 @@ class Mentions(NamedTuple):
 
     title: str | None
     names: tuple[str, ...]
+
+
+@lru_cache(maxsize=200_000)
+def key_of(name: str) -> int:
+    """The number, of 64 bits and never 0, under which a graph keeps a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
 
 
 # --------------------------------------------------------------------------------------------------------------- words

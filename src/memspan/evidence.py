@@ -26,8 +26,8 @@ from memspan.activations.tokens import TokenCodec
 from memspan.channels import Question
 from memspan.fusion import Features, or_zero, standardised
 from memspan.ledger.base import Ledger, Seqs
+from memspan.views.association import Graph
 from memspan.views.base import Selection, find_sorted
-from memspan.views.graph import GraphView
 
 REACH = 2  # turns
 BEST = 3  # of which ``echo`` takes the mean
@@ -92,7 +92,7 @@ class LateInteraction:
 class Evidence:
     """Gives the features above. ``late`` is None where no tokens are kept."""
 
-    def __init__(self, ledger: Ledger, graph: GraphView, late: LateInteraction | None) -> None:
+    def __init__(self, ledger: Ledger, graph: Graph, late: LateInteraction | None) -> None:
         self.late = late
         self._ledger = ledger
         self._graph = graph

@@ -23,8 +23,8 @@ from memspan.records import Hit, Query, Scope, Segment, Step
 from memspan.rerankers.base import Reranker, scores_of
 from memspan.tuning import adjusted, current, key
 from memspan.updates import newer_first
+from memspan.views.association import Graph, Origin
 from memspan.views.base import Scored, Selecting, Selection, find_sorted
-from memspan.views.graph import GraphView, Origin
 from memspan.views.tree import TreeView
 
 CATCH_UP = 256  # segments a search encodes itself before it looks, some 0.3 s at most
@@ -65,7 +65,7 @@ class Retrieval:
         channels: Sequence[Channel],
         followers: Sequence[Follower],
         tree: TreeView,
-        graph: GraphView,
+        graph: Graph,
         evidence: Evidence,
         projection: Projection,
         reranker: Reranker | None = None,

@@ -53,16 +53,15 @@ def scrub(
         return done
     namespaces = dict.fromkeys(ledger.namespaces(), 0) if first is None else first
     for view in views:
-        if directory is None:
-            break
         with done.step(f"the {view.name} index"):
             for namespace, seq in namespaces.items():
                 snapshot = ledger.snapshot(namespace, view.name)
                 if snapshot is not None and snapshot.position >= seq and view.compact(namespace):
                     done.rewritten.append(f"views/{view.name}")
-            files = SnapshotFiles(ledger, view.name, directory / "views")
-            with files.lock():
-                files.sweep()
+            if directory is not None:
+                files = SnapshotFiles(ledger, view.name, directory / "views")
+                with files.lock():
+                    files.sweep()
     for file in cubes(directory):
         with done.step(f"{PRUNED}/{file.name}"):
             if without_erased(ledger, file):

@@ -48,8 +48,9 @@ from memspan.rerankers.base import Reranker
 from memspan.retrieval import Retrieval
 from memspan.scrubbing import Scrubbed, scrub
 from memspan.segmenting import Tokenizer, WordTokenizer, shown, tokenizer_of
+from memspan.views.association import Graph, NearestIn
 from memspan.views.base import Progress, Selecting, Selection, Selections, View
-from memspan.views.graph import GraphView, NearestIn
+from memspan.views.graph import GraphView
 from memspan.views.lexical import LexicalIndex, LexicalView
 from memspan.views.tree import TreeView
 from memspan.views.vectors import VectorIndex, VectorView
@@ -119,11 +120,11 @@ class Store:
     def _wire(self, recorded: str) -> None:
         self._process = os.getpid()
         views_path = None if self.path is None else self.path / "views"
-        self._selections, lexical, vectors = self._indexes(views_path)
+        known = json.loads(recorded)
+        dim = 1 if known is None else known["dim"]
+        self._selections, lexical, vectors, self._tree, graph = self._indexes(views_path, dim)
         views: list[View] = [lexical]
         channels: list[Channel] = [KeywordChannel(lexical)]
-        known = json.loads(recorded)
-        self._tree = TreeView(self._ledger, views_path, 1 if known is None else known["dim"])
         self._nearest: NearestIn | None = None
         if vectors is not None:
             views.append(vectors)
@@ -132,7 +133,7 @@ class Store:
             led = self._tree if self.database is None else None
             self._nearest = partial(_nearest, vectors, led, self._selections)
         views.append(self._tree)
-        self._graph = GraphView(self._ledger, views_path, self._nearest)
+        self._graph = graph(self._nearest)
         views.append(self._graph)
         followers = (
             NextFollower(self._graph),
@@ -155,16 +156,25 @@ class Store:
             self._reranker,
         )
 
-    def _indexes(self, directory: Path | None) -> tuple[Selecting, LexicalIndex, VectorIndex | None]:
-        """Who gives selections, the view by words, and the one by meaning where there is an encoder; a database has its
-        own of each."""
-        dim = None if self._encoder is None else self._encoder.dim
+    def _indexes(
+        self, directory: Path | None, dim: int
+    ) -> tuple[Selecting, LexicalIndex, VectorIndex | None, TreeView, Callable[[NearestIn | None], Graph]]:
+        """Who gives selections; the view by words, the one by meaning where there is an encoder, that of categories and
+        clusters, and what makes the one of edges; a database has its own of each."""
+        meant = self._encoder is not None
         if self.database is None:
-            vectors = None if dim is None else VectorView(self._ledger, directory, dim)
-            return Selections(self._ledger), LexicalView(self._ledger, directory), vectors
+            return (
+                Selections(self._ledger),
+                LexicalView(self._ledger, directory),
+                VectorView(self._ledger, directory, dim) if meant else None,
+                TreeView(self._ledger, directory, dim),
+                partial(GraphView, self._ledger, directory),
+            )
         from memspan.ledger.postgres.ledger import PostgresLedger
+        from memspan.views.postgres.graph import PostgresGraph
         from memspan.views.postgres.lexical import PostgresLexical
         from memspan.views.postgres.selections import PostgresSelections
+        from memspan.views.postgres.tree import PostgresTree
         from memspan.views.postgres.vectors import PostgresVectors
 
         ledger = self._ledger
@@ -172,7 +182,9 @@ class Store:
         return (
             PostgresSelections(ledger),
             PostgresLexical(ledger),
-            None if dim is None else PostgresVectors(ledger, dim),
+            PostgresVectors(ledger, dim) if meant else None,
+            PostgresTree(ledger, dim),
+            partial(PostgresGraph, ledger),
         )
 
     def _agreed(self, wanted: str | Encoder | None, configured: str, level: str) -> Encoder | None:

@@ -21,9 +21,9 @@ import numpy as np
 from memspan.activations.tokens import Activation
 from memspan.analysis import key_of as term_key
 from memspan.analysis import terms
+from memspan.entities import key_of
 from memspan.ledger.base import names_in
 from memspan.reports import Trace
-from memspan.views.adjacency import key_of
 from memspan.views.base import Progress
 
 What = Literal["text", "word", "term", "name", "hash", "vector", "tokens"]

@@ -205,7 +205,7 @@ def test_mentions_are_what_the_names_say(
         return min(1.0, rare * 2 ** sum(found[id].title == name for id in (a, b)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memspan.views.graph.HUB", most)
+        patch.setattr("memspan.views.association.HUB", most)
         for a in rows:
             reached = shared.neighbors(a, "mentions", namespace=namespace)
             best = {b: max((weight(name, a, b) for name in named[a] & named[b]), default=0.0) for b in rows if b != a}

@@ -43,8 +43,8 @@ def ids_near(memory: Memory, id: str, kind: str) -> set[str]:
 def test_a_name_that_very_many_rows_mention_does_not_become_telling_when_a_few_more_do(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memspan.views.graph.HUB", 3)
-    monkeypatch.setattr("memspan.views.graph.MOST_HELD", 6)
+    monkeypatch.setattr("memspan.views.association.HUB", 3)
+    monkeypatch.setattr("memspan.views.association.MOST_HELD", 6)
     memory = opened()
     for number in range(10):
         memory.add(f"Today we spoke with Zanzibar about item {number}.")

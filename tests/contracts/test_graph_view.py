@@ -16,8 +16,9 @@ from memspan.ledger.sqlite import SqliteLedger
 from memspan.records import Edge, Scope
 from memspan.testing import ViewContract, activations_of, drafts, turns, write
 from memspan.views.adjacency import DEGREE
+from memspan.views.association import Graph, NearestIn
 from memspan.views.base import Scored, Selection, Selections, View
-from memspan.views.graph import GraphView, NearestIn
+from memspan.views.graph import GraphView
 from memspan.views.vectors import VectorView
 
 
@@ -32,23 +33,48 @@ def nearest_in(ledger: Ledger) -> NearestIn:
     return nearest
 
 
-def graph(ledger: Ledger, folder: Path | None = None) -> GraphView:
-    return GraphView(ledger, folder, nearest_in(ledger))
+def graph(ledger: Ledger) -> Graph:
+    if isinstance(ledger, SqliteLedger):
+        return GraphView(ledger, None, nearest_in(ledger))
+    from memspan.ledger.postgres.ledger import PostgresLedger
+    from memspan.views.postgres.graph import PostgresGraph
+    from memspan.views.postgres.vectors import PostgresVectors
+
+    assert isinstance(ledger, PostgresLedger)
+    vectors = PostgresVectors(ledger, 64)
+
+    def nearest(within: str | Selection, seqs: Seqs, k: int) -> tuple[Seqs, NDArray[np.float32]]:
+        chosen = everything(ledger, namespace=within) if isinstance(within, str) else within
+        return vectors.nearest(chosen, seqs, k)
+
+    return PostgresGraph(ledger, nearest)
 
 
 def seeds(*seqs: int) -> Scored:
     return Scored(np.array(seqs, np.int64), np.ones(len(seqs), np.float32))
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = SqliteLedger(tmp_path / "ledger.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "sqlite":
+        ledger: Ledger = SqliteLedger(tmp_path / "ledger.db")
+    else:
+        url = request.getfixturevalue("postgres")
+        from memspan.ledger.postgres.ledger import PostgresLedger
+
+        ledger = PostgresLedger(url)
     yield ledger
     ledger.close()
 
 
 def everything(ledger: Ledger, **scope: str) -> Selection:
-    return Selections(ledger).of(Scope(**scope))
+    if isinstance(ledger, SqliteLedger):
+        return Selections(ledger).of(Scope(**scope))
+    from memspan.ledger.postgres.ledger import PostgresLedger
+    from memspan.views.postgres.selections import PostgresSelections
+
+    assert isinstance(ledger, PostgresLedger)
+    return PostgresSelections(ledger).of(Scope(**scope))
 
 
 def linked(ledger: Ledger, ids: Sequence[str], *edges: tuple[int, int, float]) -> None:
@@ -73,7 +99,7 @@ class TestGraphView(ViewContract):
         return self.again(ledger, folder)
 
     def again(self, ledger: Ledger, folder: Path) -> View:
-        return graph(ledger, folder)
+        return GraphView(ledger, folder, nearest_in(ledger))
 
     def ask(self, view: View, selection: Selection, text: str) -> Scored:
         """The neighbourhood of the rows that hold ``text``, themselves the strongest; a row it lost is not there."""
@@ -215,7 +241,7 @@ NAMES = ("Ana", "Ben", "Kyoto", "Lisbon", "Project Iris")
 TEXTS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(lambda names: " saw ".join(names) + " today.")
 
 
-def followed(view: GraphView, selection: Selection, kind: str) -> dict[tuple[int, int], float]:
+def followed(view: Graph, selection: Selection, kind: str) -> dict[tuple[int, int], float]:
     """Every edge of a kind: (from, to) and its weight."""
     found: dict[tuple[int, int], float] = {}
     for seq in selection.seqs.tolist():
@@ -248,12 +274,12 @@ def test_folded_or_not_the_edges_are_the_same(
     ledger.erase("default", [ids[at] for at in gone])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("memspan.views.graph.SNAPSHOT_ROWS", 4)
-        view = graph(ledger, folder / "views")
+        view = GraphView(ledger, folder / "views", nearest_in(ledger))
         for step in range(2):  # all in memory, then in a file; the second time some rows after the file too
             selection = everything(ledger)
             before = {kind: followed(view, selection, kind) for kind in ("next", "mentions", "related", "similar")}
             assert view.compact("default")
-            for folded in (view, graph(ledger, folder / "views")):
+            for folded in (view, GraphView(ledger, folder / "views", nearest_in(ledger))):
                 after = {kind: followed(folded, selection, kind) for kind in before}
                 for kind in ("next", "mentions", "related"):
                     assert after[kind] == before[kind]

@@ -19,9 +19,9 @@ from memspan.analysis import terms
 from memspan.archives.base import Contents, Header
 from memspan.archives.cube import write
 from memspan.drafting import content_key
+from memspan.entities import key_of as name_key
 from memspan.records import Segment, Version
 from memspan.testing import WordEncoder
-from memspan.views.adjacency import key_of as name_key
 
 COMMON = [
     "the",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memspan.entities import key_of
 from memspan.ledger.base import Placed, Seqs
 from memspan.views.base import Places, Progress, Selection, find_sorted
 
@@ -378,8 +377,3 @@ def place_of(row: Placed) -> int:
     if row.group is None:
         return 0
     return (int.from_bytes(row.group) + row.position) % 2**64 or 1
-
-
-@lru_cache(maxsize=200_000)
-def key_of(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1

@@ -11,9 +11,10 @@ import os
 import threading
 import uuid
 import weakref
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -288,46 +289,51 @@ class View(Protocol):
         """Bytes of the snapshots on disk."""
 
 
-class SnapshotFiles:
-    """The files of one view's snapshots: written aside, checksummed, registered in the ledger, never changed.
+class Snapshots(ABC):
+    """The snapshots of one view: written aside, checksummed, registered in the ledger, never changed."""
 
-    ``directory`` is None for a store in memory, which keeps no snapshots.
-    """
-
-    def __init__(self, ledger: Ledger, view: str, directory: Path | None) -> None:
+    def __init__(self, ledger: Ledger, view: str) -> None:
         self._ledger = ledger
         self._view = view
-        self._directory = directory
         self._encoder = ledger.value("encoder")  # what the view is made for: snapshots of another are refused
 
     @property
+    @abstractmethod
     def enabled(self) -> bool:
-        return self._directory is not None
+        """Whether there is a place for them."""
 
-    def folder(self) -> Path:
-        if self._directory is None:
-            raise StoreCorrupt("a store in memory has no snapshots", mend="open a store on disk")
-        with translated(self._directory):
-            self._directory.mkdir(parents=True, exist_ok=True)
-        return self._directory
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[object]:
+        """Held by the one process that compacts this view."""
 
-    def lock(self) -> FileLock:
-        """Held by the one process that compacts this view; beside the directory, which may be deleted meanwhile."""
-        return FileLock(self.folder().with_name(f"{self._view}.lock"))
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of this view's snapshots, of all namespaces."""
+
+    @abstractmethod
+    def sweep(self, namespace: str | None = None) -> None:
+        """Remove what no snapshot names, at least in ``namespace``, None: anywhere: replaced ones, and what a crash
+        while writing left. Only under the lock."""
+
+    @abstractmethod
+    def _read(self, snapshot: Snapshot) -> bytes:
+        """Raises StoreCorrupt when they are not there."""
+
+    @abstractmethod
+    def _write(self, namespace: str, name: str, raw: bytes) -> None:
+        """Whole and durable when it returns."""
+
+    @abstractmethod
+    def _remove(self, namespace: str, name: str) -> None:
+        """What was written under this name, if anything."""
 
     def load(self, snapshot: Snapshot) -> Mapping[str, NDArray[Any]]:
-        """The arrays of a snapshot. Raises StoreCorrupt when the file is missing or not what was written."""
+        """The arrays of a snapshot. Raises StoreCorrupt when it is missing or not what was written."""
         from safetensors.numpy import load
 
-        path = self.folder() / snapshot.file
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise StoreCorrupt(f"{path} cannot be read ({error})", mend="it is rebuilt from the ledger") from error
-        if self._ledger.keys is not None:
-            raw = self._ledger.keys.opened(path, raw)
+        raw = self._read(snapshot)
         if _digest(raw) != snapshot.checksum:
-            raise StoreCorrupt(f"{path} is not what was written", mend="it is rebuilt from the ledger")
+            raise StoreCorrupt(f"{snapshot.file} is not what was written", mend="it is rebuilt from the ledger")
         return load(raw)
 
     def save(self, namespace: str, position: int, rows: int, arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
@@ -336,24 +342,16 @@ class SnapshotFiles:
 
         raw = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         name = f"{self._view}-{uuid.uuid4().hex[:12]}.safetensors"
-        path = self.folder() / name
-        aside = path.with_suffix(".part")
         try:
-            with translated(path):
-                with aside.open("wb") as file:
-                    file.writelines([raw] if self._ledger.keys is None else self._ledger.keys.sealed(name, raw))
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
+            self._write(namespace, name, raw)
             snapshot = Snapshot(
                 namespace=namespace, view=self._view, position=position, rows=rows, file=name, checksum=_digest(raw)
             )
             self._ledger.put_snapshot(snapshot, self._encoder)
         except BaseException:
-            aside.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            self._remove(namespace, name)
             raise
-        self.sweep()
+        self.sweep(namespace)
         return snapshot
 
     def status(self, namespace: str) -> dict[str, Any]:
@@ -375,7 +373,7 @@ class SnapshotFiles:
     def problems(self, namespace: str) -> list[str]:
         """Why the namespace's snapshot cannot be used, if it cannot."""
         snapshot = self._ledger.snapshot(namespace, self._view)
-        if snapshot is None or self._directory is None:
+        if snapshot is None or not self.enabled:
             return []
         try:
             self.load(snapshot)
@@ -383,8 +381,30 @@ class SnapshotFiles:
             return [str(error)]
         return []
 
+
+class SnapshotFiles(Snapshots):
+    """Snapshots as files in ``directory``; None for a store in memory, which keeps none."""
+
+    def __init__(self, ledger: Ledger, view: str, directory: Path | None) -> None:
+        super().__init__(ledger, view)
+        self._directory = directory
+
+    @property
+    def enabled(self) -> bool:
+        return self._directory is not None
+
+    def folder(self) -> Path:
+        if self._directory is None:
+            raise StoreCorrupt("a store in memory has no snapshots", mend="open a store on disk")
+        with translated(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def lock(self) -> FileLock:
+        """Beside the directory, which may be deleted meanwhile."""
+        return FileLock(self.folder().with_name(f"{self._view}.lock"))
+
     def size(self) -> int:
-        """Bytes on disk of this view's snapshots, of all namespaces."""
         if self._directory is None or not self._directory.is_dir():
             return 0
         size = 0
@@ -393,8 +413,7 @@ class SnapshotFiles:
                 size += file.stat().st_size
         return size
 
-    def sweep(self) -> None:
-        """Remove files no snapshot names: replaced ones, and what a crash while writing left. Only under the lock."""
+    def sweep(self, namespace: str | None = None) -> None:
         named = {
             snapshot.file
             for space in self._ledger.namespaces()
@@ -403,6 +422,29 @@ class SnapshotFiles:
         for file in self.folder().glob(f"{self._view}-*"):
             if file.name not in named:
                 file.unlink(missing_ok=True)
+
+    def _read(self, snapshot: Snapshot) -> bytes:
+        path = self.folder() / snapshot.file
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise StoreCorrupt(f"{path} cannot be read ({error})", mend="it is rebuilt from the ledger") from error
+        return raw if self._ledger.keys is None else self._ledger.keys.opened(path, raw)
+
+    def _write(self, namespace: str, name: str, raw: bytes) -> None:
+        path = self.folder() / name
+        aside = path.with_suffix(".part")
+        with translated(path):
+            with aside.open("wb") as file:
+                file.writelines([raw] if self._ledger.keys is None else self._ledger.keys.sealed(name, raw))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+
+    def _remove(self, namespace: str, name: str) -> None:
+        path = self.folder() / name
+        path.with_suffix(".part").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _digest(raw: bytes) -> str:

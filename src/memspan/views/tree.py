@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from memspan.errors import StoreCorrupt
 from memspan.ledger.base import Ledger, Placed, Seqs, Snapshot, Vectors
 from memspan.records import Node
-from memspan.views.base import Lineage, Progress, Selection, SnapshotFiles, find_sorted, forgotten_if_broken
+from memspan.views.base import Lineage, Progress, Selection, SnapshotFiles, Snapshots, find_sorted, forgotten_if_broken
 from memspan.views.forest import CATEGORY, GONE, LEAVES, ROOT, Forest
 from memspan.views.labels import Words, label
 
@@ -82,7 +82,7 @@ class TreeView:
     def __init__(self, ledger: Ledger, directory: Path | None, dim: int) -> None:
         self.dim = dim
         self._ledger = ledger
-        self._files = SnapshotFiles(ledger, self.name, directory)
+        self._files: Snapshots = SnapshotFiles(ledger, self.name, directory)
         self._lock = threading.RLock()
         self._states: OrderedDict[str, _State] = OrderedDict()
         self.failure: str | None = None
@@ -314,7 +314,7 @@ class TreeView:
         snapshot, rows = self._ledger.snapshot(namespace, self.name), self._ledger.rows(namespace)
         if not len(rows) and snapshot is not None:
             self._ledger.drop_snapshot(namespace, self.name)
-            self._files.sweep()
+            self._files.sweep(namespace)
             return True
         if not len(rows) or (snapshot is None and len(rows) < SNAPSHOT_ROWS and not force):
             return False

@@ -24,13 +24,14 @@ from memspan.ledger.postgres import schema
 from memspan.ledger.postgres.activations import PostgresActivations
 from memspan.ledger.postgres.connections import AsSent, lock_of, mapped, place
 from memspan.ledger.postgres.dialect import PostgresClauses
+from memspan.ledger.postgres.names import PostgresNames
 from memspan.ledger.postgres.words import COPIED, PostgresWords
 from memspan.ledger.rows import PROVEN, checksum, chunks, id_text, marks, namespace_number
 from memspan.ledger.transactions import Connection
 from memspan.ledger.transferring import Transferring
 
 
-class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
+class PostgresLedger(PostgresActivations, PostgresWords, PostgresNames, Transferring):
     """``Ledger`` over PostgreSQL. ``url`` is ``postgresql://...``; ``actor`` is who the log says changed something."""
 
     keys: Keys | None = None
@@ -78,6 +79,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
                 [(number, last - len(seqs) + at, seq) for at, seq in enumerate(seqs, 1)],
             )
             self.hide_words(connection, number, seqs)
+            self.hide_names(connection, number, seqs)
 
     def alone(self, connection: Connection, key: str) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(?)", (lock_of("value", key),))
@@ -107,7 +109,7 @@ class PostgresLedger(PostgresActivations, PostgresWords, Transferring):
         )
         seqs, contents = [row[0] for row in rows], list({row[3] for row in rows})
         documents = list({row[4] for row in rows} - {None})
-        for table in ("pending", "mentions", "lexical"):
+        for table in ("pending", "mentions", "names", "lexical"):
             connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND seq = ANY(?)", (number, seqs))
         for table in ("activations", "matrices"):
             connection.execute(
@@ -280,7 +282,8 @@ HANGING = (
 
 TABLES = (
     "segments", "documents", "tombstones", "removals", "edges", "operations", "usage", "judgements", "log", "changes",
-    "verdicts", "activations", "matrices", "pending", "mentions", "lexical", "snapshots", "heads",
+    "verdicts", "activations", "matrices", "pending", "mentions", "names", "lexical", "snapshots",
+    "snapshot_parts", "heads",
 )  # fmt: skip
 """What is kept by namespace."""
 
@@ -292,6 +295,11 @@ INCONSISTENCIES = {
         "{} vectors belong to no segment",
     f"SELECT count(*) FROM lexical AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
         "{} entries of the lexical index belong to no segment",
+    f"SELECT count(*) FROM names AS t WHERE NOT EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ})":
+        "{} names belong to no segment",
+    "SELECT count(*) FROM names AS t JOIN segments AS s ON s.namespace = t.namespace AND s.seq = t.seq"
+    " WHERE t.user_id IS DISTINCT FROM s.user_id OR t.plain AND s.ended_at IS NOT NULL":
+        "{} names are of another scope than their segments: run `memspan rebuild`",
     f"SELECT count(*) FROM segments AS s WHERE NOT EXISTS (SELECT 1 FROM lexical AS t {_BY_SEQ})":
         "{} segments are not in the lexical index: run `memspan rebuild`",
     f"SELECT count(*) FROM lexical AS t WHERE EXISTS (SELECT 1 FROM segments AS s {_BY_SEQ} AND ({_COPIES.format('s')})"

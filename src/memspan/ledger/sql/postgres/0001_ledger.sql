@@ -89,8 +89,21 @@ CREATE TABLE segments (
     valid_from  BIGINT,                      -- NULL: since ever
     valid_to    BIGINT,                      -- NULL: still
     expires_at  BIGINT,                      -- NULL: never
+    -- Where it stands: the next turn of its conversation, or part of its document, has the next number; those of
+    -- documents are below 0. A group is a hash of 62 bits.
+    place       BIGINT GENERATED ALWAYS AS (CASE
+        WHEN source = 'derived' THEN NULL
+        WHEN document IS NOT NULL AND role IS NULL THEN -9223372036854775807 + position
+            + (hashtextextended(encode(document, 'hex') COLLATE "C", 0) & 4611686018427387903)
+        WHEN session IS NOT NULL OR role IS NOT NULL THEN position + (hashtextextended((
+            coalesce('u' || user_id, '') || chr(31) || coalesce('a' || agent_id, '') || chr(31)
+            || coalesce('r' || run_id, '') || chr(31) || coalesce('s' || session, '')) COLLATE "C", 0)
+            & 4611686018427387903)
+        END) STORED,
     PRIMARY KEY (namespace, seq)
 );
+CREATE INDEX segments_category ON segments (namespace, seq) WHERE category IS NOT NULL;
+CREATE INDEX segments_place ON segments (namespace, place) WHERE place IS NOT NULL;
 CREATE UNIQUE INDEX segments_identity ON segments (namespace, identity) WHERE ended_at IS NULL;
 CREATE UNIQUE INDEX segments_id ON segments (namespace, id, version);
 CREATE INDEX segments_scope ON segments (namespace, user_id, session, position);
@@ -252,6 +265,20 @@ CREATE TABLE mentions (
     PRIMARY KEY (namespace, seq)
 );
 
+-- The same names by their keys, for whoever looks for the rows that share one. Beside them whose row it is, so that
+-- nobody reads past what others say of it, and whether it is plain: current, of no state and no validity, so that a
+-- search need not look at the row itself to know that it may be seen.
+CREATE TABLE names (
+    namespace BIGINT NOT NULL,
+    seq       BIGINT NOT NULL,
+    key       BIGINT NOT NULL,
+    title     BOOLEAN NOT NULL,              -- it is that row's title
+    user_id   TEXT COLLATE "C",
+    plain     BOOLEAN NOT NULL,
+    PRIMARY KEY (namespace, seq, key)
+);
+CREATE INDEX names_key ON names (namespace, key, user_id, seq) INCLUDE (title, plain);
+
 -- The words of a row: hashes of its terms mixed with the namespace's number. Beside them, as in segments, what says
 -- whether the row may be seen. Words are written where they are read: a list of pending ones is read by every search.
 CREATE TABLE lexical (
@@ -283,6 +310,16 @@ CREATE TABLE snapshots (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (namespace, view)
 );
+
+-- The bytes of snapshots, by the name that `snapshots` has for them.
+CREATE TABLE snapshot_parts (
+    namespace BIGINT NOT NULL,
+    file      TEXT COLLATE "C" NOT NULL,
+    part      INTEGER NOT NULL,
+    bytes     BYTEA NOT NULL,
+    PRIMARY KEY (namespace, file, part)
+);
+ALTER TABLE snapshot_parts ALTER COLUMN bytes SET STORAGE EXTERNAL;
 
 -- The planner's samples of what columns hold are copies of it, which outlive what is erased. No plan hangs on these.
 ALTER TABLE segments ALTER text SET STATISTICS 0, ALTER gap SET STATISTICS 0, ALTER tail SET STATISTICS 0,
