@@ -30,7 +30,7 @@ from memspan.views.postgres.selections import Head, PostgresSelection, graph_of,
 GRAPH_ROWS = 5_000  # up to here comparing every row takes some 10 ms, and no graph is kept
 LINKS = 16
 BUILD_BEAM = 64
-SEARCH_BEAM = 128
+SEARCH_BEAM = 200
 NEAREST_BEAM = 64  # where the nearest rows of many are looked for
 WIDEST_BEAM = 1_000  # that pgvector takes
 LATE_ROWS = 1_000  # after the last folding, or a fiftieth of all, beyond which folding pays
