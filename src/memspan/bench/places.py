@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,13 @@ from typing import Protocol
 
 from memspan.config import SCHEMES
 from memspan.errors import InvalidInput
+
+SIZES = """
+SELECT CASE WHEN i.indexrelid IS NULL THEN c.relname ELSE 'index ' || c.relname END,
+    CASE WHEN i.indexrelid IS NULL THEN pg_table_size(c.oid) ELSE pg_relation_size(c.oid) END
+FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+WHERE c.relnamespace = 'memspan'::regnamespace AND c.relkind IN ('r', 'i') ORDER BY 2 DESC
+"""
 
 
 class Places(Protocol):
@@ -21,6 +29,9 @@ class Places(Protocol):
 
     def bytes(self, name: str) -> int:
         """What the store ``name`` takes on the disk."""
+
+    def parts(self, name: str) -> dict[str, int]:
+        """The same by what it is made of: files, or tables and their indexes, the largest first."""
 
 
 class Directories:
@@ -33,7 +44,14 @@ class Directories:
         return str(self._scratch / name)
 
     def bytes(self, name: str) -> int:
-        return sum(file.stat().st_size for file in (self._scratch / name).rglob("*") if file.is_file())
+        return sum(self.parts(name).values())
+
+    def parts(self, name: str) -> dict[str, int]:
+        sizes = Counter[str]()
+        for file in (self._scratch / name).rglob("*"):
+            if file.is_file():
+                sizes[file.relative_to(self._scratch / name).parts[0]] += file.stat().st_size
+        return dict(sizes.most_common())
 
 
 class Databases:
@@ -52,21 +70,23 @@ class Databases:
         return database(self._url, self._made[name])
 
     def bytes(self, name: str) -> int:
-        (size,) = self._say("SELECT pg_database_size(%s)", self._made[name])
-        return int(size)
+        return sum(self.parts(name).values())
+
+    def parts(self, name: str) -> dict[str, int]:
+        return dict(self._say(SIZES, self.new(name)))
 
     def drop(self) -> None:
         for made in self._made.values():
             self._say(f"DROP DATABASE IF EXISTS {made} WITH (FORCE)")
 
-    def _say(self, sql: str, *values: str) -> tuple[int, ...]:
+    def _say(self, sql: str, url: str | None = None) -> list[tuple[str, int]]:
         import psycopg
 
         from memspan.ledger.postgres.connections import mapped
 
-        with mapped(self._url), psycopg.connect(self._url, autocommit=True) as raw:
-            found = raw.execute(sql, values or None)
-            return () if found.description is None else (found.fetchone() or ())
+        with mapped(url or self._url), psycopg.connect(url or self._url, autocommit=True) as raw:
+            found = raw.execute(sql)
+            return [] if found.description is None else found.fetchall()
 
 
 @contextmanager

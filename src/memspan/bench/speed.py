@@ -106,7 +106,8 @@ def run(
         report["small"] = _visited(small, few, spec, asked)
         report["small"] |= {"segments": few, "bytes_per_segment": round(room.bytes("small") / few)}
         report["large"] = _visited(large, 0, spec, asked)
-        report["large"] |= {"bytes_per_segment": round(room.bytes("large") / len(found))}
+        parts = {name: round(size / len(found), 1) for name, size in room.parts("large").items()}
+        report["large"] |= {"bytes_per_segment": round(sum(parts.values())), "parts": parts}
         report["start"] = _starts(small, large, asked[0])
         if namespaces:
             report["namespaces"] = _namespaces(room, namespaces, found[:LEAST], model, tell)
