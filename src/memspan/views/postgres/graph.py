@@ -148,7 +148,6 @@ def _held(selection: PostgresSelection) -> tuple[str, list[Any]]:
         and (then is None or then.known is None)
     )
     inner, values = selection.source("seq")
-    unless, also = (" AND NOT n.plain", "n.plain OR ") if told else ("", "")
     most, hub = association.MOST_HELD, association.HUB
     every = (
         "SELECT seq, title, plain, row_number() OVER () AS number FROM names WHERE namespace = ? AND key = k.key"
@@ -156,8 +155,8 @@ def _held(selection: PostgresSelection) -> tuple[str, list[Any]]:
     )
     seen = (
         f"SELECT n.seq * 2 + CAST(n.title AS INTEGER) AS held, n.number FROM ({every}) AS n"
-        f" LEFT JOIN LATERAL (SELECT i.seq FROM {inner} AS i WHERE i.seq = n.seq{unless} OFFSET 0) AS s ON TRUE"
-        f" WHERE {also}s.seq IS NOT NULL OR n.number > {most} LIMIT {hub + 1}"
+        f" WHERE {'n.plain OR ' if told else ''}n.number > {most}"
+        f" OR EXISTS (SELECT 1 FROM {inner} AS i WHERE i.seq = n.seq OFFSET 0) LIMIT {hub + 1}"  # one row at a time
     )
     joined = (
         f", LATERAL (SELECT array_agg(held) AS held, max(number) AS number FROM ({seen}) AS f) AS h"
