@@ -261,6 +261,49 @@ def test_what_waits_for_its_vector_is_encoded_by_the_restricted_role(postgres: s
         assert memory.stats()["pending"] == 0
 
 
+def test_the_restricted_role_searches_the_graph_its_owner_made_and_folds_into_it(
+    postgres: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("GRAPH_ROWS", 100), ("WALK", 10), ("STEP", 1)):
+        monkeypatch.setattr(f"memspan.views.postgres.vectors.{name}", value)
+    texts = [{"role": "user", "content": f"Parcel {number} goes to town {number % 7}."} for number in range(150)]
+    with Memory(postgres, encoder=HashEncoder(), namespace="acme") as owner:
+        owner.add(texts)
+        owner.compact()
+        expected = [hit.text for hit in owner.search("parcel 77 goes to a town", k=20, recipe="semantic")]
+    with Memory(tenant, namespace="acme", encoder=HashEncoder()) as memory:
+        assert [hit.text for hit in memory.search("parcel 77 goes to a town", k=20, recipe="semantic")] == expected
+        memory.add([{"role": "user", "content": f"A late parcel, {number}."} for number in range(150)])
+        assert memory.compact()["rewritten"]
+        assert memory.stats()["views"]["vectors"]["failure"] is None
+        memory.add(texts, namespace="initech")
+        memory.compact()
+        assert memory.stats()["views"]["vectors"]["failure"] is None
+
+
+@pytest.mark.parametrize("trusting", [False, True])
+def test_the_index_of_words_serves_the_restricted_role_where_the_server_trusts_it(
+    postgres: str, tenant: str, trusting: bool
+) -> None:
+    from memspan.ledger.postgres import tenants
+
+    with psycopg.connect(postgres, autocommit=True) as raw:
+        for statement in tenants.trust() if trusting else ():
+            raw.execute(statement)
+        raw.execute("INSERT INTO memspan.namespaces VALUES (7, 'acme')")
+        raw.execute(
+            "INSERT INTO memspan.lexical (seq, namespace, words, occurrences)"
+            " SELECT n, 7, ARRAY[n % 997, n], '' FROM generate_series(1, 20000) AS n"
+        )
+        raw.execute("ANALYZE memspan.lexical")
+        assert tenants.trusted(raw) is trusting
+    with psycopg.connect(tenant) as raw:
+        raw.execute("SET LOCAL memspan.namespace = '7'")
+        sql = "EXPLAIN SELECT seq FROM memspan.lexical WHERE namespace = 7 AND words && ARRAY[7::bigint]"
+        plan = "\n".join(line for (line,) in raw.execute(sql).fetchall())
+    assert ("Bitmap Index Scan on lexical_words" in plan) is trusting
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -150,7 +150,8 @@ class PostgresConnection:
     def _looked_up(self, name: str, create: bool) -> int:
         number = self._number(name, make=False)
         if number is None and create:
-            self._made.add(name)
+            self._made.add(name)  # it may yet be rolled back
+            self._numbers.setdefault(name, NOWHERE)  # but it was named, for who asks of all that were
             number = self._number(name, make=True)
             self._bind(int(number), name)
             self.execute("INSERT INTO heads (namespace) VALUES (?) ON CONFLICT (namespace) DO NOTHING", (number,))

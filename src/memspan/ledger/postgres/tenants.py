@@ -100,6 +100,23 @@ def bound(raw: psycopg.Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
+UNTRUSTED = ("arrayoverlap", "arraycontains")
+"""What tells whether words are among those of a row. Unless the server trusts them not to tell of rows that a policy
+hides, it asks them after the policy, of every row, and not of the index."""
+
+
+def trusted(raw: psycopg.Connection[Any]) -> bool:
+    """Whether a role that row-level security applies to searches for words by their index."""
+    known = "SELECT bool_and(proleakproof) FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace"
+    row = raw.execute(f"{known} AND proname = ANY(%s)", (list(UNTRUSTED),)).fetchone()
+    return bool(row and row[0])
+
+
+def trust() -> list[str]:
+    """The statements by which a superuser has the server trust them, in one database."""
+    return [f"ALTER FUNCTION pg_catalog.{name}(anyarray, anyarray) LEAKPROOF" for name in UNTRUSTED]
+
+
 def members(raw: psycopg.Connection[Any]) -> list[str]:
     """The roles that are members of ``TENANT``, in alphabetical order."""
     rows = raw.execute(

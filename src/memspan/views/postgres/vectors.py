@@ -235,7 +235,7 @@ class PostgresVectors:
         """Whether the namespace has grown so large without a graph, or so much after it, that folding pays."""
         with self._ledger.reading() as connection:
             head = head_of(connection, namespace)
-            if head.seq < GRAPH_ROWS:
+            if head.seq < GRAPH_ROWS or (self._ledger.can.bound and not head.walkable):  # graphs are their owner's
                 return False
             most = max(LATE_ROWS, head.seq // 50) if head.walkable else GRAPH_ROWS
             return _count(connection, head, "NOT folded", most) >= most or (
@@ -246,7 +246,7 @@ class PostgresVectors:
         """Make the namespace's graph where it has grown large, fold in what came later, drop a graph of few rows, of an
         encoding that is not in use, or that is not whole. One process at a time; searches go on.
 
-        ``force`` makes it anew. Raises NotWritable where the role may not make indexes.
+        ``force`` makes it anew. A role that is bound to namespaces only folds in: graphs are the owner's to make.
         """
         if self._ledger.moment() is not None:  # an index waits for every transaction, and so for ours
             return False
@@ -271,6 +271,8 @@ class PostgresVectors:
             late = _count(connection, head, "NOT folded")
         name = graph_of(head.number, head.encoding)
         stays = rows >= (GRAPH_ROWS // 2 if graphs.get(name) else GRAPH_ROWS)
+        if self._ledger.can.bound:
+            return _Work(head, [], 0, late if graphs.get(name) else 0)
         gone = [each for each, whole in graphs.items() if each != name or force or not whole or not stays]
         made = graphs.get(name, False) and not force
         return _Work(head, gone, rows if stays and not made else 0, late if stays else 0)
