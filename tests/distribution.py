@@ -62,7 +62,8 @@ def offences(statement: str, columns: Mapping[str, list[str]]) -> list[str]:
     whole = any(re.search(pattern, statement) for pattern in OF_THE_WHOLE_STORE)
     if re.match(r"(SAVEPOINT|ROLLBACK TO|RELEASE|LOCK TABLE)\b", statement):
         return []
-    (parsed,) = sqlglot.parse(statement.replace("%s", ":p"), dialect="postgres")
+    readable = statement.replace("%s", ":p").replace("<#>", "<->")  # sqlglot knows one of pgvector's operators
+    (parsed,) = sqlglot.parse(readable, dialect="postgres")
     assert parsed is not None, statement
     found: list[str] = []
     _walk(parsed, Place(whole=whole), columns, found)
