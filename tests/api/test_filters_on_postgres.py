@@ -40,6 +40,7 @@ def shared(postgres_server: str) -> Iterator[Memory]:
 
 
 @pytest.fixture
-def memory(postgres: str) -> Iterator[Memory]:
-    with Memory(postgres, encoder="hash") as memory:
+def memory(postgres_server: str) -> Iterator[Memory]:
+    """Not in a database of the fixture that parses each statement: there are hundreds, all made in one way."""
+    with database(postgres_server) as url, Memory(url, encoder="hash") as memory:
         yield memory
