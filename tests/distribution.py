@@ -80,7 +80,8 @@ def _walk(
     place = Place(outer=outer, whole=outer.whole)
     for table in _named(node, columns):
         place.tables[table.alias_or_name] = table.name
-    if place.whole and not outer.tables:
+    beside = isinstance(node.parent, exp.Subquery) and isinstance(node.parent.parent, (exp.From, exp.Join))
+    if place.whole and (beside or not outer.tables):
         place.held |= set(list(place.tables)[:1])
     conditions = list(_conditions(node))
     while True:  # until nothing follows from what follows

@@ -130,6 +130,7 @@ class Statements:
             return translated
 
         connections.translated = heard
+        self.new = set()  # what others said, who did not ask for this
 
     def offences(self, url: str) -> dict[str, list[str]]:
         """What of the new ones breaks the rule, by statement."""

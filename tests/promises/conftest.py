@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from memspan.testing import WordEncoder
@@ -15,3 +17,9 @@ def words(monkeypatch: pytest.MonkeyPatch) -> WordEncoder:
     monkeypatch.setattr("memspan.activations.arena.EXTENT", 1 << 16)
     monkeypatch.setenv("MEMSPAN_TOKENS", "1bit")
     return WordEncoder()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path | str:
+    """Where a store can be made."""
+    return tmp_path / "store"

@@ -74,11 +74,11 @@ def run(machine: Any, examples: int, steps: int) -> None:
 
 
 def test_it_answers_as_a_list_would(postgres_server: str) -> None:
-    run(partial(OnPostgres, postgres_server), 2, 25)
+    run(partial(OnPostgres, postgres_server), 1, 25)
 
 
 def test_whatever_happened_it_says_what_a_plain_model_says(postgres_server: str) -> None:
-    run(partial(TruthOnPostgres, postgres_server), 2, 25)
+    run(partial(TruthOnPostgres, postgres_server), 1, 25)
 
 
 @pytest.mark.soak
@@ -88,7 +88,7 @@ def test_a_long_campaign_of_the_same(postgres_server: str, machine: Any) -> None
 
 
 def test_every_acknowledged_write_survives_a_killed_client(postgres: str) -> None:
-    campaign(postgres, kills=3, seed=22)
+    campaign(postgres, kills=2, seed=22)
 
 
 @pytest.mark.soak
@@ -97,7 +97,7 @@ def test_every_acknowledged_write_survives_two_hundred_killed_clients(postgres: 
 
 
 def test_what_four_processes_write_is_found_by_two_others_at_their_next_search(postgres: str) -> None:
-    writers_and_readers(postgres, writers=4, each=12, readers=2, compactors=1)
+    writers_and_readers(postgres, writers=4, each=8, readers=2, compactors=1)
 
 
 def test_eight_processes_can_make_a_new_store_at_the_same_moment(postgres_server: str) -> None:
@@ -172,7 +172,7 @@ def eight_writers(url: str, each: int, namespaces: list[str]) -> None:
 
 @pytest.mark.parametrize("namespaces", [["one"], ["one", "two", "three"]])
 def test_a_reader_of_what_eight_processes_write_never_skips_a_row(postgres: str, namespaces: list[str]) -> None:
-    eight_writers(postgres, 10, namespaces)
+    eight_writers(postgres, 6, namespaces)
 
 
 @pytest.mark.soak
@@ -248,7 +248,7 @@ def test_a_killed_writer_leaves_no_lock(postgres: str) -> None:
     with ExitStack() as stack:
         others = stack.enter_context(started("persist", postgres, 7, "default"))
         assert others.hear() == {"ready": True}
-        for run in range(4):
+        for run in range(3):
             with started("churn", postgres, run, run) as process:
                 for _ in range(6 + run):
                     process.hear()
@@ -276,8 +276,8 @@ def tables(url: str) -> bytes:
 def test_what_was_erased_is_in_no_table_and_all_else_stays(postgres: str, tmp_path: Path, words: WordEncoder) -> None:
     choose = random.Random(24)
     with Memory(postgres, encoder=words) as memory, Memory(postgres, encoder=words) as beside:
-        filled(memory, choose, 60, tmp_path)
-        for _ in range(4):
+        filled(memory, choose, 40, tmp_path)
+        for _ in range(2):
             current = memory.get_all(limit=100_000)
             beside.search(current[0].text, k=3)
             ids = {row.id for row in choose.sample(current, choose.choice((1, 5)))}

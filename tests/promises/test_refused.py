@@ -24,9 +24,9 @@ class Picky(HashEncoder):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_refused_text_does_not_block_those_behind_it(tmp_path: Path) -> None:
+def test_a_refused_text_does_not_block_those_behind_it(store: Path | str) -> None:
     encoder = Picky()
-    with Memory(tmp_path / "store", encoder=encoder) as memory:
+    with Memory(store, encoder=encoder) as memory:
         memory.add("the zyzzyva is a weevil", wait=False)
         later = memory.add("the ferry leaves at noon", wait=False).ids[0]
         assert memory.search("when does the ferry leave", recipe="semantic")[0].id == later
@@ -40,8 +40,8 @@ def test_a_refused_text_does_not_block_those_behind_it(tmp_path: Path) -> None:
         assert memory.search("a weevil", recipe="semantic")[0].text == "the zyzzyva is a weevil"
 
 
-def test_a_query_the_encoder_refuses_is_answered_by_keywords(tmp_path: Path) -> None:
-    with Memory(tmp_path / "store", encoder=Picky()) as memory:
+def test_a_query_the_encoder_refuses_is_answered_by_keywords(store: Path | str) -> None:
+    with Memory(store, encoder=Picky()) as memory:
         memory.add("the ferry leaves at noon")
         assert memory.search("zyzzyva ferry")[0].text == "the ferry leaves at noon"
         assert "I do not read this" in memory.stats()["search_failure"]
