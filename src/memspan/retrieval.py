@@ -94,10 +94,11 @@ class Retrieval:
         recipe = recipe_named(query.recipe)
         question = self._question(query.text, recipe, query.scope.namespace)
         whole = query.scope == Scope(namespace=query.scope.namespace)
-        selection = self.select(query)
-        ranked = self.rank(question, recipe, selection, query.k, whole=whole)
-        if recipe.wider is not None and ranked.scores.max(initial=0.0) < recipe.gate:
-            ranked = self.rank(question, recipe.wider, selection, query.k, whole=whole)
+        with self._ledger.reading():
+            selection = self.select(query)
+            ranked = self.rank(question, recipe, selection, query.k, whole=whole)
+            if recipe.wider is not None and ranked.scores.max(initial=0.0) < recipe.gate:
+                ranked = self.rank(question, recipe.wider, selection, query.k, whole=whole)
         self._projection.mend(query.scope.namespace)
         return self._reranked(ranked, query, recipe)
 
