@@ -8,7 +8,6 @@ import pytest
 from test_isolation import (
     test_a_filter_on_repeats_sees_a_repeat_at_the_next_search,
     test_an_id_of_another_namespace_names_nothing,
-    test_nothing_of_another_scope_comes_back_whatever_is_asked,
     test_the_same_words_in_two_scopes_are_two_memories,
     test_what_others_write_moves_no_score,
 )
@@ -24,7 +23,6 @@ __all__ = [
     "test_a_query_the_encoder_refuses_is_answered_by_keywords",
     "test_a_refused_text_does_not_block_those_behind_it",
     "test_an_id_of_another_namespace_names_nothing",
-    "test_nothing_of_another_scope_comes_back_whatever_is_asked",
     "test_the_same_words_in_two_scopes_are_two_memories",
     "test_what_others_write_moves_no_score",
 ]
