@@ -241,6 +241,20 @@ def test_not_is_exactly_the_rest(shared: Memory, about: dict[str, Any], verb: st
 # Ids, times, categories
 
 
+def test_a_step_of_a_path_is_a_name_and_no_place_in_a_list(memory: Memory) -> None:
+    memory.add("a list", metadata={"a": ["x"]})
+    memory.add("a name", metadata={"a": {"0": "x"}})
+    assert [row.text for row in memory.get_all(filters={"metadata.a.0": "x"})] == ["a name"]
+    assert [row.text for row in memory.get_all(filters={"metadata.a.0": None})] == ["a list"]
+
+
+def test_numbers_of_both_kinds_are_asked_for_in_one_list(memory: Memory) -> None:
+    for importance in (0.0, 0.1, 0.5, 1.0):
+        memory.add(f"of {importance}", importance=importance)
+    found = memory.get_all(filters={"importance": {"in": [0.1, 1]}})
+    assert [row.importance for row in found] == [0.1, 1.0]
+
+
 def test_ids_and_documents_can_be_asked_for(memory: Memory) -> None:
     one, two = memory.add("One.").ids[0], memory.add("Two.").ids[0]
     long = memory.add("A sentence of this long document. " * 400)

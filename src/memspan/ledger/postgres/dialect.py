@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -45,10 +46,17 @@ class Translated(NamedTuple):
         for parameter in self.parameters:
             if isinstance(parameter, tuple):
                 first, count = parameter
-                values.append(list(given[first : first + count]))  # type: ignore[index]
+                values.append(_alike(given[first : first + count]))  # type: ignore[index]
             else:
                 values.append(given[parameter])  # type: ignore[index]
         return values
+
+
+def _alike(values: Sequence[Any]) -> list[Any]:
+    """Values of one array, which are of one type: numbers of several are as they are written."""
+    if {type(value) for value in values} == {int, float}:
+        return [Decimal(str(value)) for value in values]
+    return list(values)
 
 
 @lru_cache(maxsize=4_096)
@@ -116,7 +124,10 @@ class PostgresClauses(Clauses):
 
     def metadata(self, node: Condition) -> tuple[str, list[Any]]:
         """The value's JSON type decides what it is compared with."""
-        value, path = "(CAST(metadata AS JSONB) #> CAST(? AS TEXT[]))", list(node.path)
+        # a step is a name in an object only: `#>` would take "0" for a place in a list, a lax path look into each of it
+        value = "jsonb_path_query_first(CAST(metadata AS JSONB), CAST(? AS JSONPATH), '{}', TRUE)"
+        bound: list[Any]
+        path = "strict $" + "".join(f".{json.dumps(step)}" for step in node.path)
         text, kind = f"({value} #>> '{{}}')", f"jsonb_typeof({value})"
         if node.operator in ORDER:
             order = ORDER[node.operator]
