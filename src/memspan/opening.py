@@ -36,8 +36,9 @@ def ledger_at(
     if place is None:
         return SqliteLedger(None, actor)
     if isinstance(place, Path):
+        secret = secret_of(key)  # before anything is made
         with translated(_directory(place)):
-            keys = unlock(place, secret_of(key))
+            keys = unlock(place, secret)
         return SqliteLedger(place / "ledger.db", actor, keys)
     if key is not None:
         mend = "leave the key out, and have the server's disk encrypted"

@@ -34,6 +34,8 @@ from memspan import (
 from memspan.testing import WordEncoder
 from memspan.views import graph, lexical, tree, vectors
 
+pytestmark = pytest.mark.embedded("backups are of files")
+
 Open = Callable[..., Memory]
 KEY = bytes(range(32))
 
@@ -398,7 +400,6 @@ def test_a_full_or_unwritable_disk_is_said_and_costs_no_earlier_backup(
 import subprocess, sys
 from memspan import Memory, NotWritable, StoreFull, backups
 
-pytestmark = pytest.mark.embedded("backups are of files")
 store, disk = sys.argv[1:]
 with Memory(store, encoder="hash") as memory:
     memory.backup(disk + "/backups")

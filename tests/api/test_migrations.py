@@ -16,6 +16,8 @@ from memspan import Memory, NewerStore, StoreCorrupt, StoreError
 from memspan.ledger import schema
 from memspan.ledger.schema import Migration
 
+pytestmark = pytest.mark.embedded("of the file that SQLite keeps")
+
 Open = Callable[..., Memory]
 
 NEXT = """
@@ -231,8 +233,6 @@ OPENING = """
 import sys
 from memspan import Memory
 from memspan.ledger import schema
-
-pytestmark = pytest.mark.embedded("of the file that SQLite keeps")
 
 known = schema.migrations("sqlite")
 more = [schema.Migration(known[-1].number + 1, "extra", sys.argv[2])] if sys.argv[2] else []

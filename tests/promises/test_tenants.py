@@ -65,6 +65,7 @@ def shared(postgres_server: str) -> Iterator[Shared]:
                 )
                 raw.execute("INSERT INTO memspan.pending VALUES (1, %s) ON CONFLICT DO NOTHING", (number,))
                 raw.execute("INSERT INTO memspan.snapshots VALUES (%s, 'v', 1, 1, 'f', 'c', 1)", (number,))
+                raw.execute("INSERT INTO memspan.snapshot_parts VALUES (%s, 'f', 1, 'b')", (number,))
         yield Shared(owner, restricted(owner), tables, numbers)
 
 
