@@ -90,10 +90,10 @@ _HOMES = {
     ),
     "memspan.errors": (
         "AccessDenied", "AdapterError", "BudgetTooSmall", "ClusterError", "EncoderError", "EncoderMismatch",
-        "IdempotencyConflict", "InDoubt", "InvalidFilter", "InvalidInput", "KeyNeeded", "LLMError", "MemspanError", "MissingExtra", "ModelNotFound",
-        "NewerStore", "NotAStore", "NotEncrypted", "NotFound", "NotUndoable", "NotWritable", "RerankerError",
-        "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull", "TooLarge", "TooManyRequests",
-        "Unauthorized", "Unreachable", "Unsupported", "VersionConflict", "WrongKey",
+        "IdempotencyConflict", "InDoubt", "InvalidFilter", "InvalidInput", "KeyNeeded", "LLMError", "MemspanError",
+        "MissingExtra", "ModelNotFound", "NewerStore", "NotAStore", "NotEncrypted", "NotFound", "NotUndoable",
+        "NotWritable", "RerankerError", "StoreBusy", "StoreClosed", "StoreCorrupt", "StoreError", "StoreFull",
+        "TooLarge", "TooManyRequests", "Unauthorized", "Unreachable", "Unsupported", "VersionConflict", "WrongKey",
     ),
 }  # fmt: skip
 
