@@ -41,7 +41,7 @@ try:
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Format
-    from psycopg.sql import SQL, Literal
+    from psycopg.sql import SQL, Composed, Identifier, Literal
     from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 except ImportError as error:
     raise MissingExtra("a store on PostgreSQL needs psycopg", mend='pip install "memspan[postgres]"') from error
@@ -332,6 +332,17 @@ class PostgresConnections(Transactions):
         finally:
             mine.release()
 
+    def value(self, key: str) -> str | None:
+        """A value of the store itself; out of a moment it takes one round trip and no transaction."""
+        reader = self._held().reader
+        if reader is not None:
+            row = reader.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+        asked = SQL("SELECT value FROM {} WHERE key = {}").format(Identifier(SCHEMA, "store"), Literal(key))
+        with self._slot(), mapped(self.url), self._begun(asked) as (_, said):
+            found = said.fetchall()
+        return None if not found else str(found[0][0])
+
     @contextmanager
     def _transaction(self, mode: str, *, writes: bool) -> Iterator[PostgresConnection]:
         begin = f"BEGIN {mode}; {self.settings()}"
@@ -406,7 +417,7 @@ class PostgresConnections(Transactions):
         )
 
     @contextmanager
-    def _begun(self, begin: str) -> Iterator[tuple[psycopg.Connection[Any], psycopg.Cursor[Any]]]:
+    def _begun(self, begin: str | Composed) -> Iterator[tuple[psycopg.Connection[Any], psycopg.Cursor[Any]]]:
         """A connection on which ``begin`` was said, and what it said last; another one where that was lost meanwhile,
         as all may be that waited while the server was down."""
         pool = self._usable()

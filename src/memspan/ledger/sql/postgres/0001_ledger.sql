@@ -250,6 +250,7 @@ CREATE TABLE matrices (
     PRIMARY KEY (namespace, content, encoding)
 );
 ALTER TABLE matrices ALTER COLUMN matrix SET STORAGE EXTERNAL;
+ALTER TABLE matrices SET (toast_tuple_target = 8160); -- in the row itself where it fits: a hundred are read by a search
 
 CREATE TABLE pending (
     seq       BIGINT NOT NULL,
