@@ -150,8 +150,6 @@ def _extensions(raw: psycopg.Connection[Any]) -> Iterator[Check]:
         mend = "install pgvector on the server, then as its superuser: CREATE EXTENSION vector"
         yield Check(name="pgvector", ok=offered, detail=detail, mend=mend)
     yield Check(name="folding", ok=True, detail=f"texts are compared without regard to case by {can.fold.format('x')}")
-    words = can.lexical or "none; words are found by an inverted index (GIN), which every server has"
-    yield Check(name="bm25 extension", ok=True, detail=words)
 
 
 def _store(raw: psycopg.Connection[Any], where: str) -> Check:

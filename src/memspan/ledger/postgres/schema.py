@@ -23,7 +23,7 @@ class Capabilities:
     """What a server can do, asked and not concluded from versions. ``vector``: the version of pgvector, (0, 0) where it
     is not installed; ``half``: it has vectors of float16; ``iterative``: an index goes on until a filter has enough;
     ``fold``: how it folds case, "{}" the text; ``citus``: it distributes tables; ``bound``: this role sees the
-    namespace it is bound to only; ``lexical``: an extension for BM25."""
+    namespace it is bound to only."""
 
     server: int
     vector: tuple[int, ...] = (0, 0)
@@ -32,7 +32,6 @@ class Capabilities:
     fold: str = "lower({})"
     citus: bool = False
     bound: bool = False
-    lexical: str | None = None
 
     @property
     def column(self) -> str:
@@ -70,7 +69,6 @@ def capabilities(raw: psycopg.Connection[Any]) -> Capabilities:
         fold=fold,
         citus="citus" in extensions,
         bound=tenants.bound(raw),
-        lexical=next((name for name in ("pg_search", "vchord_bm25") if name in extensions), None),
     )
 
 
