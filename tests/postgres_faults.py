@@ -73,10 +73,11 @@ class Cut:
                 server.sendall(said)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # a server that leaves what it was told unread resets the connection
             while said := server.recv(BUFFER):
                 with suppress(OSError):
                     client.sendall(said)
+        with suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
     def _meant(self, said: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from postgres import database
 
@@ -63,7 +63,7 @@ def led(memory: Memory, ids: Sequence[str], found: Sequence[Neighbor]) -> dict[i
     """Where it leads to, by number: how strongly, and over what."""
     number = {id: at for at, id in enumerate(ids)}
     return {
-        number[near.id]: (round(near.strength, 4), [(number[step.id], step.kind, step.via) for step in near.path])
+        number[near.id]: (near.strength, [(number[step.id], step.kind, step.via) for step in near.path])
         for near in found
         if near.id in number
     }
@@ -73,12 +73,25 @@ def parts(ids: Sequence[str], hits: Sequence[Hit]) -> dict[int, Mapping[str, Any
     """What counted for each hit, by number."""
     number = {id: at for at, id in enumerate(ids)}
     return {
-        number[hit.id]: {name: round(value, 3) for name, value in (hit.channels or {}).items() if name in CHANNELS}
+        number[hit.id]: {name: value for name, value in (hit.channels or {}).items() if name in CHANNELS}
         for hit in hits
     }
 
 
-@settings(suppress_health_check=list(HealthCheck), max_examples=15)
+def alike(one: Any, other: Any) -> bool:
+    """Whether two answers are the same, numbers as near as sums of float32 in another order are."""
+    if isinstance(one, float):
+        return abs(one - other) < 2e-3
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)
+
+
+@settings(
+    suppress_health_check=list(HealthCheck), max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate)
+)
 @given(
     turns=said, links=st.lists(st.tuples(places, places), max_size=3), gone=st.lists(places, max_size=2), again=places
 )
@@ -115,7 +128,7 @@ def test_it_leads_where_the_embedded_graph_leads(
                 hits = memory.search(asked, k=50, recipe=recipe, explain=True, namespace=space, **scope)
                 answers.append(parts(ids, hits))
         found.append(answers)
-    assert found[1] == found[0]
+    assert alike(found[1], found[0]), (found[1], found[0])
 
 
 def test_a_name_that_too_many_rows_mention_leads_nowhere(
@@ -132,7 +145,7 @@ def test_a_name_that_too_many_rows_mention_leads_nowhere(
         assert not any(found[-1])
         memory.quarantine(memory.get_all(user_id="ben", namespace=space)[0].id, namespace=space)
         found[-1].append(led(memory, few, memory.neighbors(few[0], "mentions", namespace=space)))
-    assert found[1] == found[0]
+    assert alike(found[1], found[0]), (found[1], found[0])
     assert set(found[1][-1]) == {1, 2}
 
 
@@ -212,5 +225,5 @@ def test_themes_are_those_of_the_embedded_memory(pair: tuple[Memory, Memory]) ->
                 for theme in memory.themes(namespace=space, **scope)
             ]
         )
-    assert found[1] == found[0]
+    assert alike(found[1], found[0]), (found[1], found[0])
     assert found[1]
