@@ -425,7 +425,7 @@ class PostgresConnections(Transactions):
             raw = pool.getconn()
             try:
                 raw.prepare_threshold = self._prepared
-                said = raw.execute(begin)
+                said = raw.execute(begin, prepare=False)
             except BaseException as error:
                 pool.putconn(raw)
                 if not left or not lost(error):
