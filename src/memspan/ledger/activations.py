@@ -8,7 +8,6 @@ over with zeros, and ``collect`` gives its space back.
 
 from __future__ import annotations
 
-import json
 import uuid
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from memspan.activations.arena import START, Arenas
 from memspan.activations.sealed import SealedArenas
 from memspan.activations.tokens import LATER, Activation, Matrices
-from memspan.errors import StoreBusy, StoreCorrupt
+from memspan.errors import StoreCorrupt
 from memspan.keys import Keys
 from memspan.ledger.base import Seqs, Unencoded, Vectors
 from memspan.ledger.connections import Connections
@@ -39,6 +38,9 @@ WORTH = 0.5  # share of an arena file that is dead from which its living half is
 
 class Activations(Connections):
     """The part of ``SqliteLedger`` that keeps activations: by content, whatever namespace it is of."""
+
+    missing = MISSING
+    of_text = "s.content"
 
     def __init__(self, path: Path | None, keys: Keys | None = None) -> None:
         super().__init__(path, keys)
@@ -190,7 +192,7 @@ class Activations(Connections):
         """
         with self.writing() as connection:
             agreed(connection, encoder)
-            there = wanted(connection, activations)
+            there = self.wanted(connection, 0, activations)
             self.keep(connection, 0, there)
             return max(0, self.served(connection, 0, there))
 
@@ -418,74 +420,17 @@ class Activations(Connections):
 
     # Encoding anew, beside the encoding in use
 
-    def begin_encoding(self, encoder: str) -> int:
-        """The number of the encoding by ``encoder`` that is being made beside the one in use: of the one that was begun
-        before and broken off, or a new one. What another encoder had begun is given up."""
-        with self.writing() as connection:
-            row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
-            begun = json.loads(row[0]) if row else None
-            if begun is None or begun["encoder"] != encoder:
-                used = connection.execute(f"SELECT max({ENCODING}, coalesce(max(encoding), 0)) FROM activations")
-                begun = {"encoder": encoder, "number": used.fetchone()[0] + 1}
-                put_value(connection, "dropping", "")  # there are encodings for ``drop_encodings``
-                put_value(connection, "next", json.dumps(begun))
-            return int(begun["number"])
+    def wanted(
+        self, connection: Connection, number: int, activations: Mapping[bytes, Activation]
+    ) -> dict[bytes, Activation]:
+        """Those of texts that are still there, in whichever namespace."""
+        there = "SELECT 1 FROM segments WHERE content = ? LIMIT 1"
+        return {
+            content: each for content, each in activations.items() if connection.execute(there, (content,)).fetchone()
+        }
 
-    def unencoded(self, namespace: str, encoding: int, after: int, limit: int) -> list[Unencoded]:
-        """Rows after ``after`` that have no activation in ``encoding``, at most ``limit``, by seq."""
-        with self.reading() as connection:
-            values = (encoding, namespace_number(connection, namespace), after)
-            return unencoded(connection, f"{MISSING} AND s.namespace = ? AND s.seq > ?", values, limit)
-
-    def sample(self, most: int) -> list[str]:
-        """At most ``most`` of the texts that are encoded, evenly spread over what is stored."""
-        with self.reading() as connection:
-            (total,) = connection.execute("SELECT count(*) FROM segments").fetchone()
-            step = max(1, total // most)
-            rows = unencoded(connection, "segments AS s WHERE s.seq % ? = 0", (step,), most)
-        return list({row.content: row.encoded_text for row in rows}.values())
-
-    def count_unencoded(self, encoding: int) -> int:
-        """How many texts have no activation in ``encoding``."""
-        with self.reading() as connection:
-            return int(
-                connection.execute(f"SELECT count(DISTINCT s.content) FROM {MISSING}", (encoding,)).fetchone()[0]
-            )
-
-    def give_up_encoding(self) -> None:
-        """Drop what was made of an encoding that was begun."""
-        with self.writing() as connection:
-            _end(connection)
-        self.drop_encodings()
-
-    def keep_encoding(self, namespace: str, activations: Mapping[bytes, Activation], encoding: int) -> None:
-        """Keep activations in ``encoding`` beside those in use, of texts that are still there. Raises StoreBusy where
-        that was given up."""
-        with self.writing() as connection:
-            _begun(connection, encoding)
-            self.keep(connection, 0, wanted(connection, activations), encoding)
-
-    def use_encoding(self, encoding: int, encoder: str, basis: str, after: Mapping[str, int], *, vectors: bool) -> bool:
-        """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
-        a row has come that is not in it, after the seq ``after`` of its namespace. Rows up to there that are not in it
-        wait for their vector.
-
-        ``vectors``: the vectors are others, so what views have made of them goes.
-        """
-        with self.writing() as connection:
-            _begun(connection, encoding)
-            came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
-            for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
-                if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
-                    return False
-            for key, value in (("encoder", encoder), ("basis", basis), ("encoding", str(encoding))):
-                put_value(connection, key, value)
-            _end(connection)
-            connection.execute("DELETE FROM pending")
-            connection.execute(f"INSERT INTO pending SELECT s.seq, s.namespace FROM {MISSING}", (encoding,))
-            if vectors:
-                connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
-        return True
+    def nobody_writes(self, connection: Connection) -> None:
+        pass  # there is one writer at a time
 
     def forget_activations(self, encoder: str) -> None:
         """Record ``encoder``, which needs none, and drop every activation."""
@@ -519,25 +464,6 @@ class Activations(Connections):
             if not rows:
                 return
             after = rows[-1][0]
-
-
-def _begun(connection: Connection, encoding: int) -> None:
-    """Raises StoreBusy unless ``encoding`` is the one that is being made."""
-    row = connection.execute("SELECT json_extract(value, '$.number') FROM store WHERE key = 'next'").fetchone()
-    if row is None or row[0] != encoding:
-        raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
-
-
-def _end(connection: Connection) -> None:
-    """Nothing is being encoded anew any more: it is in use now, or given up, and there is something to drop."""
-    put_value(connection, "dropping", "")
-    connection.execute("DELETE FROM store WHERE key = 'next'")
-
-
-def wanted(connection: Connection, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
-    """Those of texts that are still there."""
-    sql = "SELECT 1 FROM segments WHERE content = ? LIMIT 1"
-    return {content: each for content, each in activations.items() if connection.execute(sql, (content,)).fetchone()}
 
 
 _NO_SEQS = np.zeros(0, np.int64)

@@ -25,8 +25,9 @@ from memspan.ledger.base import (
     microseconds,
     now,
 )
+from memspan.ledger.encoding import Encoding
 from memspan.ledger.rows import COLUMNS, chunks, marks, namespace_number, placed_of, segment_of, unencoded
-from memspan.ledger.transactions import Connection, Transactions
+from memspan.ledger.transactions import Connection
 from memspan.ledger.values import agreed
 from memspan.records import AsOf, Draft, Filter, Scope, Segment, Source
 
@@ -50,7 +51,7 @@ FROM told GROUP BY source, agent_id
 """
 
 
-class Feeding(Transactions):
+class Feeding(Encoding):
     """The part of a ledger that only views read."""
 
     def derive(

@@ -38,6 +38,8 @@ class Transactions(Protocol):
     which rows are in a scope."""
 
     where: Clauses
+    missing: str  # the tables and the condition, of an encoding, of the segments s that have no activation in it
+    of_text: str  # the columns of s by which what is encoded is kept
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A read transaction: nested uses on one thread share one moment of the store."""
@@ -62,6 +64,17 @@ class Transactions(Protocol):
 
     def alone(self, connection: Connection, key: str) -> None:
         """Nobody else changes the store's value ``key`` until this transaction ends."""
+
+    def wanted(
+        self, connection: Connection, number: int, activations: Mapping[bytes, Activation]
+    ) -> dict[bytes, Activation]:
+        """Those of texts that are still there."""
+
+    def drop_encodings(self) -> None:
+        """Drop activations of encodings that are neither in use nor being made, where there are any since a switch."""
+
+    def nobody_writes(self, connection: Connection) -> None:
+        """Nobody else writes a row until this transaction ends."""
 
     def schema(self, connection: Connection) -> int:
         """The number of the last migration."""

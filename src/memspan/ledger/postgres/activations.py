@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 
 from memspan.activations.tokens import LATER, Activation, Matrices
-from memspan.errors import StoreBusy
 from memspan.ledger.base import Seqs, Unencoded, Vectors
 from memspan.ledger.postgres.connections import PostgresConnections
 from memspan.ledger.rows import chunks, marks, namespace_number, unencoded
@@ -42,6 +41,8 @@ class PostgresActivations(PostgresConnections):
     """The part of ``PostgresLedger`` that keeps activations."""
 
     half: bool
+    missing = MISSING
+    of_text = "s.namespace, s.content"
 
     # Reading
 
@@ -222,7 +223,7 @@ class PostgresActivations(PostgresConnections):
             with self.writing() as connection:
                 number = namespace_number(connection, namespace)
                 agreed(connection, encoder)
-                there = _wanted(connection, number, activations)
+                there = self.wanted(connection, number, activations)
                 self.keep(connection, number, there)
                 served += self.served(connection, number, there)
         return served
@@ -292,83 +293,27 @@ class PostgresActivations(PostgresConnections):
 
     # Encoding anew, beside the encoding in use
 
-    def begin_encoding(self, encoder: str) -> int:
-        """The number of the encoding by ``encoder`` that is being made beside the one in use: of the one that was begun
-        before and broken off, or a new one. What another encoder had begun is given up."""
-        with self.writing() as connection:
-            self.alone(connection, "next")
-            row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
-            begun = json.loads(row[0]) if row else None
-            if begun is None or begun["encoder"] != encoder:
-                (used,) = connection.execute(f"SELECT {ENCODING}").fetchone()
-                (kept,) = connection.execute("SELECT coalesce(max(encoding), 0) FROM activations").fetchone()
-                begun = {"encoder": encoder, "number": max(used, kept) + 1}
-                put_value(connection, "dropping", "")  # there are encodings for ``drop_encodings``
-                put_value(connection, "next", json.dumps(begun))
-            return int(begun["number"])
+    def wanted(
+        self, connection: Connection, number: int, activations: Mapping[bytes, Activation]
+    ) -> dict[bytes, Activation]:
+        """Those of texts that are still there."""
+        there = {
+            content
+            for chunk in chunks(list(activations))
+            for (content,) in connection.execute(
+                f"SELECT DISTINCT content FROM segments WHERE namespace = ? AND content IN ({marks(chunk)})",
+                (number, *chunk),
+            ).fetchall()
+        }
+        return {content: each for content, each in activations.items() if content in there}
 
-    def unencoded(self, namespace: str, encoding: int, after: int, limit: int) -> list[Unencoded]:
-        """Rows after ``after`` that have no activation in ``encoding``, at most ``limit``, by seq."""
-        with self.reading() as connection:
-            values = (encoding, namespace_number(connection, namespace), after)
-            return unencoded(connection, f"{MISSING} AND s.namespace = ? AND s.seq > ?", values, limit)
-
-    def sample(self, most: int) -> list[str]:
-        """At most ``most`` of the texts that are encoded, evenly spread over what is stored."""
-        with self.reading() as connection:
-            (total,) = connection.execute("SELECT count(*) FROM segments").fetchone()
-            step = max(1, total // most)
-            rows = unencoded(connection, "segments AS s WHERE s.seq % ? = 0", (step,), most)
-        return list({row.content: row.encoded_text for row in rows}.values())
-
-    def count_unencoded(self, encoding: int) -> int:
-        """How many texts have no activation in ``encoding``."""
-        with self.reading() as connection:
-            sql = f"SELECT count(*) FROM (SELECT DISTINCT s.namespace, s.content FROM {MISSING}) AS texts"
-            return int(connection.execute(sql, (encoding,)).fetchone()[0])
-
-    def give_up_encoding(self) -> None:
-        """Drop what was made of an encoding that was begun."""
-        with self.writing() as connection:
-            _end(connection)
-        self.drop_encodings()
-
-    def keep_encoding(self, namespace: str, activations: Mapping[bytes, Activation], encoding: int) -> None:
-        """Keep activations in ``encoding`` beside those in use, of texts that are still there. Raises StoreBusy where
-        that was given up."""
-        with self.writing() as connection:
-            _begun(connection, encoding)
-            number = namespace_number(connection, namespace)
-            self.keep(connection, number, _wanted(connection, number, activations), encoding)
-
-    def use_encoding(self, encoding: int, encoder: str, basis: str, after: Mapping[str, int], *, vectors: bool) -> bool:
-        """Switch to ``encoding``, made by ``encoder`` on ``basis``, in one transaction; False, and nothing done, where
-        a row has come that is not in it, after the seq ``after`` of its namespace. Rows up to there that are not in it
-        wait for their vector.
-
-        ``vectors``: the vectors are others, so what views have made of them goes.
-        """
-        with self.writing() as connection:
-            _begun(connection, encoding)
-            connection.execute(NOBODY_WRITES)
-            came = f"SELECT 1 FROM {MISSING} AND s.namespace = ? AND s.seq > ? LIMIT 1"
-            for number, name in connection.execute("SELECT number, name FROM namespaces").fetchall():
-                if connection.execute(came, (encoding, number, after.get(name, 0))).fetchone():
-                    return False
-            for key, value in (("encoder", encoder), ("basis", basis), ("encoding", str(encoding))):
-                put_value(connection, key, value)
-            _end(connection)
-            connection.execute("DELETE FROM pending")
-            sql = f"INSERT INTO pending (seq, namespace) SELECT s.seq, s.namespace FROM {MISSING}"
-            connection.execute(sql, (encoding,))
-            if vectors:
-                connection.execute("DELETE FROM snapshots WHERE view IN ('vectors', 'tree', 'graph')")
-        return True
+    def nobody_writes(self, connection: Connection) -> None:
+        connection.execute(NOBODY_WRITES)
 
     def forget_activations(self, encoder: str) -> None:
         """Record ``encoder``, which needs none, and drop every activation."""
         with self.writing() as connection:
-            connection.execute(NOBODY_WRITES)
+            self.nobody_writes(connection)
             for table in ("activations", "matrices", "pending"):
                 connection.execute(f"DELETE FROM {table}")
             connection.execute("DELETE FROM store WHERE key IN ('next', 'dropping')")
@@ -393,29 +338,3 @@ class PostgresActivations(PostgresConnections):
 def _locked(raw: psycopg.Connection[Any]) -> bool:
     row = raw.execute("SELECT pg_try_advisory_lock(%s)", (INDEXING,)).fetchone()
     return row is not None and bool(row[0])
-
-
-def _wanted(connection: Connection, number: int, activations: Mapping[bytes, Activation]) -> dict[bytes, Activation]:
-    """Those of texts that are still there."""
-    there = {
-        content
-        for chunk in chunks(list(activations))
-        for (content,) in connection.execute(
-            f"SELECT DISTINCT content FROM segments WHERE namespace = ? AND content IN ({marks(chunk)})",
-            (number, *chunk),
-        ).fetchall()
-    }
-    return {content: each for content, each in activations.items() if content in there}
-
-
-def _begun(connection: Connection, encoding: int) -> None:
-    """Raises StoreBusy unless ``encoding`` is the one that is being made."""
-    row = connection.execute("SELECT value FROM store WHERE key = 'next'").fetchone()
-    if row is None or json.loads(row[0])["number"] != encoding:
-        raise StoreBusy("what was being encoded anew was given up by another process", mend="begin again, if you will")
-
-
-def _end(connection: Connection) -> None:
-    """Nothing is being encoded anew any more: it is in use now, or given up, and there is something to drop."""
-    put_value(connection, "dropping", "")
-    connection.execute("DELETE FROM store WHERE key = 'next'")
