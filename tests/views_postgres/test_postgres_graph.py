@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from postgres import database
 
 from memspan import Hit, Memory, Neighbor
 
@@ -30,20 +29,6 @@ said = st.lists(
     unique_by=lambda each: each[2],
 )
 places = st.integers(0, 99)
-
-
-@pytest.fixture(scope="module")
-def pair(postgres_server: str) -> Iterator[tuple[Memory, Memory]]:
-    """An embedded memory and one on PostgreSQL."""
-    embedded = Memory(":memory:", encoder="hash")
-    with database(postgres_server) as url, embedded, Memory(url, encoder="hash") as served:
-        yield embedded, served
-
-
-@pytest.fixture
-def served(postgres: str) -> Iterator[Memory]:
-    with Memory(postgres, encoder="hash") as memory:
-        yield memory
 
 
 def told(memory: Memory, space: str, turns: Sequence[tuple[str | None, str | None, str, bool]]) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres import database
 
 from memspan import Memory, Node
 
@@ -23,20 +22,6 @@ said = st.lists(
     unique_by=lambda each: each[1],
 )
 places = st.integers(0, 99)
-
-
-@pytest.fixture(scope="module")
-def pair(postgres_server: str) -> Iterator[tuple[Memory, Memory]]:
-    """An embedded memory and one on PostgreSQL."""
-    embedded = Memory(":memory:", encoder="hash")
-    with database(postgres_server) as url, embedded, Memory(url, encoder="hash") as served:
-        yield embedded, served
-
-
-@pytest.fixture
-def served(postgres: str) -> Iterator[Memory]:
-    with Memory(postgres, encoder="hash") as memory:
-        yield memory
 
 
 @pytest.fixture
